@@ -1,0 +1,179 @@
+"""The server's errors: one tree, one enumerated wire code each.
+
+    ServerError                 anything the server reports to a client as `error{code, message}`
+    ├── BadMessageError         the bytes are not a message of this protocol
+    ├── BadVersionError         the client speaks another protocol version
+    ├── UnknownWorldError       no world of that name is served here
+    ├── UnknownStartError       the world has no such start
+    ├── BadActionError          a button or axis the world does not have
+    ├── UnsupportedError        a message or option this server does not offer (yet)
+    ├── ImageTooLargeError      an uploaded picture over the size limit
+    ├── BadImageError           an uploaded picture that cannot be read
+    ├── MessageTooLargeError    a message over the size limit
+    ├── TooManyPendingError     more unapplied messages than the server keeps for one session
+    ├── ServerFullError         every slot and every place in the queue is taken
+    ├── OriginRefusedError      the page that opened the socket is not on the allow-list
+    ├── HandshakeTimeoutError   no `hello` arrived in time
+    ├── NotReadyError           the worlds are still being warmed up
+    ├── ShuttingDownError       the server is stopping
+    └── InternalError           a fault of the server; the details are in its log, never on the wire
+    ConfigError                 a setting the server cannot start with (never crosses the wire)
+
+Owns: codes, close codes and messages. Does not know: sockets, sessions or models.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+
+class ErrorCode(StrEnum):
+    """Every `code` that an `error` message can carry."""
+
+    BAD_MESSAGE = "bad_message"
+    BAD_VERSION = "bad_version"
+    UNKNOWN_WORLD = "unknown_world"
+    UNKNOWN_START = "unknown_start"
+    BAD_ACTION = "bad_action"
+    UNSUPPORTED = "unsupported"
+    IMAGE_TOO_LARGE = "image_too_large"
+    BAD_IMAGE = "bad_image"
+    MESSAGE_TOO_LARGE = "message_too_large"
+    TOO_MANY_PENDING = "too_many_pending"
+    SERVER_FULL = "server_full"
+    ORIGIN_REFUSED = "origin_refused"
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    NOT_READY = "not_ready"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL = "internal"
+
+
+class CloseCode(IntEnum):
+    """The WebSocket close codes this server uses (RFC 6455 section 7.4.1 and the IANA registry)."""
+
+    NORMAL = 1000
+    POLICY = 1008
+    TOO_BIG = 1009
+    INTERNAL = 1011
+    RESTART = 1012
+    TRY_LATER = 1013
+
+
+class ServerError(Exception):
+    """An error with a wire code. `fatal` errors close the connection with `close_code`; others leave it open."""
+
+    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
+    fatal: ClassVar[bool] = True
+    close_code: ClassVar[CloseCode] = CloseCode.POLICY
+
+
+class BadMessageError(ServerError):
+    """The bytes are not a message of this protocol."""
+
+    code = ErrorCode.BAD_MESSAGE
+
+
+class BadVersionError(ServerError):
+    """The client speaks another protocol version."""
+
+    code = ErrorCode.BAD_VERSION
+
+
+class UnknownWorldError(ServerError):
+    """No world of that name is served here."""
+
+    code = ErrorCode.UNKNOWN_WORLD
+
+
+class UnknownStartError(ServerError):
+    """The world has no start of that index."""
+
+    code = ErrorCode.UNKNOWN_START
+    fatal = False
+
+
+class BadActionError(ServerError):
+    """A button or axis the world does not have, or a value out of range."""
+
+    code = ErrorCode.BAD_ACTION
+    fatal = False
+
+
+class UnsupportedError(ServerError):
+    """A message or option that has a name in the protocol and that this server does not offer."""
+
+    code = ErrorCode.UNSUPPORTED
+    fatal = False
+
+
+class ImageTooLargeError(ServerError):
+    """An uploaded picture over the size limit, in bytes or in pixels."""
+
+    code = ErrorCode.IMAGE_TOO_LARGE
+    fatal = False
+
+
+class BadImageError(ServerError):
+    """An uploaded picture that cannot be read."""
+
+    code = ErrorCode.BAD_IMAGE
+    fatal = False
+
+
+class MessageTooLargeError(ServerError):
+    """A message over the size limit."""
+
+    code = ErrorCode.MESSAGE_TOO_LARGE
+    close_code = CloseCode.TOO_BIG
+
+
+class TooManyPendingError(ServerError):
+    """More unapplied messages than the server keeps for one session; the one at fault was dropped."""
+
+    code = ErrorCode.TOO_MANY_PENDING
+    fatal = False
+
+
+class ServerFullError(ServerError):
+    """Every slot and every place in the queue is taken."""
+
+    code = ErrorCode.SERVER_FULL
+    close_code = CloseCode.TRY_LATER
+
+
+class OriginRefusedError(ServerError):
+    """The page that opened the socket is not on the allow-list."""
+
+    code = ErrorCode.ORIGIN_REFUSED
+
+
+class HandshakeTimeoutError(ServerError):
+    """No `hello` arrived in time."""
+
+    code = ErrorCode.HANDSHAKE_TIMEOUT
+
+
+class NotReadyError(ServerError):
+    """The worlds are still being warmed up."""
+
+    code = ErrorCode.NOT_READY
+    close_code = CloseCode.TRY_LATER
+
+
+class ShuttingDownError(ServerError):
+    """The server is stopping."""
+
+    code = ErrorCode.SHUTTING_DOWN
+    close_code = CloseCode.RESTART
+
+
+class InternalError(ServerError):
+    """A fault of the server; the log has the details, the client gets none."""
+
+    code = ErrorCode.INTERNAL
+    close_code = CloseCode.INTERNAL
+
+
+class ConfigError(ValueError):
+    """A setting the server cannot start with."""
