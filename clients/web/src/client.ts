@@ -1,0 +1,281 @@
+/**
+ * The connection to a Lightcone server: one world, one player.
+ *
+ * Owns the socket, its state, the handshake, sequence numbers and reconnecting. Knows no canvas and no keyboard, and
+ * needs no browser but `WebSocket`. A client says what it is doing through `state` and never fails silently.
+ */
+
+import { ConnectionLost, LightconeError, ProtocolViolation, ServerRefusal } from "./errors";
+import {
+  PROTOCOL_VERSION,
+  type ClientMessage,
+  type ErrorCode,
+  type FrameMessage,
+  type HelloMessage,
+  type ReceiptMessage,
+  type ServerMessage,
+  type StartFrom,
+  type WelcomeMessage,
+} from "./protocol";
+import { decodeMessage, encodeMessage } from "./wire";
+
+export type ClientState =
+  | { readonly name: "connecting" }
+  | { readonly name: "queued"; readonly position: number; readonly etaSeconds: number | null }
+  | { readonly name: "playing" }
+  | { readonly name: "paused" }
+  | { readonly name: "reconnecting"; readonly attempt: number; readonly delayMs: number; readonly reason: LightconeError }
+  | { readonly name: "failed"; readonly reason: LightconeError }
+  | { readonly name: "closed" };
+
+export interface ClientEvents {
+  state(state: ClientState): void;
+  welcome(welcome: WelcomeMessage): void;
+  frame(frame: FrameMessage): void;
+  receipt(receipt: ReceiptMessage): void;
+  /** Something was refused and the session goes on. Errors that end it arrive as a state instead. */
+  refusal(refusal: ServerRefusal): void;
+  /** The server will close the connection soon; the client reconnects by itself. */
+  goAway(secondsLeft: number, reason: string): void;
+}
+
+export interface ClientOptions {
+  /** The server's stream, such as `ws://127.0.0.1:8000/v1/stream`. */
+  readonly url: string;
+  readonly world: string;
+  readonly encodings?: readonly string[];
+  readonly pacing?: HelloMessage["pacing"];
+  readonly start?: StartFrom;
+  readonly receipts?: boolean;
+  readonly token?: string;
+  readonly events?: Partial<ClientEvents>;
+  /** Opens a socket; replaceable where there is no global `WebSocket`. */
+  readonly openSocket?: (url: string) => WebSocket;
+}
+
+const FIRST_DELAY_MS = 250;
+const LONGEST_DELAY_MS = 8000;
+
+/** Refusals that waiting does not mend. */
+const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  "bad_message",
+  "bad_version",
+  "unknown_world",
+  "unknown_start",
+  "unsupported",
+  "message_too_large",
+  "origin_refused",
+]);
+
+/** Close codes that mean the same: policy violation and message too big (RFC 6455, section 7.4.1). */
+const HOPELESS_CLOSE: ReadonlySet<number> = new Set([1008, 1009]);
+
+/** How long to wait before attempt `attempt` (from 1): doubling, bounded, spread by `random` in [0, 1). */
+export function backoffMs(attempt: number, random: number): number {
+  const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempt - 1));
+  return Math.round(delay * (0.75 + 0.5 * random));
+}
+
+export class LightconeClient {
+  private socket: WebSocket | null = null;
+  private current: ClientState = { name: "closed" };
+  private wantsPause = false;
+  private attempt = 0;
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private lastRefusal: ServerRefusal | null = null;
+  private session: WelcomeMessage | null = null;
+  private actSeq = 0;
+  private controlSeq = 0;
+  /** Where a new session begins, should this one be lost. */
+  private startFrom: StartFrom | undefined;
+
+  constructor(private readonly options: ClientOptions) {
+    this.startFrom = options.start;
+  }
+
+  get state(): ClientState {
+    return this.current;
+  }
+
+  /** The session's welcome, or null while there is no session. */
+  get welcome(): WelcomeMessage | null {
+    return this.session;
+  }
+
+  /** The sequence number of the newest act; 0 before the first. */
+  get sentSeq(): number {
+    return this.actSeq;
+  }
+
+  /** Opens the connection. Does nothing when one is open or on its way. */
+  connect(): void {
+    if (this.socket) return;
+    clearTimeout(this.timer);
+    this.setState({ name: "connecting" });
+    this.lastRefusal = null;
+    const socket = (this.options.openSocket ?? ((url: string) => new WebSocket(url)))(this.options.url);
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    socket.onopen = () => this.send(this.hello());
+    socket.onmessage = (event: MessageEvent<unknown>) => {
+      if (socket === this.socket) this.receive(event.data);
+    };
+    socket.onclose = (event: CloseEvent) => {
+      if (socket === this.socket) this.lost(event.code, event.reason);
+    };
+  }
+
+  /** Leaves for good, telling the server. */
+  close(): void {
+    this.send({ type: "bye" });
+    this.drop();
+    this.setState({ name: "closed" });
+  }
+
+  /**
+   * Sends the player's input: all buttons held now, and axis movement since the last act.
+   * Returns the act's sequence number, or null when there is no session to act in.
+   */
+  act(buttons: readonly string[], axes: Readonly<Record<string, number>> = {}, now = performance.now()): number | null {
+    if (!this.session) return null;
+    this.actSeq += 1;
+    this.send({ type: "act", seq: this.actSeq, buttons, axes, t_client: now });
+    return this.actSeq;
+  }
+
+  /** Tells the server that every frame up to `frame` is on the screen, or was dropped for a newer one. */
+  ack(frame: number): void {
+    if (this.session) this.send({ type: "ack", frame });
+  }
+
+  pause(): void {
+    this.hold(true);
+    this.control({ command: "pause" });
+  }
+
+  play(): void {
+    this.hold(false);
+    this.control({ command: "play" });
+  }
+
+  /** Pauses and generates `chunks` chunks with the newest action. */
+  step(chunks = 1): void {
+    this.hold(true);
+    this.control({ command: "step", num_chunks: chunks });
+  }
+
+  /** Restarts from one of the world's starts, or from a picture; from the first start by default. */
+  start(start: StartFrom = {}): void {
+    this.startFrom = start;
+    this.control({ command: "start", start });
+  }
+
+  private hello(): HelloMessage {
+    const { world, encodings, pacing, receipts, token } = this.options;
+    return {
+      type: "hello",
+      version: PROTOCOL_VERSION,
+      world,
+      ...(encodings && { encodings }),
+      ...(pacing && { pacing }),
+      ...(this.startFrom && { start: this.startFrom }),
+      ...(receipts && { receipts }),
+      ...(token && { token }),
+    };
+  }
+
+  private control(command: ControlBody): void {
+    if (!this.session) return;
+    this.controlSeq += 1;
+    this.send({ type: "control", seq: this.controlSeq, ...command });
+  }
+
+  private send(message: ClientMessage): void {
+    if (this.socket?.readyState === 1 /* OPEN */) this.socket.send(encodeMessage(message));
+  }
+
+  private receive(data: unknown): void {
+    let message: ServerMessage | null;
+    try {
+      message = decodeMessage(data);
+    } catch (error) {
+      if (!(error instanceof ProtocolViolation)) throw error;
+      this.fail(error);
+      return;
+    }
+    if (message) this.handle(message);
+  }
+
+  private handle(message: ServerMessage): void {
+    const events = this.options.events ?? {};
+    switch (message.type) {
+      case "welcome":
+        return this.welcomed(message);
+      case "frame":
+        this.attempt = 0;
+        return events.frame?.(message);
+      case "receipt":
+        return events.receipt?.(message);
+      case "queued":
+        return this.setState({ name: "queued", position: message.position, etaSeconds: message.eta_s });
+      case "go_away":
+        return events.goAway?.(message.time_left_s, message.reason);
+      case "error": {
+        const refusal = new ServerRefusal(message.code, message.message);
+        if (message.fatal) this.lastRefusal = refusal;
+        else events.refusal?.(refusal);
+      }
+    }
+  }
+
+  private welcomed(message: WelcomeMessage): void {
+    this.session = message;
+    if (this.wantsPause) this.control({ command: "pause" });
+    this.setState({ name: this.wantsPause ? "paused" : "playing" });
+    this.options.events?.welcome?.(message);
+  }
+
+  private hold(paused: boolean): void {
+    if (!this.session) return;
+    this.wantsPause = paused;
+    this.setState({ name: paused ? "paused" : "playing" });
+  }
+
+  private lost(code: number, closeReason: string): void {
+    const refusal = this.lastRefusal;
+    const reason = refusal ?? new ConnectionLost(describeClose(code, closeReason, this.session !== null));
+    if (refusal ? HOPELESS.has(refusal.code) : HOPELESS_CLOSE.has(code)) return this.fail(reason);
+    this.drop();
+    this.attempt += 1;
+    const delayMs = backoffMs(this.attempt, Math.random());
+    this.timer = setTimeout(() => this.connect(), delayMs);
+    this.setState({ name: "reconnecting", attempt: this.attempt, delayMs, reason });
+  }
+
+  private fail(reason: LightconeError): void {
+    this.drop();
+    this.setState({ name: "failed", reason });
+  }
+
+  private drop(): void {
+    clearTimeout(this.timer);
+    const socket = this.socket;
+    this.socket = null;
+    this.session = null;
+    socket?.close();
+  }
+
+  private setState(state: ClientState): void {
+    this.current = state;
+    this.options.events?.state?.(state);
+  }
+}
+
+type WithoutEnvelope<T> = T extends { readonly command: string } ? Omit<T, "type" | "seq"> : never;
+type ControlBody = WithoutEnvelope<ClientMessage>;
+
+function describeClose(code: number, reason: string, hadSession: boolean): string {
+  if (reason) return `${reason} (close code ${code})`;
+  if (code === 1006) return hadSession ? "the connection was lost" : "the server cannot be reached";
+  return `the server closed the connection (close code ${code})`;
+}

@@ -1,0 +1,11 @@
+/** The SDK: everything a page or a program needs to play a Lightcone world. */
+
+export * from "./client";
+export * from "./errors";
+export * from "./input";
+export * from "./player";
+export * from "./playout";
+export * from "./presenter";
+export * from "./protocol";
+export * from "./stats";
+export * from "./wire";

@@ -1,0 +1,180 @@
+/**
+ * What the page says: state, notices, figures, the list of worlds and starts.
+ *
+ * Owns the elements of index.html and the words in them. Knows no socket and no input; it is told what to show.
+ */
+
+import type { ClientState } from "../client";
+import { ServerRefusal } from "../errors";
+import type { PlayerStats } from "../player";
+import type { ErrorCode, WorldInfo } from "../protocol";
+
+/** Headlines for refusals that end the session; the server's own message stands below them. */
+const REFUSALS: Partial<Record<ErrorCode, string>> = {
+  bad_version: "This page and the server speak different versions; reload the page",
+  unknown_world: "This world is not served here",
+  origin_refused: "The server does not accept this page's address",
+  server_full: "The server is full",
+  not_ready: "The server is warming up",
+  shutting_down: "The server is restarting",
+};
+
+const TOAST_MS = 6000;
+
+export interface Notice {
+  readonly title: string;
+  readonly text: string;
+  /** Label of the button below, if there is something to do. */
+  readonly action?: string;
+}
+
+/** The element with this id, of the kind the page declares it to be. */
+export function element<T extends HTMLElement>(id: string, kind: new () => T): T {
+  const found = document.getElementById(id);
+  if (!(found instanceof kind)) throw new TypeError(`index.html has no <${kind.name}> with id "${id}"`);
+  return found;
+}
+
+/** The state in a word or two, for the pill in the header. */
+export function stateLabel(state: ClientState): string {
+  switch (state.name) {
+    case "connecting":
+      return "Connecting";
+    case "queued":
+      return `Queued, place ${state.position}`;
+    case "playing":
+      return "Playing";
+    case "paused":
+      return "Paused";
+    case "reconnecting":
+      return "Reconnecting";
+    case "failed":
+      return "Stopped";
+    case "closed":
+      return "Disconnected";
+  }
+}
+
+/** What to lay over the picture in this state; null where the picture speaks for itself. */
+export function stateNotice(state: ClientState): Notice | null {
+  switch (state.name) {
+    case "queued": {
+      const wait = state.etaSeconds === null ? "" : ` About ${seconds(state.etaSeconds)}.`;
+      return { title: "Every place is taken", text: `You are number ${state.position} in the queue.${wait}` };
+    }
+    case "reconnecting": {
+      const text = `${sentence(state.reason.message)} Trying again in about ${seconds(state.delayMs / 1000)}.`;
+      return { title: refusalTitle(state.reason) ?? "No connection", text, action: "Try now" };
+    }
+    case "failed":
+      return {
+        title: refusalTitle(state.reason) ?? "Cannot go on",
+        text: sentence(state.reason.message),
+        action: "Reload the page",
+      };
+    default:
+      return null;
+  }
+}
+
+function refusalTitle(reason: Error): string | null {
+  return reason instanceof ServerRefusal ? (REFUSALS[reason.code] ?? null) : null;
+}
+
+/** A wait in whole seconds, at least one; the number and its unit stay on one line. */
+export function seconds(wait: number): string {
+  return `${Math.max(1, Math.round(wait))}\u00a0s`;
+}
+
+/** Starts with a capital and ends with a full stop. */
+export function sentence(text: string): string {
+  const trimmed = text.trim();
+  const closed = /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+  return closed.charAt(0).toUpperCase() + closed.slice(1);
+}
+
+export class View {
+  readonly stage = element("stage", HTMLElement);
+  readonly canvas = element("screen", HTMLCanvasElement);
+  readonly pad = element("pad", HTMLElement);
+  readonly worlds = element("world", HTMLSelectElement);
+  readonly starts = element("start", HTMLSelectElement);
+  readonly pause = element("pause", HTMLButtonElement);
+  readonly step = element("step", HTMLButtonElement);
+  readonly restart = element("restart", HTMLButtonElement);
+  readonly nextStart = element("next-start", HTMLButtonElement);
+  readonly retry = element("notice-retry", HTMLButtonElement);
+  private toastTimer: ReturnType<typeof setTimeout> | undefined;
+
+  /** Fills the chooser; it stays hidden while there is nothing to choose. */
+  listWorlds(worlds: readonly WorldInfo[], chosen: string): void {
+    element("world-field", HTMLElement).hidden = worlds.length < 2 && worlds[0]?.name === chosen;
+    this.worlds.replaceChildren(...worlds.map((world) => new Option(world.title, world.name)));
+    this.worlds.value = chosen;
+  }
+
+  showWorld(world: WorldInfo): void {
+    document.title = `${world.title} · Lightcone`;
+    element("title", HTMLElement).textContent = world.title;
+    element("about", HTMLElement).textContent = world.description;
+    document.documentElement.style.setProperty("--aspect", String(world.width / world.height));
+    this.canvas.width = world.width;
+    this.canvas.height = world.height;
+    this.canvas.setAttribute("aria-label", `${world.title}, as the model imagines it`);
+    element("start-field", HTMLElement).hidden = world.starts.length < 2;
+    this.starts.replaceChildren(...world.starts.map((name, index) => new Option(name, String(index))));
+    const axes = world.axes.map((axis) => axis.label).join(", ");
+    if (axes) this.toast(`This page has no control for: ${axes}. The Python and TypeScript clients do.`);
+  }
+
+  showState(state: ClientState): void {
+    const pill = element("state", HTMLElement);
+    pill.dataset["state"] = state.name;
+    (pill.querySelector("span") as HTMLElement).textContent = stateLabel(state);
+    const live = state.name === "playing" || state.name === "paused";
+    for (const button of [this.pause, this.step, this.restart, this.nextStart]) button.disabled = !live;
+    this.starts.disabled = !live;
+    const paused = state.name === "paused";
+    this.pause.setAttribute("aria-pressed", String(paused));
+    (this.pause.querySelector("span") as HTMLElement).textContent = paused ? "Play" : "Pause";
+    this.showNotice(stateNotice(state));
+  }
+
+  showNotice(notice: Notice | null): void {
+    element("notice", HTMLElement).hidden = notice === null;
+    element("notice-title", HTMLElement).textContent = notice?.title ?? "";
+    element("notice-text", HTMLElement).textContent = notice?.text ?? "";
+    this.retry.hidden = notice?.action === undefined;
+    this.retry.textContent = notice?.action ?? "";
+  }
+
+  showStats(stats: PlayerStats): void {
+    const playing = stats.state === "playing";
+    element("hud-fps", HTMLElement).textContent = playing ? `${stats.fps.toFixed(1)} fps` : "–";
+    element("hud-latency", HTMLElement).textContent = milliseconds(stats.actionToPhotonMs);
+    element("hud-step", HTMLElement).textContent = milliseconds(stats.timings?.step_ms ?? null);
+    element("hud-frame", HTMLElement).textContent = stats.runFrame === null ? "–" : String(stats.runFrame);
+  }
+
+  /** Says something in passing, below the picture. */
+  toast(text: string): void {
+    const toast = element("toast", HTMLElement);
+    toast.textContent = text;
+    toast.hidden = false;
+    clearTimeout(this.toastTimer);
+    this.toastTimer = setTimeout(() => (toast.hidden = true), TOAST_MS);
+  }
+
+  /** Hides the hints of shortcuts that the world binds for itself. */
+  hintShortcuts(isBound: (code: string) => boolean): void {
+    const hints = { KeyP: this.pause, Period: this.step, KeyR: this.restart, KeyN: this.nextStart };
+    for (const [code, button] of Object.entries(hints)) {
+      const cap = button.querySelector("kbd");
+      if (cap) cap.hidden = isBound(code);
+    }
+  }
+}
+
+function milliseconds(value: number | null): string {
+  return value === null ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
+}

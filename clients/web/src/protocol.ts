@@ -1,0 +1,274 @@
+/**
+ * The wire protocol's messages. GENERATED from server/protocol.py by generate_protocol.py: do not edit.
+ *
+ * Messages are named `...Message` so that none shadows a type of the browser.
+ */
+
+export const PROTOCOL_VERSION = 1;
+
+export type ClientMessage =
+  | HelloMessage
+  | ActMessage
+  | AckMessage
+  | PauseMessage
+  | PlayMessage
+  | StepMessage
+  | StartMessage
+  | SetPacingMessage
+  | SetSpeedMessage
+  | RewindMessage
+  | ForkMessage
+  | ByeMessage;
+
+export type ServerMessage =
+  | WelcomeMessage
+  | FrameMessage
+  | ReceiptMessage
+  | QueuedMessage
+  | GoAwayMessage
+  | ErrorMessage;
+
+/** Every frame with index <= `frame` has been presented (or dropped by the client); it frees flow-control credit. */
+export interface AckMessage {
+  readonly type: "ack";
+  readonly frame: number;
+}
+
+/**
+ * The player's input from now on. `buttons`: names of all buttons held (absolute: latest wins, but a button that
+ * appears in any act is applied for at least one chunk). `axes`: movement since the last act (adds up until applied).
+ * `seq` rises with every act. `t_client`: any clock of the client in milliseconds; frames echo it.
+ */
+export interface ActMessage {
+  readonly type: "act";
+  readonly axes?: Readonly<Record<string, number>>;
+  readonly buttons?: ReadonlyArray<string>;
+  readonly seq: number;
+  readonly t_client?: number | null;
+}
+
+/** An axis: the `name` that acts use, its range per chunk and its natural `source`, such as "mouse_x". */
+export interface AxisInfo {
+  readonly high: number;
+  readonly label: string;
+  readonly low: number;
+  readonly name: string;
+  readonly source: string;
+}
+
+/** A button: the `name` that acts use, a `label` for people, `keys` as DOM `KeyboardEvent.code` values. */
+export interface ButtonInfo {
+  readonly keys: ReadonlyArray<string>;
+  readonly label: string;
+  readonly name: string;
+}
+
+/** The client is leaving; the server frees its slot and closes with 1000. */
+export interface ByeMessage {
+  readonly type: "bye";
+}
+
+/** Something the client asked for was refused. `fatal`: the connection closes next. `seq`: of the act or control. */
+export interface ErrorMessage {
+  readonly type: "error";
+  readonly code: ErrorCode;
+  readonly fatal: boolean;
+  readonly message: string;
+  readonly seq?: number | null;
+}
+
+/** Every `code` that an `error` message can carry. */
+export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "server_full" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
+
+/** Branch the session into a second one. Reserved: answered with `error{unsupported}` by servers that cannot. */
+export interface ForkMessage {
+  readonly command: "fork";
+  readonly type: "control";
+  readonly seq?: number | null;
+}
+
+/**
+ * One picture. A chunk of several pixel frames is several of these with one `chunk`.
+ *
+ * `index` rises by one per pixel frame over the whole session (a gap means the server dropped frames in favour of
+ * newer ones); `chunk` counts likewise. `run` counts starts, `run_frame` counts within the run. `kind` "start" is the
+ * last frame of the context the run starts from (`run_frame` 0), "generated" is everything after.
+ * `applied_seq`: the newest act whose input is in this chunk (None before the first); `t_client_echo` is its
+ * `t_client`. `end_of_chunk`: the chunk's last picture.
+ */
+export interface FrameMessage {
+  readonly type: "frame";
+  readonly applied_seq: number | null;
+  readonly chunk: number;
+  readonly encoding: "jpeg" | "png";
+  readonly end_of_chunk: boolean;
+  readonly index: number;
+  readonly kind: "start" | "generated";
+  readonly payload: Uint8Array;
+  readonly run: number;
+  readonly run_frame: number;
+  readonly t_client_echo: number | null;
+  readonly timings: Timings;
+}
+
+/** The server will close this connection in `time_left_s` seconds. */
+export interface GoAwayMessage {
+  readonly type: "go_away";
+  readonly reason: string;
+  readonly time_left_s: number;
+}
+
+/** The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`. */
+export interface HelloMessage {
+  readonly type: "hello";
+  readonly encodings?: ReadonlyArray<string>;
+  readonly pacing?: "realtime" | "lockstep";
+  readonly receipts?: boolean;
+  readonly resume?: Resume | null;
+  readonly start?: StartFrom;
+  readonly token?: string | null;
+  readonly version: number;
+  readonly world: string;
+}
+
+/** What the server will take from this session. */
+export interface Limits {
+  readonly max_image_bytes: number;
+  readonly max_message_bytes: number;
+  readonly max_pending_acts: number;
+  readonly max_unacked_chunks: number;
+}
+
+/** Stop generating. Frames already generated may still arrive. */
+export interface PauseMessage {
+  readonly command: "pause";
+  readonly type: "control";
+  readonly seq?: number | null;
+}
+
+/** Go on generating after a pause. */
+export interface PlayMessage {
+  readonly command: "play";
+  readonly type: "control";
+  readonly seq?: number | null;
+}
+
+/** No slot is free: `position` 1 is next. `eta_s` is an estimate, or None where there is nothing to go by. */
+export interface QueuedMessage {
+  readonly type: "queued";
+  readonly eta_s: number | null;
+  readonly position: number;
+}
+
+/**
+ * What became of the act or control `seq`: `received`, or `applied` at the frame `frame` (its first pixel frame).
+ *
+ * `about` says which of the two number series `seq` belongs to. A control is "applied" when it has taken effect;
+ * `frame` is then the index the next generated frame will carry.
+ */
+export interface ReceiptMessage {
+  readonly type: "receipt";
+  readonly about: "act" | "control";
+  readonly frame: number | null;
+  readonly seq: number;
+  readonly status: "received" | "applied";
+}
+
+/** Continue an earlier session. Reserved: answered with `error{unsupported}` by servers that cannot. */
+export interface Resume {
+  readonly last_frame: number;
+  readonly ticket: string;
+}
+
+/** Go back to the run's frame `run_frame`. Reserved: answered with `error{unsupported}` by servers that cannot. */
+export interface RewindMessage {
+  readonly command: "rewind";
+  readonly type: "control";
+  readonly run_frame: number;
+  readonly seq?: number | null;
+}
+
+/** Change between real time (the world's own rate) and lock-step (one chunk per act, none dropped). */
+export interface SetPacingMessage {
+  readonly command: "pacing";
+  readonly type: "control";
+  readonly pacing: "realtime" | "lockstep";
+  readonly seq?: number | null;
+}
+
+/** Real-time pacing at `speed` times the world's own rate; as fast as acks allow when `speed` is None. */
+export interface SetSpeedMessage {
+  readonly command: "speed";
+  readonly type: "control";
+  readonly seq?: number | null;
+  readonly speed: number | null;
+}
+
+/** Restart in place: a new run from a start of the world or from a picture. */
+export interface StartMessage {
+  readonly command: "start";
+  readonly type: "control";
+  readonly seq?: number | null;
+  readonly start?: StartFrom;
+}
+
+/**
+ * Where a session starts: `index` of one of the world's starts, or an `image` (PNG, JPEG or WebP) held still.
+ *
+ * At most one of the two; with neither, the world's first start. `seed` fixes the noise of everything generated after.
+ */
+export interface StartFrom {
+  readonly image?: Uint8Array | null;
+  readonly index?: number | null;
+  readonly seed?: number | null;
+}
+
+/** Pause, then generate `num_chunks` chunks with the newest action. */
+export interface StepMessage {
+  readonly command: "step";
+  readonly type: "control";
+  readonly num_chunks?: number;
+  readonly seq?: number | null;
+}
+
+/**
+ * Where a frame's time went, in milliseconds: from sampling the action until it reached the socket's queue.
+ *
+ * `queue_ms`: from the arrival of the newest applied act until it was sampled. `step_ms`: the batched rollout step.
+ * `decode_ms`: codec. `encode_ms`: picture encoding. `batch_size`: sessions that shared the step.
+ */
+export interface Timings {
+  readonly batch_size: number;
+  readonly decode_ms: number;
+  readonly encode_ms: number;
+  readonly queue_ms: number;
+  readonly step_ms: number;
+}
+
+/** The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered. */
+export interface WelcomeMessage {
+  readonly type: "welcome";
+  readonly encoding: "jpeg" | "png";
+  readonly limits: Limits;
+  readonly pacing: "realtime" | "lockstep";
+  readonly resume_ticket: string | null;
+  readonly session: string;
+  readonly version: number;
+  readonly world: WorldInfo;
+}
+
+/** A served world: what a player must know (also the items of `GET /v1/worlds`). */
+export interface WorldInfo {
+  readonly axes: ReadonlyArray<AxisInfo>;
+  readonly buttons: ReadonlyArray<ButtonInfo>;
+  readonly chunk_frames: number;
+  readonly data_license: string;
+  readonly description: string;
+  readonly exclusive_buttons: boolean;
+  readonly fps: number;
+  readonly height: number;
+  readonly name: string;
+  readonly starts: ReadonlyArray<string>;
+  readonly title: string;
+  readonly width: number;
+}

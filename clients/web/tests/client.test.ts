@@ -1,0 +1,230 @@
+import { decode, encode } from "@msgpack/msgpack";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { LightconeClient, backoffMs, type ClientState } from "../src/client";
+import { ConnectionLost, ProtocolViolation, ServerRefusal } from "../src/errors";
+import { PROTOCOL_VERSION } from "../src/protocol";
+
+/** A socket whose other end is the test. */
+class TestSocket {
+  binaryType = "";
+  readyState = 0;
+  onopen: (() => void) | null = null;
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  onclose: ((event: { code: number; reason: string }) => void) | null = null;
+  readonly sent: Record<string, unknown>[] = [];
+
+  constructor(readonly url: string) {}
+
+  send(data: Uint8Array): void {
+    this.sent.push(decode(data) as Record<string, unknown>);
+  }
+
+  close(): void {
+    this.readyState = 3;
+  }
+
+  opens(): void {
+    this.readyState = 1;
+    this.onopen?.();
+  }
+
+  delivers(message: unknown): void {
+    this.onmessage?.({ data: encode(message).slice().buffer });
+  }
+
+  closes(code: number, reason = ""): void {
+    this.readyState = 3;
+    this.onclose?.({ code, reason });
+  }
+}
+
+const welcome = { type: "welcome", version: 1, session: "s", world: { name: "pong", fps: 30 } };
+
+function setUp(options: object = {}) {
+  const sockets: TestSocket[] = [];
+  const states: ClientState[] = [];
+  const refusals: ServerRefusal[] = [];
+  const client = new LightconeClient({
+    url: "ws://127.0.0.1:1/v1/stream",
+    world: "pong",
+    events: { state: (state) => states.push(state), refusal: (refusal) => refusals.push(refusal) },
+    openSocket: (url) => {
+      const socket = new TestSocket(url);
+      sockets.push(socket);
+      return socket as unknown as WebSocket;
+    },
+    ...options,
+  });
+  const names = () => states.map((state) => state.name);
+  const latest = () => sockets[sockets.length - 1] as TestSocket;
+  const join = () => {
+    client.connect();
+    latest().opens();
+    latest().delivers(welcome);
+  };
+  return { client, sockets, latest, join, names, refusals };
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe("a session", () => {
+  it("says hello first and plays once welcomed", () => {
+    const { client, latest, names } = setUp();
+    client.connect();
+    expect(client.act(["up"])).toBeNull();
+    latest().opens();
+    expect(latest().sent).toEqual([{ type: "hello", version: PROTOCOL_VERSION, world: "pong" }]);
+    latest().delivers({ type: "queued", position: 2, eta_s: 9 });
+    latest().delivers(welcome);
+    expect(names()).toEqual(["connecting", "queued", "playing"]);
+  });
+
+  it("numbers its acts upwards and stamps them", () => {
+    const { client, latest, join } = setUp();
+    join();
+    expect(client.act(["up"], {}, 12.5)).toBe(1);
+    expect(client.act([], {}, 13.5)).toBe(2);
+    expect(latest().sent.slice(1)).toEqual([
+      { type: "act", seq: 1, buttons: ["up"], axes: {}, t_client: 12.5 },
+      { type: "act", seq: 2, buttons: [], axes: {}, t_client: 13.5 },
+    ]);
+    expect(client.sentSeq).toBe(2);
+  });
+
+  it("pauses, steps, plays and restarts", () => {
+    const { client, latest, join, names } = setUp();
+    join();
+    client.pause();
+    client.step();
+    client.play();
+    client.start({ index: 3 });
+    client.ack(7);
+    expect(latest().sent.slice(1)).toEqual([
+      { type: "control", seq: 1, command: "pause" },
+      { type: "control", seq: 2, command: "step", num_chunks: 1 },
+      { type: "control", seq: 3, command: "play" },
+      { type: "control", seq: 4, command: "start", start: { index: 3 } },
+      { type: "ack", frame: 7 },
+    ]);
+    expect(names().slice(-3)).toEqual(["paused", "paused", "playing"]);
+  });
+
+  it("hands on a refusal that does not end it", () => {
+    const { client, latest, join, refusals } = setUp();
+    join();
+    latest().delivers({ type: "error", code: "unsupported", message: "no rewind here", fatal: false });
+    expect(refusals.map(({ code, message }) => [code, message])).toEqual([["unsupported", "no rewind here"]]);
+    expect(client.state.name).toBe("playing");
+  });
+
+  it("leaves with a bye and does not come back", () => {
+    const { client, latest, join, sockets } = setUp();
+    join();
+    const socket = latest();
+    client.close();
+    expect(socket.sent.at(-1)).toEqual({ type: "bye" });
+    socket.closes(1000);
+    vi.advanceTimersByTime(60_000);
+    expect(client.state.name).toBe("closed");
+    expect(sockets).toHaveLength(1);
+  });
+});
+
+describe("a lost connection", () => {
+  it("is opened again, and the wait grows until a frame has come", () => {
+    const { client, latest, join, sockets } = setUp();
+    join();
+    latest().closes(1006);
+    expect(client.state).toMatchObject({ name: "reconnecting", attempt: 1 });
+    expect((client.state as { reason: Error }).reason).toBeInstanceOf(ConnectionLost);
+    vi.advanceTimersByTime(400);
+    expect(sockets).toHaveLength(2);
+    latest().closes(1006);
+    expect(client.state).toMatchObject({ name: "reconnecting", attempt: 2 });
+    vi.advanceTimersByTime(1000);
+    latest().opens();
+    latest().delivers(welcome);
+    latest().delivers({ type: "frame", index: 0 });
+    latest().closes(1012);
+    expect(client.state).toMatchObject({ name: "reconnecting", attempt: 1 });
+  });
+
+  it("keeps the player's pause and start", () => {
+    const { client, latest, join } = setUp();
+    join();
+    client.pause();
+    client.start({ index: 2 });
+    latest().closes(1006);
+    vi.advanceTimersByTime(400);
+    latest().opens();
+    expect(latest().sent[0]).toMatchObject({ type: "hello", start: { index: 2 } });
+    latest().delivers(welcome);
+    expect(latest().sent[1]).toMatchObject({ type: "control", command: "pause" });
+    expect(client.state.name).toBe("paused");
+  });
+
+  it("ignores what an abandoned socket still says", () => {
+    const { client, latest, join } = setUp();
+    join();
+    const old = latest();
+    old.closes(1006);
+    old.delivers(welcome);
+    expect(client.state.name).toBe("reconnecting");
+  });
+
+  it("is tried at once when asked", () => {
+    const { client, latest, join, sockets } = setUp();
+    join();
+    latest().closes(1006);
+    client.connect();
+    vi.advanceTimersByTime(60_000);
+    expect(sockets).toHaveLength(2);
+  });
+
+  it("waits longer each time, within bounds", () => {
+    expect([1, 2, 3].map((attempt) => backoffMs(attempt, 0.5))).toEqual([250, 500, 1000]);
+    expect(backoffMs(50, 0.999)).toBeLessThanOrEqual(10_000);
+    expect(backoffMs(1, 0)).toBeGreaterThan(0);
+  });
+});
+
+describe("an end that waiting does not mend", () => {
+  it.each(["unknown_world", "bad_version", "origin_refused"])("stops at %s", (code) => {
+    const { client, latest, sockets } = setUp();
+    client.connect();
+    latest().opens();
+    latest().delivers({ type: "error", code, message: "no", fatal: true });
+    latest().closes(1008);
+    expect(client.state).toMatchObject({ name: "failed", reason: { code, message: "no" } });
+    vi.advanceTimersByTime(60_000);
+    expect(sockets).toHaveLength(1);
+  });
+
+  it("stops at a policy close without a message, and at bytes it cannot read", () => {
+    const first = setUp();
+    first.client.connect();
+    first.latest().closes(1008);
+    expect(first.client.state.name).toBe("failed");
+    const second = setUp();
+    second.join();
+    second.latest().onmessage?.({ data: "text" });
+    expect(second.client.state).toMatchObject({ name: "failed", reason: expect.any(ProtocolViolation) });
+  });
+
+  it.each(["server_full", "not_ready", "shutting_down", "internal"])("tries again after %s", (code) => {
+    const { client, latest, sockets } = setUp();
+    client.connect();
+    latest().opens();
+    latest().delivers({ type: "error", code, message: "later", fatal: true });
+    latest().closes(1013);
+    expect(client.state).toMatchObject({ name: "reconnecting", reason: { code } });
+    vi.advanceTimersByTime(400);
+    expect(sockets).toHaveLength(2);
+  });
+});

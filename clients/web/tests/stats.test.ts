@@ -1,0 +1,70 @@
+import { describe, expect, it } from "vitest";
+import { LatencyTracker, RateMeter, median } from "../src/stats";
+
+describe("median", () => {
+  it("is the middle of an odd and the mean middle of an even number of values", () => {
+    expect(median([5, 1, 3])).toBe(3);
+    expect(median([4, 1, 3, 2])).toBe(2.5);
+    expect(median([])).toBeNull();
+  });
+});
+
+describe("RateMeter", () => {
+  it("measures a steady stream exactly", () => {
+    const meter = new RateMeter();
+    for (let frame = 0; frame <= 90; frame += 1) meter.mark((frame * 1000) / 30);
+    expect(meter.rate(3000)).toBeCloseTo(30, 6);
+  });
+
+  it("falls to zero when the stream stops and never divides by nothing", () => {
+    const meter = new RateMeter();
+    expect(meter.rate(0)).toBe(0);
+    meter.mark(0);
+    meter.mark(0);
+    expect(meter.rate(0)).toBe(0);
+    meter.mark(50);
+    expect(meter.rate(60)).toBeCloseTo(40, 6);
+    expect(meter.rate(2000)).toBe(0);
+  });
+});
+
+describe("LatencyTracker", () => {
+  it("times each action to the first frame that covers it", () => {
+    const tracker = new LatencyTracker();
+    expect(tracker.medianMs()).toBeNull();
+    tracker.sent(1, 100);
+    tracker.presented(0, 110);
+    expect(tracker.medianMs()).toBeNull();
+    tracker.presented(1, 140);
+    tracker.presented(1, 170);
+    expect(tracker.medianMs()).toBe(40);
+  });
+
+  it("lets one frame cover several actions", () => {
+    const tracker = new LatencyTracker();
+    tracker.sent(1, 0);
+    tracker.sent(2, 10);
+    tracker.sent(3, 20);
+    tracker.presented(2, 50);
+    expect(tracker.medianMs()).toBe(45);
+    tracker.presented(3, 50);
+    expect(tracker.medianMs()).toBe(40);
+  });
+
+  it("keeps the recent samples only", () => {
+    const tracker = new LatencyTracker(3);
+    for (let seq = 1; seq <= 6; seq += 1) {
+      tracker.sent(seq, 0);
+      tracker.presented(seq, seq <= 3 ? 1000 : 20);
+    }
+    expect(tracker.medianMs()).toBe(20);
+  });
+
+  it("forgets what a pause left unanswered", () => {
+    const tracker = new LatencyTracker();
+    tracker.sent(1, 0);
+    tracker.dropPending();
+    tracker.presented(1, 60_000);
+    expect(tracker.medianMs()).toBeNull();
+  });
+});
