@@ -1,0 +1,46 @@
+"""Attention over several key ranges under one softmax. Owns sinks met by re-rotated queries, and block-diagonal keys.
+
+The ranges' scores are joined before the softmax, so the result is exactly that of one dense attention.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+OwnBlock = tuple[Tensor, Tensor, int]
+"""Keys and values `b lq n d` that a query sees only inside its own block of so many tokens."""
+
+
+def ranges_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    q_sink: Tensor | None = None,
+    num_sink: int = 0,
+    own: OwnBlock | None = None,
+) -> Tensor:
+    """q, q_sink `b lq n d`; k, v `b lk n d` -> `b lq n d`. The first `num_sink` keys are met by `q_sink` instead of q.
+
+    mask: bool `lq lk` over k. own: further keys and values, seen block by block.
+    """
+    qh, kh, vh = (t.transpose(1, 2) for t in (q, k, v))  # b n l d
+    scale = 1 / math.sqrt(q.shape[-1])
+    if q_sink is not None and num_sink:
+        sink_scores = (q_sink.transpose(1, 2) * scale) @ kh[:, :, :num_sink].transpose(-1, -2)
+        scores = torch.cat([sink_scores, (qh * scale) @ kh[:, :, num_sink:].transpose(-1, -2)], dim=-1)
+    else:
+        scores = (qh * scale) @ kh.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    if own is None:
+        return (scores.softmax(-1).to(vh.dtype) @ vh).transpose(1, 2)
+    own_k, own_v, block = own
+    own_q, own_kb, own_vb = (t.transpose(1, 2).unflatten(2, (-1, block)) for t in (q, own_k, own_v))  # b n c l d
+    own_scores = ((own_q * scale) @ own_kb.transpose(-1, -2)).flatten(2, 3)  # b n lq block
+    weights = torch.cat([scores, own_scores], dim=-1).softmax(-1).to(vh.dtype)
+    others, inside = weights.split([k.shape[1], block], dim=-1)
+    out: Tensor = others @ vh + (inside.unflatten(2, (-1, block)) @ own_vb).flatten(2, 3)
+    return out.transpose(1, 2)
