@@ -3,8 +3,8 @@
     python clients/web/generate_protocol.py            # write
     python clients/web/generate_protocol.py --check    # exit 1 when the committed file is stale
 
-Knows JSON Schema and TypeScript; knows nothing about what the messages mean. The schema is what `python -m server.protocol`
-prints, run as a program: the clients import nothing of the server.
+Knows JSON Schema and TypeScript; knows nothing about what the messages mean. The schema is what
+`python -m server.protocol` prints, run as a program: the clients import nothing of the server.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if current == wanted:
         return 0
-    print("clients/web/src/protocol.ts is stale; run: python clients/web/generate_protocol.py", file=sys.stderr)
+    sys.stderr.write("clients/web/src/protocol.ts is stale; run: python clients/web/generate_protocol.py\n")
     return 1
 
 

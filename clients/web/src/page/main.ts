@@ -11,6 +11,7 @@ import type { WorldInfo } from "../protocol";
 import { Keyboard, buildPad, showHeld } from "./controls";
 import { GamepadInput } from "./gamepad";
 import "./style.css";
+import "./layout.css";
 import { View, sentence } from "./view";
 import { loadWorlds } from "./worlds";
 
@@ -128,10 +129,7 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  view.showNotice({
-    title: "Cannot start",
-    text: sentence(error instanceof Error ? error.message : String(error)),
-    action: "Reload the page",
-  });
-  if (!(error instanceof LightconeError)) throw error;
+  const reason = error instanceof LightconeError ? error : new LightconeError(String(error));
+  view.showState({ name: "failed", reason });
+  if (reason !== error) throw error;
 });

@@ -68,7 +68,7 @@ export function stateNotice(state: ClientState): Notice | null {
     }
     case "failed":
       return {
-        title: refusalTitle(state.reason) ?? "Cannot go on",
+        title: refusalTitle(state.reason) ?? "Cannot play",
         text: sentence(state.reason.message),
         action: "Reload the page",
       };
@@ -109,7 +109,10 @@ export class View {
   /** Fills the chooser; it stays hidden while there is nothing to choose. */
   listWorlds(worlds: readonly WorldInfo[], chosen: string): void {
     element("world-field", HTMLElement).hidden = worlds.length < 2 && worlds[0]?.name === chosen;
-    this.worlds.replaceChildren(...worlds.map((world) => new Option(world.title, world.name)));
+    const options = worlds.map((world) => new Option(world.title, world.name));
+    const none = new Option("Choose…", "");
+    none.disabled = true;
+    this.worlds.replaceChildren(...(chosen === "" ? [none, ...options] : options));
     this.worlds.value = chosen;
   }
 
@@ -135,7 +138,7 @@ export class View {
     for (const button of [this.pause, this.step, this.restart, this.nextStart]) button.disabled = !live;
     this.starts.disabled = !live;
     const paused = state.name === "paused";
-    this.pause.setAttribute("aria-pressed", String(paused));
+    this.pause.dataset["paused"] = String(paused);
     (this.pause.querySelector("span") as HTMLElement).textContent = paused ? "Play" : "Pause";
     this.showNotice(stateNotice(state));
   }
