@@ -1,0 +1,1 @@
+"""Distillation: environments → clips → codec → latents → teacher → student. Knows `world`; never imports `server`."""

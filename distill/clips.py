@@ -1,0 +1,102 @@
+"""Recorded play on disk. Owns the file format between collecting and training; knows no environment and no model.
+
+A dataset is a folder: `dataset.json` (the environment's spec and how it was collected), `train/` and `heldout/` with
+one `episode_00000.npz` per recorded stream: frames uint8 `t h w 3`, buttons bool `t n`, axes float32 `t m`, rewards
+float32 `t`, dones bool `t`, oracle float32 `t k`. The action at index t led to frame t.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distill.environments.base import AxisSpec, ButtonSpec, EnvironmentSpec
+from world.actions import Actions
+from world.errors import LightconeError
+
+SPLITS = ("train", "heldout")
+
+
+class DatasetError(LightconeError):
+    """A dataset folder is missing, empty or malformed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """One recorded stream of `t` frames (shapes in the module docstring)."""
+
+    frames: NDArray[np.uint8]
+    buttons: NDArray[np.bool_]
+    axes: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    dones: NDArray[np.bool_]
+    oracle: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def actions(self) -> Actions:
+        """`1 t`."""
+        return Actions(torch.from_numpy(self.buttons)[None], torch.from_numpy(self.axes)[None])
+
+
+def save_episode(path: Path, episode: Episode) -> None:
+    """Write one episode; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, **{name: getattr(episode, name) for name in Episode.__slots__})
+    partial.replace(path)
+
+
+def load_episode(path: Path) -> Episode:
+    with np.load(path) as arrays:
+        return Episode(**{name: arrays[name] for name in Episode.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset folder opened for reading."""
+
+    root: Path
+    spec: EnvironmentSpec
+    collected: dict[str, Any]
+
+    @staticmethod
+    def open(root: Path) -> Dataset:
+        try:
+            text = json.loads((root / "dataset.json").read_text())
+        except FileNotFoundError as exc:
+            raise DatasetError(f"no dataset at {root}: run `lightcone collect` first") from exc
+        return Dataset(root, spec_from_json(text["environment"]), text["collected"])
+
+    def paths(self, split: str) -> list[Path]:
+        if split not in SPLITS:
+            raise DatasetError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+        found = sorted(p for p in (self.root / split).glob("episode_*.npz") if ".partial" not in p.name)
+        if not found:
+            raise DatasetError(f"{self.root / split} holds no episodes: run `lightcone collect` again")
+        return found
+
+    def episodes(self, split: str, limit: int | None = None) -> Iterator[Episode]:
+        for path in self.paths(split)[:limit]:
+            yield load_episode(path)
+
+
+def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, Any]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    content = {"environment": asdict(spec), "collected": collected}
+    (root / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
+    buttons = tuple(ButtonSpec(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
+    axes = tuple(AxisSpec(**a) for a in fields["axes"])
+    oracle_names = tuple(fields["oracle_names"])
+    return EnvironmentSpec(**{**fields, "buttons": buttons, "axes": axes, "oracle_names": oracle_names})

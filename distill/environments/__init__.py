@@ -1,0 +1,42 @@
+"""Environment adapters, by name. Owns the choice only; adapters are imported when asked for."""
+
+from __future__ import annotations
+
+from distill.environments.base import (
+    AxisSpec,
+    ButtonSpec,
+    Control,
+    Environment,
+    EnvironmentSpec,
+    Step,
+    idle_control,
+    random_control,
+)
+
+
+def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environment:
+    """`pong`, `bouncer`, or any Gymnasium id (`height`, `width` apply to the last only)."""
+    if name == "pong":
+        from distill.environments.pong import Pong
+
+        return Pong()
+    if name == "bouncer":
+        from distill.environments.bouncer import Bouncer
+
+        return Bouncer()
+    from distill.environments.gymnasium_env import GymnasiumEnvironment
+
+    return GymnasiumEnvironment(name, height=height, width=width)
+
+
+__all__ = [
+    "AxisSpec",
+    "ButtonSpec",
+    "Control",
+    "Environment",
+    "EnvironmentSpec",
+    "Step",
+    "idle_control",
+    "make_environment",
+    "random_control",
+]

@@ -1,0 +1,85 @@
+"""Clips of latents in memory. Owns encoding a dataset once and drawing training clips; knows no loss.
+
+`encode_dataset` writes `latents/<split>.pt` beside a run's data: per stream float16 latents `n c h w` and action
+vectors `n a` (all pixel frames' actions of a latent side by side).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from distill.clips import SPLITS, Dataset, load_episode
+from world.codec import Codec, to_float
+from world.rollout import action_vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """A batch: latents `b t c h w` float32, actions `b t a` float32."""
+
+    latents: Tensor
+    actions: Tensor
+
+
+@torch.no_grad()
+def encode_dataset(codec: Codec, dataset: Dataset, folder: Path, *, quiet: bool = False) -> None:
+    """Encode every stream of both splits with its state carried on; skips splits that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    p = codec.config.temporal_patch
+    for split in SPLITS:
+        target = folder / f"{split}.pt"
+        if target.exists():
+            continue
+        streams = []
+        for path in tqdm(dataset.paths(split), desc=f"encode {split}", disable=quiet):
+            episode = load_episode(path)
+            num = len(episode) - (len(episode) - 1) % p
+            frames = torch.from_numpy(episode.frames[:num])[None]
+            parts = [codec.encode(to_float(part))[0].half() for part in frames.split(_part_frames(num, p), dim=1)]
+            actions = action_vectors(episode.actions().frames(0, num), p)[0]
+            streams.append((torch.cat(parts, dim=1)[0], actions.half()))
+        partial = target.with_suffix(".partial")
+        torch.save(streams, partial)
+        partial.replace(target)
+
+
+def _part_frames(num: int, temporal_patch: int) -> int:
+    """Per-frame codecs encode in pieces; temporal ones whole, since their first frame is special."""
+    return 250 if temporal_patch == 1 else num
+
+
+class ClipSampler:
+    """Draws clips of `num_frames` latent frames. A `still_share` of them starts from one picture repeated, with no
+    action, for a random part of the clip, as a world started from a single picture does."""
+
+    def __init__(self, path: Path, num_frames: int, *, still_share: float = 0.1, limit: int | None = None) -> None:
+        streams: list[tuple[Tensor, Tensor]] = torch.load(path, weights_only=True)
+        self.streams = streams[:limit]
+        self.num_frames = num_frames
+        self.still_share = still_share
+
+    @property
+    def total_frames(self) -> int:
+        return sum(len(latents) for latents, _ in self.streams)
+
+    def draw(self, batch: int, generator: torch.Generator, *, max_still: int | None = None) -> Clips:
+        """max_still: the longest repeated start, in frames (default: all but one frame of the clip)."""
+        length = self.num_frames
+        latents, actions = [], []
+        for pick in torch.randint(len(self.streams), (batch,), generator=generator).tolist():
+            stream, stream_actions = self.streams[pick]
+            start = int(torch.randint(1, len(stream) - length + 1, (1,), generator=generator))
+            still = 0
+            if float(torch.rand((), generator=generator)) < self.still_share:
+                still = int(torch.randint(1, (max_still or length - 1) + 1, (1,), generator=generator))
+            index = start + (torch.arange(length) - still).clamp_min(0)
+            row = stream_actions[index].clone()
+            row[:still] = 0
+            latents.append(stream[index])
+            actions.append(row)
+        return Clips(torch.stack(latents).float(), torch.stack(actions).float())

@@ -1,0 +1,29 @@
+"""Denoising losses of the teacher: flow matching of a clip after a clean prefix. Pure functions."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distill.methods.network import Network
+from distill.methods.sampling import frame_mean
+from world.context import Context
+from world.schedule import add_noise, velocity
+from world.transformer import Conditioning
+
+
+def flow_matching_loss(
+    network: Network,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    frames: Tensor,
+    cond: Conditioning,
+    context: Context | None = None,
+) -> Tensor:
+    """E‖v_θ(x_sigma) − (noise − x0)‖² (arXiv:2210.02747, eq. 9) over the chosen frames; the others are given clean.
+
+    x0, noise: `b f c h w`. sigma: `b`, the level of all chosen frames. frames: bool `b f`.
+    """
+    level = sigma[:, None] * frames  # b f: clean frames at 0
+    predicted = network(add_noise(x0, noise, level), level, cond, context=context).prediction.float()
+    return frame_mean((predicted - velocity(x0, noise)).square(), frames)

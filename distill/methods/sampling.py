@@ -1,0 +1,39 @@
+"""Shared draws: noise levels, prefixes, noise. Owns the distributions; every draw takes its generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from world.schedule import shift_sigma
+
+
+def logit_normal_sigma(batch: int, generator: torch.Generator, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """sigma = sigmoid(N(mean, std²)) (arXiv:2403.03206, eq. 19): `b`."""
+    return torch.sigmoid(torch.randn(batch, generator=generator) * std + mean)
+
+
+def uniform_sigma(batch: int, generator: torch.Generator, *, low: float, high: float, shift: float = 1.0) -> Tensor:
+    """A shifted uniform level, clamped to [low, high]: `b`."""
+    return shift_sigma(torch.rand(batch, generator=generator), shift).clamp(low, high)
+
+
+def prefix_lengths(batch: int, num_frames: int, chunk: int, generator: torch.Generator) -> Tensor:
+    """How many frames of a clip are given clean: whole chunks, at least one, leaving at least one. int64 `b`."""
+    num_chunks = num_frames // chunk
+    return chunk * torch.randint(1, num_chunks, (batch,), generator=generator)
+
+
+def generated_frames(prefix: Tensor, num_frames: int) -> Tensor:
+    """bool `b f`: True where the frame comes after the prefix."""
+    return torch.arange(num_frames)[None, :] >= prefix[:, None]
+
+
+def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
+
+
+def frame_mean(values: Tensor, frames: Tensor) -> Tensor:
+    """Mean of `b f …` over the frames where bool `b f` is True."""
+    per_frame = values.flatten(2).mean(-1)
+    return (per_frame * frames).sum() / frames.sum().clamp_min(1)

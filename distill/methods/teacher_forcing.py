@@ -1,0 +1,52 @@
+"""Teacher forcing: a causal model denoises every chunk given the clean chunks before it, in one pass. Pure functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill.methods.network import Network
+from distill.methods.sampling import frame_mean
+from world.context import TeacherForcing
+from world.schedule import add_noise, velocity
+from world.transformer import Conditioning
+
+
+def teacher_forced_velocity(
+    network: Network,
+    clean: Tensor,
+    noisy: Tensor,
+    sigma: Tensor,
+    context_sigma: Tensor,
+    actions: Tensor,
+    pattern: TeacherForcing,
+) -> Tensor:
+    """Velocity of every noisy frame: the pass over [clean; noisy]. clean, noisy `b f c h w`; sigmas `b f`."""
+    output = network(
+        torch.cat([clean, noisy], dim=1),
+        torch.cat([context_sigma, sigma], dim=1),
+        Conditioning(actions=torch.cat([actions, actions], dim=1)),
+        context=pattern,
+    )
+    return output.prediction[:, clean.shape[1] :].float()
+
+
+def teacher_forcing_loss(
+    network: Network,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    actions: Tensor,
+    pattern: TeacherForcing,
+    *,
+    frames: Tensor,
+    context_noise: Tensor,
+    context_sigma: Tensor,
+) -> Tensor:
+    """Flow matching (arXiv:2210.02747, eq. 9) of each frame at its own level, given clean (or slightly noised, as in
+    GameNGen, arXiv:2408.14837, §3.2.1) context. All `b f …`; `frames` bool `b f` says where the loss counts."""
+    clean = add_noise(x0, context_noise, context_sigma)
+    predicted = teacher_forced_velocity(
+        network, clean, add_noise(x0, noise, sigma), sigma, context_sigma, actions, pattern
+    )
+    return frame_mean((predicted - velocity(x0, noise)).square(), frames)

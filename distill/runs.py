@@ -1,0 +1,16 @@
+"""Where training keeps its state. Owns the folder layout outside the checkout; knows nothing of what is trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def runs_root() -> Path:
+    """`$LIGHTCONE_RUNS`, or `~/.cache/lightcone`."""
+    return Path(os.environ.get("LIGHTCONE_RUNS") or Path.home() / ".cache" / "lightcone")
+
+
+def world_run(world: str) -> Path:
+    """The folder of one world's data, stages and metrics."""
+    return runs_root() / world

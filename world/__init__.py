@@ -1,0 +1,23 @@
+"""The causal world model: tensors in, tensors out. No files but checkpoints, no sockets, no threads."""
+
+from world.actions import Actions
+from world.card import Axis, Button, WorldCard
+from world.errors import ActionError, CheckpointError, LightconeError, ShapeError
+from world.rollout import Rollout, RolloutState
+from world.world import Sampler, Start, World
+
+__all__ = [
+    "ActionError",
+    "Actions",
+    "Axis",
+    "Button",
+    "CheckpointError",
+    "LightconeError",
+    "Rollout",
+    "RolloutState",
+    "Sampler",
+    "ShapeError",
+    "Start",
+    "World",
+    "WorldCard",
+]

@@ -1,0 +1,115 @@
+"""The key/value arena: one preallocated ring per slot. Owns K/V memory and ring positions; knows no model and no noise.
+
+Layout `layer slot frame token head dim`. A slot holds its sink in pinned frames, then a ring of window + 1 chunks.
+Chunk i ≥ sink lives at ring place (i − sink) mod (window + 1): while chunk i is being denoised it writes into the
+place of chunk i − window − 1, which it may no longer see. So every key in a full slot is visible, attention is dense
+over the slot, and nothing is masked, rolled or concatenated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.attention import attention
+from world.config import TransformerConfig
+from world.context import KeyValue, Positions, Rotation, sink_positions
+
+
+class Arena:
+    """K/V of `num_slots` slots. Every slot is filled whole (`load`) before it is read."""
+
+    def __init__(
+        self, config: TransformerConfig, num_slots: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config
+        self.num_slots = num_slots
+        self.capacity_frames = config.context_frames
+        shape = (
+            config.num_layers,
+            num_slots,
+            self.capacity_frames,
+            config.tokens_per_frame,
+            config.num_heads,
+            config.head_dim,
+        )
+        self.k = torch.zeros(shape, dtype=dtype, device=device)
+        self.v = torch.zeros(shape, dtype=dtype, device=device)
+
+    def frame_places(self, chunks: Tensor) -> Tensor:
+        """Arena frames of chunks: int64 `b` → `b chunk_frames`."""
+        config = self.config
+        ring = config.sink_chunks + (chunks - config.sink_chunks) % (config.window_chunks + 1)
+        place = torch.where(chunks < config.sink_chunks, chunks, ring)
+        return place[:, None] * config.chunk_frames + torch.arange(config.chunk_frames, device=chunks.device)
+
+    def write(self, layer: int, slots: Tensor, chunks: Tensor, k: Tensor, v: Tensor) -> None:
+        """Store one chunk's K/V `b l n d` for each of `slots`."""
+        places = self.frame_places(chunks)
+        shape = (len(slots), self.config.chunk_frames, self.config.tokens_per_frame)
+        self.k[layer, slots[:, None], places] = k.unflatten(1, shape[1:]).to(self.k.dtype)
+        self.v[layer, slots[:, None], places] = v.unflatten(1, shape[1:]).to(self.v.dtype)
+
+    def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
+        """Store consecutive chunks of one session, K/V `1 l n d` per layer, from `first_chunk` on."""
+        config = self.config
+        num = kv[0][0].shape[1] // (config.chunk_frames * config.tokens_per_frame)
+        chunks = torch.arange(first_chunk, first_chunk + num)
+        places = self.frame_places(chunks).flatten()
+        for layer, (k, v) in enumerate(kv):
+            self.k[layer, slot, places] = k[0].unflatten(0, (len(places), -1)).to(self.k.dtype)
+            self.v[layer, slot, places] = v[0].unflatten(0, (len(places), -1)).to(self.v.dtype)
+
+    def read(self, layer: int, slots: Tensor, contiguous: slice | None) -> KeyValue:
+        """All K/V of `slots`, `b l n d`: a view where the slots are neighbours, else a copy."""
+        rows = contiguous if contiguous is not None else slots
+        return self.k[layer, rows].flatten(1, 2), self.v[layer, rows].flatten(1, 2)
+
+    def copy_out(self, slot: int) -> tuple[Tensor, Tensor]:
+        return self.k[:, slot].clone(), self.v[:, slot].clone()
+
+    def copy_in(self, slot: int, k: Tensor, v: Tensor) -> None:
+        self.k[:, slot].copy_(k)
+        self.v[:, slot].copy_(v)
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaContext:
+    """Consecutive chunks of several slots, each written before it attends.
+
+    first_chunk: int64 `b`, the index of each slot's first chunk in this pass. With two chunks in the sequence, the
+    first (clean: a commit) writes and attends before the second (noisy: the next chunk's first denoise) writes, so
+    clean never sees noisy. slots: int64 `b`.
+    """
+
+    arena: Arena
+    slots: Tensor
+    first_chunk: Tensor
+    contiguous: slice | None
+
+    @staticmethod
+    def of(arena: Arena, slots: list[int], first_chunk: Tensor) -> ArenaContext:
+        neighbours = slots == list(range(slots[0], slots[0] + len(slots)))
+        contiguous = slice(slots[0], slots[0] + len(slots)) if neighbours else None
+        return ArenaContext(arena, torch.tensor(slots), first_chunk, contiguous)
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        config = self.arena.config
+        frames = self.first_chunk[:, None] * config.chunk_frames + torch.arange(num_frames, device=device)
+        return Positions(frames, sink_positions(frames, config))
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        config = self.arena.config
+        q, k, q_sink = rotation.rotate(q, k)
+        length = config.chunk_frames * config.tokens_per_frame
+        num_sink = config.sink_frames * config.tokens_per_frame
+        parts = []
+        for number, start in enumerate(range(0, q.shape[1], length)):
+            part = slice(start, start + length)
+            self.arena.write(layer, self.slots, self.first_chunk + number, k[:, part], v[:, part])
+            keys, values = self.arena.read(layer, self.slots, self.contiguous)
+            sink = None if q_sink is None else q_sink[:, part]
+            parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=num_sink))
+        return torch.cat(parts, dim=1), (k, v)

@@ -1,0 +1,62 @@
+"""What a world says of itself. Owns the card and its JSON form; knows no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from world.errors import CheckpointError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Button:
+    """A named button; `keys` are DOM `KeyboardEvent.code` values that press it."""
+
+    name: str
+    label: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """A named continuous control in [low, high]; `source` says what drives it, such as "mouse_x"."""
+
+    name: str
+    label: str
+    low: float
+    high: float
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldCard:
+    """A world's public description: what a player, a client or a license reader needs."""
+
+    name: str
+    title: str
+    description: str
+    fps: float
+    height: int
+    width: int
+    buttons: tuple[Button, ...]
+    axes: tuple[Axis, ...] = ()
+    exclusive_buttons: bool = False
+    chunk_frames: int = 1
+    window: int = 15
+    sink: int = 0
+    num_steps: int = 2
+    data_license: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(fields: dict[str, Any]) -> WorldCard:
+        """Raises CheckpointError on a missing or unknown field."""
+        try:
+            buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
+            axes = tuple(Axis(**a) for a in fields["axes"])
+            return WorldCard(**{**fields, "buttons": buttons, "axes": axes})
+        except (KeyError, TypeError) as exc:
+            raise CheckpointError(f"the card in world.json is malformed: {exc}") from exc

@@ -1,0 +1,78 @@
+"""The shape of a transformer. Owns the frozen config and its presets; builds nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from world.errors import ShapeError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """One transformer for teacher, critic and student.
+
+    Latents are `channels × height × width` a frame, cut into `patch × patch` tokens. `chunk_frames` latent frames are
+    denoised together and see each other; a chunk sees `window_frames` frames before it and the first `sink_frames` of
+    all. Window and sink are whole chunks.
+    """
+
+    channels: int
+    height: int
+    width: int
+    dim: int = 192
+    ffn_dim: int = 576
+    num_layers: int = 6
+    num_heads: int = 3
+    patch: int = 1
+    num_buttons: int = 0
+    num_axes: int = 0
+    actions_per_frame: int = 1
+    chunk_frames: int = 1
+    window_frames: int = 15
+    sink_frames: int = 0
+    text_dim: int = 0
+    num_text_tokens: int = 0
+    full_qk_norm: bool = False
+    learned_positions: bool = True
+    frequency_dim: int = 256
+    rope_base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads or self.head_dim % 2:
+            raise ShapeError(f"dim {self.dim} must split into {self.num_heads} heads of even width")
+        if self.height % self.patch or self.width % self.patch:
+            raise ShapeError(f"latents of {self.height}x{self.width} do not split into {self.patch}-patches")
+        if self.window_frames % self.chunk_frames or self.sink_frames % self.chunk_frames:
+            raise ShapeError(
+                f"window {self.window_frames} and sink {self.sink_frames} must be multiples of chunk {self.chunk_frames}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return (self.height // self.patch) * (self.width // self.patch)
+
+    @property
+    def patch_dim(self) -> int:
+        return self.channels * self.patch * self.patch
+
+    @property
+    def action_dim(self) -> int:
+        """Width of one latent frame's action vector: every pixel frame's buttons and axes, side by side."""
+        return self.actions_per_frame * (self.num_buttons + self.num_axes)
+
+    @property
+    def window_chunks(self) -> int:
+        return self.window_frames // self.chunk_frames
+
+    @property
+    def sink_chunks(self) -> int:
+        return self.sink_frames // self.chunk_frames
+
+    @property
+    def context_frames(self) -> int:
+        """Latent frames a rollout starts from: sink, window and the chunk that is committed by the first step."""
+        return self.sink_frames + self.window_frames + self.chunk_frames

@@ -1,0 +1,28 @@
+"""The error tree of the world package. Owns the exceptions users may catch; knows nothing of why they are raised.
+
+LightconeError
+├── CheckpointError     a checkpoint folder is missing, incomplete or of another version
+├── ShapeError          frames, latents or actions do not have the shape the world needs
+├── ActionError         an action names a button the world does not have
+└── PatternError        an attention pattern that would break causality was asked for
+"""
+
+
+class LightconeError(Exception):
+    """Base of every error this project raises for its users."""
+
+
+class CheckpointError(LightconeError):
+    """A checkpoint folder is missing, incomplete or of another version."""
+
+
+class ShapeError(LightconeError, ValueError):
+    """Frames, latents or actions do not have the shape the world needs."""
+
+
+class ActionError(LightconeError, ValueError):
+    """An action names a button or axis the world does not have."""
+
+
+class PatternError(LightconeError, ValueError):
+    """An attention pattern that cannot be built, or that would break causality."""

@@ -1,0 +1,277 @@
+"""Many sessions generated together, chunk by chunk. Owns slots, noise, the two-pass step and snapshots of state.
+
+A step of the slots asked for is one batched forward per denoising stage. The commit of the chunk before rides in the
+first of them: the sequence [clean chunk i−1; noisy chunk i], where per layer the clean chunk writes its K/V and attends
+before the noisy one does. Noise is a function of (seed, chunk, stage) alone. Knows no sockets, files or clocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from world.actions import Actions
+from world.cache import Arena, ArenaContext
+from world.codec import CodecState, to_float, to_uint8
+from world.context import Banded
+from world.errors import ShapeError
+from world.schedule import add_noise, x0_from_velocity
+from world.transformer import Conditioning
+
+if TYPE_CHECKING:
+    from world.world import World
+
+Frames = Tensor | NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """One session as data. `kv` is an exact copy of its cache; without it the cache is replayed from `history`.
+
+    history: the last latents `n c h w` and action vectors `n a` (frame indices in `history_index`), enough for every
+    layer; the last chunk of it is not committed yet. codec: the codec's state, batch of one.
+    """
+
+    seed: int
+    next_chunk: int
+    start_chunk: int
+    history: Tensor
+    history_actions: Tensor
+    history_index: tuple[int, ...]
+    codec: CodecState
+    kv: tuple[Tensor, Tensor] | None
+
+
+@dataclass(slots=True)
+class _Slot:
+    seed: int
+    next_chunk: int
+    start_chunk: int
+    sink: list[tuple[int, Tensor, Tensor]]  # (frame index, latent, action vector) of the sink
+    recent: deque[tuple[int, Tensor, Tensor]]  # the same of the latest frames, the pending chunk last
+    codec: CodecState
+
+
+class Rollout:
+    """`num_slots` sessions of one world. Not thread-safe: one thread owns it."""
+
+    def __init__(self, world: World, num_slots: int) -> None:
+        self.world = world
+        self.config = world.transformer.config
+        self.arena = Arena(self.config, num_slots, dtype=world.dtype, device=world.device)
+        self._slots: dict[int, _Slot] = {}
+        sigmas = world.sigmas
+        self._stages = [float(s) for s in sigmas[:-1]]
+
+    @property
+    def num_slots(self) -> int:
+        return self.arena.num_slots
+
+    @torch.inference_mode()
+    def start(self, slots: Sequence[int], frames: Frames, actions: Actions, seeds: Sequence[int]) -> None:
+        """Fill slots from real context: frames uint8 `b t h w 3`, actions `b t`.
+
+        If t is less than the world's context, the first frame is repeated before it with no action; if more, the last
+        ones count. Raises ShapeError where the shapes do not fit the world.
+        """
+        pictures = torch.as_tensor(frames)
+        self._check_start(slots, pictures, actions, seeds)
+        pictures, actions = fit_context(pictures, actions, self.world.context_pixel_frames)
+        latents, codec_state = self.world.encode(pictures)
+        vectors = action_vectors(actions, self.world.codec.config.temporal_patch)
+        chunk = self.config.chunk_frames
+        index = tuple(range(latents.shape[1]))
+        for row, slot in enumerate(slots):
+            record = [(i, latents[row, i], vectors[row, i]) for i in index]
+            num_sink = self.config.sink_frames
+            self._slots[slot] = _Slot(
+                seed=int(seeds[row]),
+                next_chunk=len(index) // chunk,
+                start_chunk=len(index) // chunk,
+                sink=record[:num_sink],
+                recent=deque(record[num_sink:], maxlen=self._history_frames()),
+                codec={name: value[row : row + 1].clone() for name, value in codec_state.items()},
+            )
+            self._replay(slot)
+
+    @torch.inference_mode()
+    def step_latents(self, actions: Actions, slots: Sequence[int] | None = None) -> Tensor:
+        """Generate the next chunk of each slot: actions `b f` (f = the chunk's pixel frames, or 1 to hold one action)
+        → latents `b chunk c h w`, float32."""
+        slots = self._resolve(slots)
+        states = [self._slots[slot] for slot in slots]
+        vectors = self._chunk_actions(actions, len(slots))
+        chunk, device = self.config.chunk_frames, self.world.device
+        pending = [list(state.recent)[-chunk:] for state in states]
+        clean = torch.stack([torch.stack([latent for _, latent, _ in rows]) for rows in pending])
+        clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
+        next_chunk = torch.tensor([state.next_chunk for state in states], device=device)
+        x = self._noise(states, 0)
+        for stage, sigma in enumerate(self._stages):
+            if stage == 0:
+                context = ArenaContext.of(self.arena, slots, next_chunk - 1)
+                sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
+                levels = [self.world.context_sigma] * chunk + [sigma] * chunk
+            else:
+                context = ArenaContext.of(self.arena, slots, next_chunk)
+                x = add_noise(x, self._noise(states, stage), torch.tensor(sigma))
+                sequence, sequence_actions, levels = x, vectors, [sigma] * chunk
+            level = torch.tensor(levels, device=device).expand(len(slots), -1)
+            output = self.world.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
+            x = x0_from_velocity(x, output.prediction[:, -chunk:].float(), level[:, -chunk:])
+        self._advance(states, x, vectors)
+        return x
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, slots: Sequence[int] | None = None) -> Tensor:
+        """Latents of the slots' newest chunk `b chunk c h w` → uint8 `b f h w 3`; moves the codec's state on."""
+        states = [self._slots[slot] for slot in self._resolve(slots)]
+        joined = {name: torch.cat([state.codec[name] for state in states]) for name in states[0].codec}
+        frames, after = self.world.decode(latents, joined)
+        for row, state in enumerate(states):
+            state.codec = {name: value[row : row + 1] for name, value in after.items()}
+        return frames
+
+    def step(self, actions: Actions, slots: Sequence[int] | None = None) -> Tensor:
+        """Generate and decode the next chunk: uint8 `b f h w 3`."""
+        return self.decode(self.step_latents(actions, slots), slots)
+
+    def frame_index(self, slot: int) -> int:
+        """Latent frames generated in this slot since its start."""
+        state = self._slots[slot]
+        return (state.next_chunk - state.start_chunk) * self.config.chunk_frames
+
+    @torch.inference_mode()
+    def snapshot(self, slot: int, *, exact: bool = True) -> RolloutState:
+        """The session as data: with a copy of its K/V (`exact`, bit-equal on restore), or only what replays it."""
+        state = self._slots[slot]
+        record = [*state.sink, *state.recent]
+        return RolloutState(
+            seed=state.seed,
+            next_chunk=state.next_chunk,
+            start_chunk=state.start_chunk,
+            history=torch.stack([latent for _, latent, _ in record]),
+            history_actions=torch.stack([vector for _, _, vector in record]),
+            history_index=tuple(i for i, _, _ in record),
+            codec={name: value.clone() for name, value in state.codec.items()},
+            kv=self.arena.copy_out(slot) if exact else None,
+        )
+
+    @torch.inference_mode()
+    def restore(self, slot: int, state: RolloutState) -> None:
+        """Put a snapshot into any slot; the session goes on as if nothing had happened."""
+        record = list(zip(state.history_index, state.history, state.history_actions, strict=True))
+        num_sink = self.config.sink_frames
+        self._slots[slot] = _Slot(
+            seed=state.seed,
+            next_chunk=state.next_chunk,
+            start_chunk=state.start_chunk,
+            sink=record[:num_sink],
+            recent=deque(record[num_sink:], maxlen=self._history_frames()),
+            codec={name: value.clone() for name, value in state.codec.items()},
+        )
+        if state.kv is not None:
+            self.arena.copy_in(slot, *state.kv)
+        else:
+            self._replay(slot)
+
+    def _replay(self, slot: int) -> None:
+        """Recompute the slot's K/V of every committed frame it may still see, from its history."""
+        state, chunk = self._slots[slot], self.config.chunk_frames
+        record = [*state.sink, *state.recent][:-chunk]
+        index = tuple(i for i, _, _ in record)
+        x = torch.stack([latent for _, latent, _ in record])[None]
+        actions = torch.stack([vector for _, _, vector in record])[None]
+        level = torch.full(x.shape[:2], self.world.context_sigma, device=x.device)
+        context = Banded(self.config, index)
+        kv = self.world.transformer(x, level, Conditioning(actions=actions), context=context).kv
+        sink_tokens = self.config.sink_frames * self.config.tokens_per_frame
+        window_tokens = self.config.window_frames * self.config.tokens_per_frame
+        if sink_tokens:
+            self.arena.load(slot, 0, [(k[:, :sink_tokens], v[:, :sink_tokens]) for k, v in kv])
+        first = (index[-1] + 1 - self.config.window_frames) // chunk
+        self.arena.load(slot, first, [(k[:, -window_tokens:], v[:, -window_tokens:]) for k, v in kv])
+
+    def _history_frames(self) -> int:
+        """Frames whose replay gives exact K/V of the window in every layer, and the pending chunk."""
+        return self.config.num_layers * self.config.window_frames + self.config.chunk_frames
+
+    def _noise(self, states: list[_Slot], stage: int) -> Tensor:
+        shape = (self.config.chunk_frames, self.config.channels, self.config.height, self.config.width)
+        rows = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(noise_seed(s.seed, s.next_chunk, stage)))
+            for s in states
+        ]
+        return torch.stack(rows).to(self.world.device)
+
+    def _advance(self, states: list[_Slot], latents: Tensor, vectors: Tensor) -> None:
+        for row, state in enumerate(states):
+            first = state.next_chunk * self.config.chunk_frames
+            for place in range(self.config.chunk_frames):
+                state.recent.append((first + place, latents[row, place], vectors[row, place]))
+            state.next_chunk += 1
+
+    def _chunk_actions(self, actions: Actions, batch: int) -> Tensor:
+        p = self.world.codec.config.temporal_patch
+        num_frames = self.config.chunk_frames * p
+        self.world.check_actions(actions)
+        if actions.batch != batch or actions.num_frames not in (1, num_frames):
+            raise ShapeError(
+                f"actions are {actions.batch} x {actions.num_frames}; {batch} slots need {batch} x {num_frames} (or x 1)"
+            )
+        held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
+        return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(self.world.device)
+
+    def _resolve(self, slots: Sequence[int] | None) -> list[int]:
+        chosen = sorted(self._slots) if slots is None else list(slots)
+        missing = [slot for slot in chosen if slot not in self._slots]
+        if missing or not chosen:
+            raise ShapeError(f"slots {missing or chosen} have not been started: call `start` first")
+        return chosen
+
+    def _check_start(self, slots: Sequence[int], frames: Tensor, actions: Actions, seeds: Sequence[int]) -> None:
+        expected = (self.world.card.height, self.world.card.width, 3)
+        if frames.ndim != 5 or tuple(frames.shape[2:]) != expected or frames.dtype != torch.uint8:
+            raise ShapeError(f"context is {frames.dtype} {tuple(frames.shape)}, expected uint8 (b, t, {expected})")
+        self.world.check_actions(actions)
+        if (actions.batch, actions.num_frames) != tuple(frames.shape[:2]):
+            raise ShapeError(
+                f"actions are {actions.batch} x {actions.num_frames}, the context {tuple(frames.shape[:2])}"
+            )
+        if not len(slots) == len(seeds) == len(frames) or not all(0 <= s < self.num_slots for s in slots):
+            raise ShapeError(f"slots {list(slots)}, {len(seeds)} seeds and {len(frames)} contexts do not fit together")
+
+
+def fit_context(frames: Tensor, actions: Actions, num_frames: int) -> tuple[Tensor, Actions]:
+    """Exactly `num_frames` pixel frames: the last ones, or the first repeated in front with no action."""
+    missing = num_frames - frames.shape[1]
+    if missing <= 0:
+        return frames[:, -num_frames:], actions.frames(actions.num_frames - num_frames)
+    idle = Actions.none(len(frames), missing, actions.buttons.shape[2], actions.axes.shape[2])
+    return torch.cat([frames[:, :1].expand(-1, missing, -1, -1, -1), frames], 1), Actions.cat([idle, actions], 1)
+
+
+def action_vectors(actions: Actions, temporal_patch: int) -> Tensor:
+    """One vector per latent of a clip that starts a stream: `b (1 + p·k)` actions → `b n (p·a)`.
+
+    The first latent holds one pixel frame; its vector is padded in front with no action.
+    """
+    vectors = actions.vector()
+    padded = torch.cat([torch.zeros_like(vectors[:, :1]).expand(-1, temporal_patch - 1, -1), vectors], dim=1)
+    return rearrange(padded, "b (n p) a -> b n (p a)", p=temporal_patch)
+
+
+def noise_seed(seed: int, chunk: int, stage: int) -> int:
+    """A 63-bit mix (splitmix64's finaliser) of session seed, chunk and stage."""
+    x = (seed * 0x9E3779B97F4A7C15 + chunk * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB + 1) & (2**64 - 1)
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (x ^ (x >> 31)) >> 1

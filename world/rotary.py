@@ -1,0 +1,71 @@
+"""Three-axis rotary angles. Owns the split of a head over frame, row and column; applying them is `kernels.rope`.
+
+The split and pairing are Wan's (arXiv:2503.20314): of d/2 complex channels, ⌊(d/2)/3⌋ each to row and column, the rest
+to the frame. Angles are computed in float64 from an int64 frame index, so frame one million is as exact as frame one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from world.config import TransformerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Angles:
+    """cos and sin of the rotation of every token: float32, `b l d/2`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def tokens(self, start: int, stop: int) -> Angles:
+        return Angles(self.cos[:, start:stop], self.sin[:, start:stop])
+
+
+class RotaryAngles(nn.Module):
+    """Maps frame indices `b f` (int64) to `Angles` of `f × tokens` tokens."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        pairs = config.head_dim // 2
+        spatial = pairs // 3
+        temporal = pairs - 2 * spatial
+        rows = torch.arange(config.height // config.patch).repeat_interleave(config.width // config.patch)
+        columns = torch.arange(config.width // config.patch).repeat(config.height // config.patch)
+        space = torch.cat(
+            [
+                rows.double()[:, None] * _frequencies(spatial, config.rope_base),
+                columns.double()[:, None] * _frequencies(spatial, config.rope_base),
+            ],
+            dim=1,
+        )  # tokens, 2·spatial
+        self.register_buffer("time_frequencies", _frequencies(temporal, config.rope_base), persistent=False)
+        self.register_buffer("space_cos", space.cos().float(), persistent=False)
+        self.register_buffer("space_sin", space.sin().float(), persistent=False)
+        self.time_frequencies: Tensor
+        self.space_cos: Tensor
+        self.space_sin: Tensor
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]  # nn.Module's own signature is untyped
+        frequencies = self.time_frequencies
+        super()._apply(fn, recurse)
+        self.time_frequencies = frequencies.to(self.space_cos.device)  # stays float64 whatever dtype was asked for
+        self.space_cos, self.space_sin = self.space_cos.float(), self.space_sin.float()
+        return self
+
+    def forward(self, frame_index: Tensor) -> Angles:
+        time = frame_index.double()[..., None] * self.time_frequencies  # b f temporal
+        return Angles(self._join(time.cos(), self.space_cos), self._join(time.sin(), self.space_sin))
+
+    def _join(self, time: Tensor, space: Tensor) -> Tensor:
+        b, f, _ = time.shape
+        n = space.shape[0]
+        parts = [time.float()[:, :, None].expand(b, f, n, -1), space.expand(b, f, n, -1)]
+        return torch.cat(parts, dim=-1).flatten(1, 2)  # b (f n) d/2
+
+
+def _frequencies(num: int, base: float) -> Tensor:
+    return base ** -(torch.arange(num, dtype=torch.float64) / max(num, 1))

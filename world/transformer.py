@@ -1,0 +1,224 @@
+"""The transformer that is teacher, critic and student. Owns the weights; the attention pattern comes from a `Context`.
+
+The block is Wan's (arXiv:2503.20314): a shared projection of the noise level gives six modulations, each block adds a
+learned table to them; RMS-normalised queries and keys; rotary positions over frame, row and column; optional
+cross-attention to text. Noise level and action are per frame, so plain denoising, diffusion forcing and teacher
+forcing are one model. The action's embedding is added to the noise level's (its last layer starts at zero).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kernels.attention import attention
+from world.config import TransformerConfig
+from world.context import Bidirectional, Context, KeyValue, Rotation
+from world.errors import ShapeError
+from world.rotary import RotaryAngles
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What a forward pass is conditioned on, besides the noise level.
+
+    actions: `b f a`, one vector per latent frame (see `TransformerConfig.action_dim`), or None to drop actions.
+    text: `b l text_dim` token embeddings, for configs with text.
+    """
+
+    actions: Tensor | None = None
+    text: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`. features: hidden states
+    after the asked layers, `b l dim`. log_var: per-frame log variance `b f`, where the model learns one."""
+
+    prediction: Tensor
+    kv: list[KeyValue]
+    features: dict[int, Tensor]
+    log_var: Tensor | None = None
+
+
+class Block(nn.Module):
+    """Self-attention, optional cross-attention, feed-forward; modulated per frame."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.full_qk_norm = config.full_qk_norm
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.norm_q = nn.RMSNorm(dim if config.full_qk_norm else config.head_dim, eps=1e-6)
+        self.norm_k = nn.RMSNorm(dim if config.full_qk_norm else config.head_dim, eps=1e-6)
+        self.out = nn.Linear(dim, dim)
+        self.ffn_in = nn.Linear(dim, config.ffn_dim)
+        self.ffn_out = nn.Linear(config.ffn_dim, dim)
+        self.modulation = nn.Parameter(torch.randn(6, dim) / math.sqrt(dim))
+        self.cross = CrossAttention(config) if config.text_dim else None
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, rotation: Rotation, layer: int, context: Context, text: Tensor | None
+    ) -> tuple[Tensor, KeyValue]:
+        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.modulation).unbind(2)  # each b f dim
+        q, k, v = self._heads(_modulate(x, shift1, scale1))
+        attended, kv = context.attend(layer, q, k, v, rotation)
+        x = x + _per_frame(gate1, self.out(attended.flatten(2)))
+        if self.cross is not None and text is not None:
+            x = x + self.cross(x, text)
+        hidden = F.gelu(self.ffn_in(_modulate(x, shift2, scale2)), approximate="tanh")
+        return x + _per_frame(gate2, self.ffn_out(hidden)), kv
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.full_qk_norm:
+            q, k = self.norm_q(q), self.norm_k(k)
+        q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=self.num_heads) for t in (q, k, v))
+        return (q, k, v) if self.full_qk_norm else (self.norm_q(q), self.norm_k(k), v)
+
+
+class CrossAttention(nn.Module):
+    """Attention to text tokens, with full-width RMS norm of queries and keys as in Wan."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        q, k, v = self.norm_q(self.q(self.norm(x))), self.norm_k(self.k(text)), self.v(text)
+        q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=self.num_heads) for t in (q, k, v))
+        return self.out(attention(q, k, v).flatten(2))  # type: ignore[no-any-return]  # nn.Module call is untyped
+
+
+class Transformer(nn.Module):
+    """`network(x, sigma, cond, *, sigma_next=None, context=None, features=()) -> Output`.
+
+    x: noisy latents `b f c h w`. sigma: noise level in [0, 1], `b f`. context: which frames see which (default: all
+    see all) and where their keys and values are kept. Predicts the velocity noise − x0. `sigma_next` is for flow-map
+    students, which this config does not have. Raises ShapeError on latents of another size.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.forward_calls = 0
+        self.patch_in = nn.Linear(config.patch_dim, dim)
+        self.rotary = RotaryAngles(config)
+        tokens = config.tokens_per_frame
+        self.positions = nn.Parameter(torch.randn(tokens, dim) * 0.02) if config.learned_positions else None
+        self.noise_embedding = nn.Sequential(nn.Linear(config.frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.action_embedding = _zero_last(config.action_dim, dim) if config.action_dim else None
+        self.text_embedding = (
+            nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+            if config.text_dim
+            else None
+        )
+        self.modulation = nn.Linear(dim, 6 * dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head_modulation = nn.Parameter(torch.randn(2, dim) / math.sqrt(dim))
+        self.head = nn.Linear(dim, config.patch_dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        context: Context | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        if sigma_next is not None:
+            raise ShapeError("sigma_next: this config has no flow-map input")
+        self._check(x, sigma, cond)
+        self.forward_calls += 1
+        context = context or Bidirectional()
+        positions = context.positions(x.shape[0], x.shape[1], x.device)
+        rotation = Rotation(
+            self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
+        )
+        embedding = self._frame_embedding(x, sigma, cond)  # b f dim
+        modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))  # b f 6 dim
+        text = self.text_embedding(cond.text.to(embedding)) if self.text_embedding and cond.text is not None else None
+        tokens = self._patchify(x.to(self.patch_in.weight.dtype))
+        kv, kept = [], {}
+        for layer, block in enumerate(self.blocks):
+            tokens, layer_kv = block(tokens, modulation, rotation, layer, context, text)
+            kv.append(layer_kv)
+            if layer in features:
+                kept[layer] = tokens
+        shift, scale = (embedding[:, :, None] + self.head_modulation).unbind(2)
+        return Output(self._unpatchify(self.head(_modulate(tokens, shift, scale)), x), kv, kept)
+
+    def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> None:
+        expected = (self.config.channels, self.config.height, self.config.width)
+        if x.ndim != 5 or tuple(x.shape[2:]) != expected:
+            raise ShapeError(f"latents are {tuple(x.shape)}, expected (b, f, {', '.join(map(str, expected))})")
+        if sigma.shape != x.shape[:2]:
+            raise ShapeError(f"sigma is {tuple(sigma.shape)}, expected one level per frame {tuple(x.shape[:2])}")
+        if cond.actions is not None and cond.actions.shape != (*x.shape[:2], self.config.action_dim):
+            raise ShapeError(
+                f"actions are {tuple(cond.actions.shape)}, expected {(*x.shape[:2], self.config.action_dim)}"
+            )
+
+    def _frame_embedding(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        dtype = self.patch_in.weight.dtype
+        embedding: Tensor = self.noise_embedding(sinusoid(sigma, self.config.frequency_dim).to(dtype))
+        if self.action_embedding is not None and cond.actions is not None:
+            embedding = embedding + self.action_embedding(cond.actions.to(dtype))
+        return embedding
+
+    def _patchify(self, x: Tensor) -> Tensor:
+        p = self.config.patch
+        tokens: Tensor = self.patch_in(rearrange(x, "b f c (h p) (w q) -> b f (h w) (c p q)", p=p, q=p))
+        if self.positions is not None:
+            tokens = tokens + self.positions
+        return tokens.flatten(1, 2)  # b (f n) dim
+
+    def _unpatchify(self, tokens: Tensor, like: Tensor) -> Tensor:
+        p, rows = self.config.patch, self.config.height // self.config.patch
+        return rearrange(tokens, "b (f h w) (c p q) -> b f c (h p) (w q)", f=like.shape[1], h=rows, p=p, q=p).to(
+            torch.promote_types(like.dtype, tokens.dtype)
+        )
+
+
+def sinusoid(sigma: Tensor, dim: int) -> Tensor:
+    """Sinusoidal features of 1000·sigma, cosines first (as in DDPM, arXiv:2006.11239): `… dim`, float32."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device, dtype=torch.float64) / half)
+    angle = 1000.0 * sigma.double()[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm without weights, then per-frame scale and shift: x `b (f n) dim`, shift and scale `b f dim`."""
+    b, length, dim = x.shape
+    frames = shift.shape[1]
+    x = F.layer_norm(x, (dim,), eps=1e-6).view(b, frames, length // frames, dim)
+    return torch.addcmul(shift[:, :, None], x, 1 + scale[:, :, None]).flatten(1, 2)
+
+
+def _per_frame(gate: Tensor, x: Tensor) -> Tensor:
+    b, length, dim = x.shape
+    frames = gate.shape[1]
+    return (x.view(b, frames, length // frames, dim) * gate[:, :, None]).flatten(1, 2)
+
+
+def _zero_last(dim_in: int, dim: int) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(dim_in, dim), nn.SiLU(), nn.Linear(dim, dim))
+    nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]  # Sequential indexing loses the layer's type
+    nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+    return layers

@@ -1,0 +1,232 @@
+"""A world: codec, transformer and card, ready to play. Owns loading, saving and dtype; knows no sockets and no training.
+
+A checkpoint is a folder: `world.json` (format version, card, configs, sampler), `codec.safetensors`, one
+`<role>.safetensors` per transformer (teacher, student), all 16-bit, and `starts.npz` (start contexts).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from world.actions import Actions
+from world.card import WorldCard
+from world.codec import Codec, CodecConfig, CodecState, to_float, to_uint8
+from world.config import TransformerConfig
+from world.device import default_device, has_fast_bf16
+from world.errors import ActionError, CheckpointError
+from world.rollout import Frames, Rollout
+from world.schedule import sampling_sigmas
+from world.transformer import Transformer
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A context to start from: frames uint8 `t h w 3`, actions `1 t`."""
+
+    name: str
+    frames: Tensor
+    actions: Actions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """How the student denoises: `num_steps` levels from 1, shifted; clean chunks are committed at `context_sigma`."""
+
+    num_steps: int = 2
+    shift: float = 6.0
+    context_sigma: float = 0.0
+
+
+class World:
+    """Everything a session needs. `rollout(num_slots)` gives sessions; `start(frames, actions, seed)` one batch."""
+
+    def __init__(
+        self,
+        card: WorldCard,
+        codec: Codec,
+        transformer: Transformer,
+        sampler: Sampler,
+        starts: Sequence[Start] = (),
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.card = card
+        self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval()
+        self.transformer = transformer.to(device, dtype).eval()
+        self.sampler = sampler
+        self.starts = list(starts)
+        self.dtype = dtype
+        self.device = torch.device(device)
+
+    @staticmethod
+    def load(
+        path: str | Path,
+        *,
+        role: str = "student",
+        num_steps: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> World:
+        """Open a checkpoint folder. dtype: bf16 where that is fast, else float32. Raises CheckpointError."""
+        folder = Path(path)
+        description = _read_description(folder)
+        card = WorldCard.from_json(description["card"])
+        codec = Codec(CodecConfig(**{**description["codec"], "widths": tuple(description["codec"]["widths"])}))
+        transformer = Transformer(TransformerConfig(**description["transformer"]))
+        _load_weights(codec, folder / "codec.safetensors")
+        _load_weights(transformer, folder / f"{role}.safetensors")
+        sampler = Sampler(**{**description["sampler"], **({"num_steps": num_steps} if num_steps else {})})
+        starts = _load_starts(folder / "starts.npz")
+        dtype = dtype or (torch.bfloat16 if has_fast_bf16() else torch.float32)
+        return World(card, codec, transformer, sampler, starts, dtype=dtype, device=device or default_device())
+
+    def save(self, path: str | Path, *, role: str = "student", extra: Mapping[str, Transformer] | None = None) -> None:
+        """Write the folder: codec, this transformer as `role`, and any further roles in `extra`; weights as float16."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        description = {
+            "format": FORMAT_VERSION,
+            "card": self.card.to_json(),
+            "codec": asdict(self.codec.config),
+            "transformer": asdict(self.transformer.config),
+            "sampler": asdict(self.sampler),
+        }
+        (folder / "world.json").write_text(json.dumps(description, indent=1) + "\n")
+        for name, module in {"codec": self.codec, role: self.transformer, **(extra or {})}.items():
+            weights = {
+                key: value.detach().to("cpu", torch.float16).contiguous() for key, value in module.state_dict().items()
+            }
+            save_file(weights, folder / f"{name}.safetensors")
+        _save_starts(folder / "starts.npz", self.starts)
+
+    @property
+    def forward_calls(self) -> int:
+        """How often the transformer has been called."""
+        return self.transformer.forward_calls
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The student's noise levels, 1 first, 0 last: float64 `num_steps + 1`."""
+        return sampling_sigmas(self.sampler.num_steps, self.sampler.shift)
+
+    @property
+    def context_sigma(self) -> float:
+        return self.sampler.context_sigma
+
+    @property
+    def context_pixel_frames(self) -> int:
+        """Pixel frames a rollout starts from."""
+        return 1 + (self.transformer.config.context_frames - 1) * self.codec.config.temporal_patch
+
+    @property
+    def chunk_pixel_frames(self) -> int:
+        """Pixel frames one step makes."""
+        return self.transformer.config.chunk_frames * self.codec.config.temporal_patch
+
+    def rollout(self, num_slots: int) -> Rollout:
+        """`num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
+        return Rollout(self, num_slots)
+
+    def start(self, frames: Frames, actions: Actions, seed: int = 0) -> Rollout:
+        """Continue from real context: frames uint8 `b t h w 3`, actions `b t`; session i uses seed + i."""
+        rollout = Rollout(self, len(frames))
+        slots = list(range(len(frames)))
+        rollout.start(slots, frames, actions, [seed + i for i in slots])
+        return rollout
+
+    def actions(self, pressed: Sequence[str] | Sequence[Sequence[str]]) -> Actions:
+        """Actions of one frame from button names: `["up"]` for one session, `[["up"], []]` for two."""
+        rows: list[Sequence[str]] = [pressed] if not pressed or isinstance(pressed[0], str) else list(pressed)  # type: ignore[list-item]  # narrowed by the test
+        names = [button.name for button in self.card.buttons]
+        actions = Actions.none(len(rows), 1, len(names), len(self.card.axes))
+        for row, held in enumerate(rows):
+            for name in held:
+                if name not in names:
+                    raise ActionError(f"button {name!r}: {self.card.name} has {', '.join(names) or 'none'}")
+                actions.buttons[row, 0, names.index(name)] = True
+        return actions
+
+    def check_actions(self, actions: Actions) -> None:
+        """Raises ActionError unless the columns are this world's buttons and axes."""
+        got = (actions.buttons.shape[2], actions.axes.shape[2])
+        expected = (len(self.card.buttons), len(self.card.axes))
+        if got != expected:
+            raise ActionError(f"actions have {got} buttons and axes; {self.card.name} has {expected}")
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
+        """uint8 `b t h w 3` from a stream's start → latents `b n c h w` float32, and the codec's state."""
+        latents, state = self.codec.encode(to_float(frames.to(self.device)).to(self.dtype))
+        return latents.float(), state
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
+        """Latents `b n c h w` that follow `state` → uint8 `b t h w 3`, and the new state."""
+        frames, state = self.codec.decode(latents.to(self.dtype), state)
+        return to_uint8(frames), state
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((folder / "world.json").read_text())
+    except FileNotFoundError as exc:
+        raise CheckpointError(
+            f"no world at {folder}: it needs a world.json (train one with `lightcone train`)"
+        ) from exc
+    except json.JSONDecodeError as exc:
+        raise CheckpointError(f"{folder / 'world.json'} is not JSON: {exc}") from exc
+    if description.get("format") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {description.get('format')!r}, this program reads {FORMAT_VERSION}"
+        )
+    missing = {"card", "codec", "transformer", "sampler"} - description.keys()
+    if missing:
+        raise CheckpointError(f"{folder / 'world.json'} lacks {', '.join(sorted(missing))}")
+    return description
+
+
+def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    if not path.exists():
+        have = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise CheckpointError(f"no weights at {path}; this world has: {have}")
+    try:
+        module.load_state_dict(load_file(path))
+    except RuntimeError as exc:
+        raise CheckpointError(f"{path} does not fit the config in world.json: {exc}") from exc
+
+
+def _load_starts(path: Path) -> list[Start]:
+    if not path.exists():
+        return []
+    with np.load(path) as arrays:
+        return [
+            Start(
+                str(name),
+                torch.from_numpy(arrays["frames"][i]),
+                Actions(torch.from_numpy(arrays["buttons"][i])[None], torch.from_numpy(arrays["axes"][i])[None]),
+            )
+            for i, name in enumerate(arrays["names"])
+        ]
+
+
+def _save_starts(path: Path, starts: Sequence[Start]) -> None:
+    if starts:
+        np.savez_compressed(
+            path,
+            names=np.array([start.name for start in starts]),
+            frames=np.stack([start.frames.numpy() for start in starts]),
+            buttons=np.stack([start.actions.buttons[0].numpy() for start in starts]),
+            axes=np.stack([start.actions.axes[0].numpy() for start in starts]),
+        )
