@@ -1,0 +1,28 @@
+"""`lightcone bench NAME`. Owns the list of benchmarks, each a module with `add_arguments(parser)` and `run(args)`."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+BENCHMARKS = {
+    "play": "frames per second and action-to-frame latency of a served world: a real server, a real client",
+    "speedup": "the student's compute per generated second against its teacher's, in one run",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The benchmark's name; what follows it is read by `run`, so that only the chosen benchmark is imported."""
+    listed = "".join(f"\n  {name:<10}{text}" for name, text in BENCHMARKS.items())
+    parser.epilog = f"benchmarks (`lightcone bench NAME --help` explains one):{listed}\n\n{parser.epilog or ''}"
+    parser.add_argument("benchmark", metavar="NAME", choices=tuple(BENCHMARKS), help=", ".join(BENCHMARKS))
+    parser.add_argument("rest", metavar="...", nargs=argparse.REMAINDER, help="the benchmark's own arguments")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the chosen benchmark and returns its exit code."""
+    name: str = args.benchmark
+    module = import_module(f"benchmarks.{name}")
+    parser = argparse.ArgumentParser(prog=f"lightcone bench {name}", description=f"Measures {BENCHMARKS[name]}.")
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(args.rest)))

@@ -1,0 +1,47 @@
+"""Which worlds there are to serve. Owns the search for checkpoint folders by name; knows nothing of what is in them.
+
+A world is a folder with a `world.json`. Names are looked up in the repository's `checkpoints/` and then in the folders
+of the environment variable LIGHTCONE_WORLDS (separated as in PATH); an existing folder can always be given by its path.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from server.errors import ConfigError
+
+CARD = "world.json"
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+
+
+def roots() -> list[Path]:
+    """The folders that are searched, the shipped one first."""
+    return [SHIPPED, *(Path(part) for part in os.environ.get("LIGHTCONE_WORLDS", "").split(os.pathsep) if part)]
+
+
+def worlds() -> dict[str, Path]:
+    """Every world by name; of two with one name the first root's wins."""
+    found: dict[str, Path] = {}
+    for root in roots():
+        for card in sorted(root.glob(f"*/{CARD}")):
+            found.setdefault(card.parent.name, card.parent)
+    return found
+
+
+def find(name_or_path: str) -> Path:
+    """The folder of a world given by name or by path. Raises ConfigError, saying which there are."""
+    known = worlds()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if (path / CARD).is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"{name_or_path} is a folder without a {CARD}; give the folder that holds one")
+    searched = ", ".join(str(root) for root in roots())
+    there = f"there are: {', '.join(sorted(known))}" if known else "there is none yet"
+    raise ConfigError(
+        f"no world {name_or_path!r} in {searched} ({there}); "
+        "give one of these names or the path of a world, or make one with `lightcone train`"
+    )
