@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     module = import_module(VERBS[args.verb].module)
     try:
-        return int(module.run(args))
+        code = int(module.run(args))
+        sys.stdout.flush()  # here, so that a reader who went away is met below
+        return code
     except user_errors() as error:
         print(f"lightcone {args.verb}: {error}", file=sys.stderr)
         return EXIT_USAGE

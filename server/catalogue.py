@@ -1,23 +1,30 @@
 """Which worlds there are to serve. Owns the search for checkpoint folders by name; knows nothing of what is in them.
 
-A world is a folder with a `world.json`. Names are looked up in the repository's `checkpoints/` and then in the folders
-of the environment variable LIGHTCONE_WORLDS (separated as in PATH); an existing folder can always be given by its path.
+A world is a folder with a `world.json`. Names are looked up in `checkpoints/` of the current folder, where training
+writes, in the folders of the environment variable LIGHTCONE_WORLDS (separated as in PATH), and in the repository's
+`checkpoints/`; a folder elsewhere can always be given by its path.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server.errors import ConfigError
+
+if TYPE_CHECKING:
+    from world.card import WorldCard
 
 CARD = "world.json"
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 
 def roots() -> list[Path]:
-    """The folders that are searched, the shipped one first."""
-    return [SHIPPED, *(Path(part) for part in os.environ.get("LIGHTCONE_WORLDS", "").split(os.pathsep) if part)]
+    """The folders that are searched, in this order, each once."""
+    named = [part for part in os.environ.get("LIGHTCONE_WORLDS", "").split(os.pathsep) if part]
+    return list(dict.fromkeys(Path(root).resolve() for root in ("checkpoints", *named, SHIPPED)))
 
 
 def worlds() -> dict[str, Path]:
@@ -45,3 +52,13 @@ def find(name_or_path: str) -> Path:
         f"no world {name_or_path!r} in {searched} ({there}); "
         "give one of these names or the path of a world, or make one with `lightcone train`"
     )
+
+
+def read_card(folder: Path) -> WorldCard:
+    """What a world says of itself, without loading its weights. Raises ConfigError or CheckpointError."""
+    from world.card import WorldCard  # here, since it loads torch
+
+    try:
+        return WorldCard.from_json(json.loads((folder / CARD).read_text(encoding="utf-8"))["card"])
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ConfigError(f"{folder / CARD} is not a world's description: {error!r}; write the world again") from error

@@ -1,0 +1,81 @@
+"""`lightcone serve`. Owns the flags of serving and how they become a `ServerConfig`; the rest is `server.run`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from server.catalogue import find
+from server.config import ServerConfig
+
+DEFAULT_WORLD = "pong"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the server, and which worlds it serves."""
+    parser.add_argument(
+        "--world",
+        action="append",
+        metavar="NAME|PATH",
+        help=f"a world by name or folder; may be repeated, the first is the page's (default: {DEFAULT_WORLD})",
+    )
+    add_server_arguments(parser)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the server itself. Defaults are `ServerConfig`'s."""
+    config = ServerConfig()
+    parser.add_argument(
+        "--host",
+        default=config.host,
+        help=f"address to listen on; 0.0.0.0 lets other machines in (default: {config.host})",
+    )
+    parser.add_argument("--port", type=int, default=config.port, help=f"port; 0 picks one (default: {config.port})")
+    parser.add_argument(
+        "--max-sessions",
+        type=int,
+        default=config.max_sessions,
+        help=f"players at once; further ones wait in a queue (default: {config.max_sessions})",
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the machine's choice)")
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a page of another host that may connect, such as https://play.example.org; may be repeated",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default=config.log_level,
+        help=f"how much to log (default: {config.log_level})",
+    )
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object per line")
+
+
+def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
+    """The server's settings from the flags. Raises ConfigError on a world that is not there."""
+    worlds: dict[str, Path] = {}
+    for name in names:
+        folder = find(name)
+        worlds[folder.resolve().name] = folder
+    return ServerConfig(
+        worlds=worlds,
+        host=args.host,
+        port=args.port,
+        max_sessions=args.max_sessions,
+        num_threads=args.threads,
+        allowed_origins=tuple(args.allow_origin),
+        log_level=args.log_level,
+        log_json=args.log_json,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until interrupted."""
+    config = config_from(args, args.world or [DEFAULT_WORLD])
+    from server import run as serve  # here, since it loads torch: a wrong flag is answered without waiting for it
+
+    serve(config)
+    return 0
