@@ -24,7 +24,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 def roots() -> list[Path]:
     """The folders that are searched, in this order, each once."""
     named = [part for part in os.environ.get("LIGHTCONE_WORLDS", "").split(os.pathsep) if part]
-    return list(dict.fromkeys(Path(root).resolve() for root in ("checkpoints", *named, SHIPPED)))
+    return list(dict.fromkeys(Path(root).resolve() for root in ["checkpoints", *named, str(SHIPPED)]))
 
 
 def worlds() -> dict[str, Path]:

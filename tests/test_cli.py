@@ -121,6 +121,7 @@ def test_worlds_lists_for_people_and_for_scripts(shelf: Path, capsys: pytest.Cap
 def test_without_worlds_the_listing_says_how_to_make_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("server.catalogue.SHIPPED", tmp_path)
     monkeypatch.delenv("LIGHTCONE_WORLDS", raising=False)
     assert lightcone.main(["worlds"]) == 0
