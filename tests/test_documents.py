@@ -61,6 +61,4 @@ def test_no_address_of_a_package_registry_and_no_path_of_one_machine() -> None:
     for name in tracked.split("\0"):
         path = ROOT / name
         if name and path.suffix in texts and path.is_file():
-            assert not forbidden.search(path.read_text(encoding="utf-8")), (
-                f"{name} names a registry or a machine's path"
-            )
+            assert not forbidden.search(path.read_text(encoding="utf-8")), f"{name} names a registry or this checkout"
