@@ -60,8 +60,8 @@ class Codec(nn.Module):
     """Convolutional codec with a smooth, unit-variance latent space.
 
     Latents are stored relative to their mean at each position (a still background is all zeros), scaled per channel
-    and softly bounded, so that no small bright thing outshouts the rest. With `temporal_patch` p > 1 the encoder sees p frames at once (the first frame counts p times), the
-    decoder the latent before; that latent is the state.
+    and softly bounded, so that no small bright thing outshouts the rest. With `temporal_patch` p > 1 the encoder sees
+    p frames at once (the first frame counts p times), the decoder the latent before; that latent is the state.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -122,7 +122,8 @@ class Codec(nn.Module):
         frames = torch.cat([frames[:, :1].expand(-1, p - 1, -1, -1, -1), frames], dim=1)
         x = rearrange(frames, "b (n p) c h w -> (b n) (p c) h w", p=p)
         x = F.pixel_unshuffle(x, 4).contiguous(memory_format=torch.channels_last)
-        return rearrange(self.encoder(x), "(b n) c h w -> b n c h w", b=frames.shape[0])
+        raw: Tensor = self.encoder(x)
+        return rearrange(raw, "(b n) c h w -> b n c h w", b=frames.shape[0])
 
     def normalise(self, raw: Tensor) -> Tensor:
         """Raw features → latents: centred per position, scaled per channel, softly bounded."""

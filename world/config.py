@@ -44,7 +44,8 @@ class TransformerConfig:
             raise ShapeError(f"latents of {self.height}x{self.width} do not split into {self.patch}-patches")
         if self.window_frames % self.chunk_frames or self.sink_frames % self.chunk_frames:
             raise ShapeError(
-                f"window {self.window_frames} and sink {self.sink_frames} must be multiples of chunk {self.chunk_frames}"
+                f"window {self.window_frames} and sink {self.sink_frames} must be multiples "
+                f"of chunk {self.chunk_frames}"
             )
 
     @property

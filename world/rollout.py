@@ -20,7 +20,7 @@ from torch import Tensor
 
 from world.actions import Actions
 from world.cache import Arena, ArenaContext
-from world.codec import CodecState, to_float, to_uint8
+from world.codec import CodecState
 from world.context import Banded
 from world.errors import ShapeError
 from world.schedule import add_noise, x0_from_velocity
@@ -82,11 +82,11 @@ class Rollout:
         If t is less than the world's context, the first frame is repeated before it with no action; if more, the last
         ones count. Raises ShapeError where the shapes do not fit the world.
         """
-        pictures = torch.as_tensor(frames)
+        pictures = frames if isinstance(frames, Tensor) else torch.tensor(frames)  # a copy: the array may be read-only
         self._check_start(slots, pictures, actions, seeds)
         pictures, actions = fit_context(pictures, actions, self.world.context_pixel_frames)
         latents, codec_state = self.world.encode(pictures)
-        vectors = action_vectors(actions, self.world.codec.config.temporal_patch)
+        vectors = action_vectors(actions, self.world.codec.config.temporal_patch).to(self.world.device)
         chunk = self.config.chunk_frames
         index = tuple(range(latents.shape[1]))
         for row, slot in enumerate(slots):
@@ -146,13 +146,13 @@ class Rollout:
 
     def frame_index(self, slot: int) -> int:
         """Latent frames generated in this slot since its start."""
-        state = self._slots[slot]
+        state = self._started(slot)
         return (state.next_chunk - state.start_chunk) * self.config.chunk_frames
 
     @torch.inference_mode()
     def snapshot(self, slot: int, *, exact: bool = True) -> RolloutState:
         """The session as data: with a copy of its K/V (`exact`, bit-equal on restore), or only what replays it."""
-        state = self._slots[slot]
+        state = self._started(slot)
         record = [*state.sink, *state.recent]
         return RolloutState(
             seed=state.seed,
@@ -168,7 +168,10 @@ class Rollout:
     @torch.inference_mode()
     def restore(self, slot: int, state: RolloutState) -> None:
         """Put a snapshot into any slot; the session goes on as if nothing had happened."""
-        record = list(zip(state.history_index, state.history, state.history_actions, strict=True))
+        self._check_slots([slot])
+        device = self.world.device
+        history, actions = state.history.to(device), state.history_actions.to(device)
+        record = list(zip(state.history_index, history, actions, strict=True))
         num_sink = self.config.sink_frames
         self._slots[slot] = _Slot(
             seed=state.seed,
@@ -176,7 +179,7 @@ class Rollout:
             start_chunk=state.start_chunk,
             sink=record[:num_sink],
             recent=deque(record[num_sink:], maxlen=self._history_frames()),
-            codec={name: value.clone() for name, value in state.codec.items()},
+            codec={name: value.to(device, copy=True) for name, value in state.codec.items()},
         )
         if state.kv is not None:
             self.arena.copy_in(slot, *state.kv)
@@ -225,28 +228,41 @@ class Rollout:
         self.world.check_actions(actions)
         if actions.batch != batch or actions.num_frames not in (1, num_frames):
             raise ShapeError(
-                f"actions are {actions.batch} x {actions.num_frames}; {batch} slots need {batch} x {num_frames} (or x 1)"
+                f"actions are {actions.batch} x {actions.num_frames}; "
+                f"{batch} slots need {batch} x {num_frames} (or x 1)"
             )
         held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
         return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(self.world.device)
 
     def _resolve(self, slots: Sequence[int] | None) -> list[int]:
         chosen = sorted(self._slots) if slots is None else list(slots)
+        self._check_slots(chosen)
         missing = [slot for slot in chosen if slot not in self._slots]
         if missing or not chosen:
             raise ShapeError(f"slots {missing or chosen} have not been started: call `start` first")
         return chosen
 
+    def _started(self, slot: int) -> _Slot:
+        return self._slots[self._resolve([slot])[0]]
+
+    def _check_slots(self, slots: Sequence[int]) -> None:
+        if len(set(slots)) < len(slots) or not all(0 <= slot < self.num_slots for slot in slots):
+            raise ShapeError(f"slots {list(slots)}: each must be given once and lie in 0 … {self.num_slots - 1}")
+
     def _check_start(self, slots: Sequence[int], frames: Tensor, actions: Actions, seeds: Sequence[int]) -> None:
-        expected = (self.world.card.height, self.world.card.width, 3)
-        if frames.ndim != 5 or tuple(frames.shape[2:]) != expected or frames.dtype != torch.uint8:
-            raise ShapeError(f"context is {frames.dtype} {tuple(frames.shape)}, expected uint8 (b, t, {expected})")
+        self._check_slots(slots)
+        height, width = self.world.card.height, self.world.card.width
+        fits = frames.ndim == 5 and frames.shape[1] > 0 and tuple(frames.shape[2:]) == (height, width, 3)
+        if not fits or frames.dtype != torch.uint8:
+            raise ShapeError(
+                f"context is {frames.dtype} {tuple(frames.shape)}, expected uint8 (b, t, {height}, {width}, 3), t ≥ 1"
+            )
         self.world.check_actions(actions)
         if (actions.batch, actions.num_frames) != tuple(frames.shape[:2]):
             raise ShapeError(
                 f"actions are {actions.batch} x {actions.num_frames}, the context {tuple(frames.shape[:2])}"
             )
-        if not len(slots) == len(seeds) == len(frames) or not all(0 <= s < self.num_slots for s in slots):
+        if not len(slots) == len(seeds) == len(frames):
             raise ShapeError(f"slots {list(slots)}, {len(seeds)} seeds and {len(frames)} contexts do not fit together")
 
 

@@ -6,7 +6,9 @@ to the frame. Angles are computed in float64 from an int64 frame index, so frame
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -49,11 +51,11 @@ class RotaryAngles(nn.Module):
         self.space_cos: Tensor
         self.space_sin: Tensor
 
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]  # nn.Module's own signature is untyped
-        frequencies = self.time_frequencies
-        super()._apply(fn, recurse)
-        self.time_frequencies = frequencies.to(self.space_cos.device)  # stays float64 whatever dtype was asked for
-        self.space_cos, self.space_sin = self.space_cos.float(), self.space_sin.float()
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = dict(self.named_buffers())
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
+        for name, buffer in exact.items():  # follow the device only: a cast would round the angles
+            setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
     def forward(self, frame_index: Tensor) -> Angles:

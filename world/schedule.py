@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 def expand(sigma: Tensor, like: Tensor) -> Tensor:
-    """View `sigma` with trailing singleton dimensions, so that it broadcasts against `like`."""
-    return sigma.reshape(sigma.shape + (1,) * (like.ndim - sigma.ndim)).to(like.dtype)
+    """View `sigma` with trailing singleton dimensions, so that it broadcasts against `like`, on its device."""
+    return sigma.reshape(sigma.shape + (1,) * (like.ndim - sigma.ndim)).to(like)
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Small worlds with random weights for tests. Owns two configs that must always both work: the shipped shape and Wan's."""
+"""Small worlds with random weights for tests. Owns two configs that must both work: the shipped shape and Wan's."""
 
 from __future__ import annotations
 

@@ -78,9 +78,9 @@ class Block(nn.Module):
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         if self.full_qk_norm:
-            q, k = self.norm_q(q), self.norm_k(k)
+            q, k = _rms(q, self.norm_q), _rms(k, self.norm_k)
         q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=self.num_heads) for t in (q, k, v))
-        return (q, k, v) if self.full_qk_norm else (self.norm_q(q), self.norm_k(k), v)
+        return (q, k, v) if self.full_qk_norm else (_rms(q, self.norm_q), _rms(k, self.norm_k), v)
 
 
 class CrossAttention(nn.Module):
@@ -150,7 +150,7 @@ class Transformer(nn.Module):
         rotation = Rotation(
             self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
         )
-        embedding = self._frame_embedding(x, sigma, cond)  # b f dim
+        embedding = self._frame_embedding(sigma, cond)  # b f dim
         modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))  # b f 6 dim
         text = self.text_embedding(cond.text.to(embedding)) if self.text_embedding and cond.text is not None else None
         tokens = self._patchify(x.to(self.patch_in.weight.dtype))
@@ -174,7 +174,7 @@ class Transformer(nn.Module):
                 f"actions are {tuple(cond.actions.shape)}, expected {(*x.shape[:2], self.config.action_dim)}"
             )
 
-    def _frame_embedding(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    def _frame_embedding(self, sigma: Tensor, cond: Conditioning) -> Tensor:
         dtype = self.patch_in.weight.dtype
         embedding: Tensor = self.noise_embedding(sinusoid(sigma, self.config.frequency_dim).to(dtype))
         if self.action_embedding is not None and cond.actions is not None:
@@ -201,6 +201,11 @@ def sinusoid(sigma: Tensor, dim: int) -> Tensor:
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device, dtype=torch.float64) / half)
     angle = 1000.0 * sigma.double()[..., None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+
+
+def _rms(x: Tensor, norm: nn.RMSNorm) -> Tensor:
+    """RMS norm in x's dtype (under autocast a float32 weight would take PyTorch's slow path)."""
+    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

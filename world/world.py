@@ -1,4 +1,4 @@
-"""A world: codec, transformer and card, ready to play. Owns loading, saving and dtype; knows no sockets and no training.
+"""A world: codec, transformer and card, ready to play. Owns loading, saving and dtype; knows no socket, no training.
 
 A checkpoint is a folder: `world.json` (format version, card, configs, sampler), `codec.safetensors`, one
 `<role>.safetensors` per transformer (teacher, student), all 16-bit, and `starts.npz` (start contexts).
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -63,7 +64,8 @@ class World:
         device: torch.device | str = "cpu",
     ) -> None:
         self.card = card
-        self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval()
+        self.codec: Codec = codec.to(device, dtype).eval()
+        self.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         self.transformer = transformer.to(device, dtype).eval()
         self.sampler = sampler
         self.starts = list(starts)
@@ -83,11 +85,12 @@ class World:
         folder = Path(path)
         description = _read_description(folder)
         card = WorldCard.from_json(description["card"])
-        codec = Codec(CodecConfig(**{**description["codec"], "widths": tuple(description["codec"]["widths"])}))
-        transformer = Transformer(TransformerConfig(**description["transformer"]))
+        codec_config, transformer_config, sampler = _read_configs(description, folder)
+        codec, transformer = Codec(codec_config), Transformer(transformer_config)
         _load_weights(codec, folder / "codec.safetensors")
         _load_weights(transformer, folder / f"{role}.safetensors")
-        sampler = Sampler(**{**description["sampler"], **({"num_steps": num_steps} if num_steps else {})})
+        if num_steps is not None:
+            sampler = replace(sampler, num_steps=num_steps)
         starts = _load_starts(folder / "starts.npz")
         dtype = dtype or (torch.bfloat16 if has_fast_bf16() else torch.float32)
         return World(card, codec, transformer, sampler, starts, dtype=dtype, device=device or default_device())
@@ -181,20 +184,27 @@ class World:
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((folder / "world.json").read_text())
-    except FileNotFoundError as exc:
+    except (FileNotFoundError, NotADirectoryError) as exc:
         raise CheckpointError(
             f"no world at {folder}: it needs a world.json (train one with `lightcone train`)"
         ) from exc
     except json.JSONDecodeError as exc:
         raise CheckpointError(f"{folder / 'world.json'} is not JSON: {exc}") from exc
-    if description.get("format") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{folder} has checkpoint format {description.get('format')!r}, this program reads {FORMAT_VERSION}"
-        )
+    version = description.get("format") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"{folder} has checkpoint format {version!r}, this program reads {FORMAT_VERSION}")
     missing = {"card", "codec", "transformer", "sampler"} - description.keys()
     if missing:
         raise CheckpointError(f"{folder / 'world.json'} lacks {', '.join(sorted(missing))}")
     return description
+
+
+def _read_configs(description: dict[str, Any], folder: Path) -> tuple[CodecConfig, TransformerConfig, Sampler]:
+    try:
+        codec = CodecConfig(**{**description["codec"], "widths": tuple(description["codec"]["widths"])})
+        return codec, TransformerConfig(**description["transformer"]), Sampler(**description["sampler"])
+    except (KeyError, TypeError) as exc:
+        raise CheckpointError(f"a config in {folder / 'world.json'} is malformed: {exc}") from exc
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:
@@ -205,6 +215,8 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         module.load_state_dict(load_file(path))
     except RuntimeError as exc:
         raise CheckpointError(f"{path} does not fit the config in world.json: {exc}") from exc
+    except SafetensorError as exc:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {exc}; fetch or train it again") from exc
 
 
 def _load_starts(path: Path) -> list[Start]:

@@ -1,0 +1,27 @@
+"""Both test configs for every test that asks for `config_name`; one thread, so that tests share a machine politely."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from world import World
+from world.testing import CONFIGS, tiny_world
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def config_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def world(config_name: str) -> World:
+    return tiny_world(config=config_name)

@@ -1,0 +1,122 @@
+"""What the attention pattern and the sampler mean, written down plainly and without the code under test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from world import Actions, World
+from world.config import TransformerConfig
+from world.context import ClipMask
+from world.transformer import Conditioning, Output, Transformer
+
+
+def assert_within(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """No element differs by more than `tolerance`."""
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=0)
+
+
+def sees(config: TransformerConfig, query: int, key: int, *, query_noisy: bool, key_noisy: bool) -> bool:
+    """Whether a frame of chunk `query` sees a frame of chunk `key` in the sequence [clean; noisy]."""
+    window, sink = config.window_frames // config.chunk_frames, config.sink_frames // config.chunk_frames
+    if key_noisy:
+        return query_noisy and query == key
+    newest = query - 1 if query_noisy else query
+    return key <= newest and (key >= query - window or key < sink)
+
+
+def clean_noisy_mask(config: TransformerConfig, num_frames: int) -> Tensor:
+    """bool `2f 2f`, (query, key)."""
+    rows = [
+        [
+            sees(
+                config,
+                q % num_frames // config.chunk_frames,
+                k % num_frames // config.chunk_frames,
+                query_noisy=q >= num_frames,
+                key_noisy=k >= num_frames,
+            )
+            for k in range(2 * num_frames)
+        ]
+        for q in range(2 * num_frames)
+    ]
+    return torch.tensor(rows)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A random clip and two noisy versions of it: latents `b f c h w`, levels `b f`, actions `b f a`, text."""
+
+    clean: Tensor
+    noisy: tuple[Tensor, Tensor]
+    sigma: tuple[Tensor, Tensor]
+    context_sigma: Tensor
+    actions: Tensor
+    text: Tensor | None
+
+    @property
+    def num_frames(self) -> int:
+        return self.clean.shape[1]
+
+    def cond(self, rows: slice, *spans: slice) -> Conditioning:
+        """Conditioning of some batch rows over the given spans of frames, one after another."""
+        actions = torch.cat([self.actions[rows, span] for span in spans], dim=1)
+        return Conditioning(actions=actions, text=None if self.text is None else self.text[rows])
+
+
+def random_clip(config: TransformerConfig, num_chunks: int, *, batch: int = 2, context_sigma: float = 0.0) -> Clip:
+    generator = torch.Generator().manual_seed(1)
+    frames = num_chunks * config.chunk_frames
+    shape = (batch, frames, config.channels, config.height, config.width)
+
+    def level() -> Tensor:
+        per_chunk = torch.rand(batch, num_chunks, generator=generator)
+        return per_chunk.repeat_interleave(config.chunk_frames, 1)
+
+    return Clip(
+        clean=torch.randn(shape, generator=generator),
+        noisy=(torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)),
+        sigma=(level(), level()),
+        context_sigma=torch.full((batch, frames), context_sigma),
+        actions=(torch.rand(batch, frames, config.action_dim, generator=generator) < 0.5).float(),
+        text=torch.randn(batch, config.num_text_tokens, config.text_dim, generator=generator)
+        if config.text_dim
+        else None,
+    )
+
+
+@torch.no_grad()
+def full_pass(network: Transformer, clip: Clip, version: int) -> Output:
+    """The masked full forward over [clean; noisy], by the mask written above."""
+    everything = slice(None)
+    context = ClipMask(
+        network.config,
+        torch.arange(clip.num_frames).repeat(2),
+        clean_noisy_mask(network.config, clip.num_frames),
+    )
+    return network(  # type: ignore[no-any-return]  # nn.Module's call has no types
+        torch.cat([clip.clean, clip.noisy[version]], 1),
+        torch.cat([clip.context_sigma, clip.sigma[version]], 1),
+        clip.cond(everything, everything, everything),
+        context=context,
+    )
+
+
+def random_actions(world: World, batch: int, seed: int) -> Actions:
+    """One chunk of random actions, frame by frame."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = world.chunk_pixel_frames
+    buttons = torch.rand(batch, frames, len(world.card.buttons), generator=generator) < 0.5
+    return Actions(buttons, torch.rand(batch, frames, len(world.card.axes), generator=generator) * 2 - 1)
+
+
+def context(world: World, seed: int, num_frames: int | None = None) -> tuple[Tensor, Actions]:
+    """A random start of one session: frames `1 t h w 3`, actions `1 t`."""
+    generator = torch.Generator().manual_seed(seed)
+    num_frames = num_frames or world.context_pixel_frames
+    shape = (1, num_frames, world.card.height, world.card.width, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    buttons = torch.rand(1, num_frames, len(world.card.buttons), generator=generator) < 0.5
+    return frames, Actions(buttons, torch.rand(1, num_frames, len(world.card.axes), generator=generator) * 2 - 1)
