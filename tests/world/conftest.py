@@ -4,9 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from world import World
 from world.testing import CONFIGS, tiny_world
+
+settings.register_profile("busy machine", deadline=None)  # a slow example is no failure
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True, scope="session")
