@@ -46,11 +46,10 @@ def find(name_or_path: str) -> Path:
         return path
     if path.is_dir():
         raise ConfigError(f"{name_or_path} is a folder without a {CARD}; give the folder that holds one")
-    searched = ", ".join(str(root) for root in roots())
-    there = f"there are: {', '.join(sorted(known))}" if known else "there is none yet"
+    there = f"there are {', '.join(sorted(known))}" if known else "there is none yet"
     raise ConfigError(
-        f"no world {name_or_path!r} in {searched} ({there}); "
-        "give one of these names or the path of a world, or make one with `lightcone train`"
+        f"no world {name_or_path!r} in {', '.join(map(str, roots()))} ({there}); "
+        "give a world's name or folder, or make one with `lightcone train`"
     )
 
 
