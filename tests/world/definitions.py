@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import cmath
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from world import Actions, World
 from world.config import TransformerConfig
-from world.context import ClipMask
+from world.context import KeyValue, Positions, Rotation
 from world.transformer import Conditioning, Output, Transformer
 
 
@@ -27,6 +29,7 @@ def sees(config: TransformerConfig, query: int, key: int, *, query_noisy: bool, 
     return key <= newest and (key >= query - window or key < sink)
 
 
+@cache
 def clean_noisy_mask(config: TransformerConfig, num_frames: int) -> Tensor:
     """bool `2f 2f`, (query, key)."""
     rows = [
@@ -43,6 +46,63 @@ def clean_noisy_mask(config: TransformerConfig, num_frames: int) -> Tensor:
         for q in range(2 * num_frames)
     ]
     return torch.tensor(rows)
+
+
+@cache
+def turns(config: TransformerConfig, frame: int) -> Tensor:
+    """e^(i·position·base^(−channel/channels)) of every token of a frame, complex128 `tokens d/2`."""
+    pairs = config.head_dim // 2
+    space = pairs // 3
+    split = {"frame": pairs - 2 * space, "row": space, "column": space}
+    rows = []
+    for row in range(config.height // config.patch):
+        for column in range(config.width // config.patch):
+            position = {"frame": frame, "row": row, "column": column}
+            rows.append(
+                [
+                    cmath.exp(1j * position[axis] * config.rope_base ** -(channel / num))
+                    for axis, num in split.items()
+                    for channel in range(num)
+                ]
+            )
+    return torch.tensor(rows, dtype=torch.complex128)
+
+
+def turned(config: TransformerConfig, x: Tensor, frames: list[int]) -> Tensor:
+    """Queries or keys `b l n d` as complex numbers `b l n d/2`, turned to the positions of these frames."""
+    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
+    return pairs * torch.cat([turns(config, frame) for frame in frames])[None, :, None]
+
+
+@dataclass(frozen=True)
+class CleanNoisy:
+    """The attention pattern of [clean; noisy] written out in float64: one score per query and key, one softmax.
+
+    A query meets a key of the sink from no farther than its place in the first chunk after sink and window.
+    """
+
+    config: TransformerConfig
+    num_frames: int
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        return Positions(torch.zeros(batch, num_frames, dtype=torch.int64, device=device))
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        config, frames = self.config, [*range(self.num_frames)] * 2
+        size, farthest = config.chunk_frames, config.sink_frames + config.window_frames
+        keys = turned(config, k, frames)
+        near = turned(config, q, frames)
+        bounded = turned(config, q, [min(frame - frame % size, farthest) + frame % size for frame in frames])
+        scores = torch.einsum("bqnd,bknd->bnqk", near, keys.conj()).real
+        sink_tokens = config.sink_frames * config.tokens_per_frame
+        scores[..., :sink_tokens] = torch.einsum("bqnd,bknd->bnqk", bounded, keys[:, :sink_tokens].conj()).real
+        mask = clean_noisy_mask(config, self.num_frames)
+        n = config.tokens_per_frame
+        scores = (scores / config.head_dim**0.5).masked_fill(
+            ~mask.repeat_interleave(n, 0).repeat_interleave(n, 1), -torch.inf
+        )
+        out = torch.einsum("bnqk,bknd->bqnd", scores.softmax(-1), v.double())
+        return out.to(q.dtype), (torch.view_as_real(keys).flatten(-2).to(k.dtype), v)
 
 
 @dataclass(frozen=True)
@@ -89,18 +149,13 @@ def random_clip(config: TransformerConfig, num_chunks: int, *, batch: int = 2, c
 
 @torch.no_grad()
 def full_pass(network: Transformer, clip: Clip, version: int) -> Output:
-    """The masked full forward over [clean; noisy], by the mask written above."""
+    """The masked full forward over [clean; noisy], by the definitions above."""
     everything = slice(None)
-    context = ClipMask(
-        network.config,
-        torch.arange(clip.num_frames).repeat(2),
-        clean_noisy_mask(network.config, clip.num_frames),
-    )
     return network(  # type: ignore[no-any-return]  # nn.Module's call has no types
         torch.cat([clip.clean, clip.noisy[version]], 1),
         torch.cat([clip.context_sigma, clip.sigma[version]], 1),
         clip.cond(everything, everything, everything),
-        context=context,
+        context=CleanNoisy(network.config, clip.num_frames),
     )
 
 

@@ -6,10 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.world.definitions import Clip, assert_within, context, full_pass, random_actions, random_clip
+from tests.world.definitions import (
+    Clip,
+    assert_within,
+    clean_noisy_mask,
+    context,
+    full_pass,
+    random_actions,
+    random_clip,
+)
 from world import World
 from world.cache import Arena, ArenaContext
-from world.context import Banded, Continuation, KeyValue, TeacherForcing
+from world.context import Banded, ClipMask, Continuation, KeyValue, TeacherForcing
 from world.rollout import action_vectors, noise_seed
 from world.schedule import add_noise, x0_from_velocity
 from world.testing import CONFIGS, tiny_transformer
@@ -76,6 +84,20 @@ def test_teacher_forcing_equals_the_full_pass(network: Transformer, clip: Clip) 
         clip.cond(EVERY, EVERY, EVERY),
         context=TeacherForcing(network.config, clip.num_frames),
     )
+    assert_within(output.prediction, reference.prediction, TOLERANCE)
+    _assert_same_kv(output.kv, reference.kv, EVERY)
+
+
+@torch.no_grad()
+def test_an_explicit_mask_equals_the_full_pass(network: Transformer, clip: Clip) -> None:
+    mask = clean_noisy_mask(network.config, clip.num_frames)
+    output = network(
+        torch.cat([clip.clean, clip.noisy[0]], 1),
+        torch.cat([clip.context_sigma, clip.sigma[0]], 1),
+        clip.cond(EVERY, EVERY, EVERY),
+        context=ClipMask(network.config, torch.arange(clip.num_frames).repeat(2), mask),
+    )
+    reference = full_pass(network, clip, 0)
     assert_within(output.prediction, reference.prediction, TOLERANCE)
     _assert_same_kv(output.kv, reference.kv, EVERY)
 

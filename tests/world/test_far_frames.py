@@ -1,13 +1,12 @@
 """Invariant 3: frame one million behaves as frame one hundred. And the angles that make it so are exact."""
 
-import cmath
 from dataclasses import replace
 
 import pytest
 import torch
 
 from kernels.rope import apply_rope
-from tests.world.definitions import assert_within, context, random_actions
+from tests.world.definitions import assert_within, context, random_actions, turned, turns
 from world import RolloutState, World
 from world.config import TransformerConfig
 from world.rollout import noise_seed
@@ -52,31 +51,12 @@ def test_a_far_frame_is_as_a_near_one(world: World, far: int, monkeypatch: pytes
     assert_within(far_away, near, 1e-4)
 
 
-def _angles_by_definition(config: TransformerConfig, frame: int) -> torch.Tensor:
-    """e^(i·position·base^(−channel/channels)) of every token of a frame, complex128 `tokens d/2`."""
-    pairs = config.head_dim // 2
-    space = pairs // 3
-    split = {"frame": pairs - 2 * space, "row": space, "column": space}
-    rows = []
-    for row in range(config.height // config.patch):
-        for column in range(config.width // config.patch):
-            position = {"frame": frame, "row": row, "column": column}
-            rows.append(
-                [
-                    cmath.exp(1j * position[axis] * config.rope_base ** -(channel / num))
-                    for axis, num in split.items()
-                    for channel in range(num)
-                ]
-            )
-    return torch.tensor(rows, dtype=torch.complex128)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("frame", [0, 1, 100, 10**6 + 7, 10**9 + 7])
 def test_rotary_angles_equal_complex_exponentials(config_name: str, frame: int, dtype: torch.dtype) -> None:
     config = CONFIGS[config_name][1]
     angles = RotaryAngles(config).to(dtype)(torch.tensor([[3, frame]]))  # whatever dtype the weights are cast to
-    expected = torch.cat([_angles_by_definition(config, 3), _angles_by_definition(config, frame)])
+    expected = torch.cat([turns(config, 3), turns(config, frame)])
     assert angles.cos.dtype is torch.float32
     assert_within(torch.complex(angles.cos, angles.sin)[0].to(torch.complex128), expected, 1e-6)
 
@@ -87,6 +67,5 @@ def test_rotated_queries_equal_complex_products(config_name: str, frame: int) ->
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(1, config.tokens_per_frame, config.num_heads, config.head_dim, generator=generator)
     angles = RotaryAngles(config)(torch.tensor([[frame]]))
-    expected = torch.view_as_complex(q.double().unflatten(-1, (-1, 2)).contiguous())
-    expected = expected * _angles_by_definition(config, frame)[None, :, None]
-    assert_within(apply_rope(q, angles.cos, angles.sin).double(), torch.view_as_real(expected).flatten(-2), 1e-6)
+    expected = torch.view_as_real(turned(config, q, [frame])).flatten(-2)
+    assert_within(apply_rope(q, angles.cos, angles.sin).double(), expected, 1e-6)
