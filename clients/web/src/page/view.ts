@@ -133,7 +133,7 @@ export class View {
   showState(state: ClientState): void {
     const pill = element("state", HTMLElement);
     pill.dataset["state"] = state.name;
-    (pill.querySelector("span") as HTMLElement).textContent = stateLabel(state);
+    this.sayState(stateLabel(state));
     const live = state.name === "playing" || state.name === "paused";
     for (const button of [this.pause, this.step, this.restart, this.nextStart]) button.disabled = !live;
     this.starts.disabled = !live;
@@ -141,6 +141,12 @@ export class View {
     this.pause.dataset["paused"] = String(paused);
     (this.pause.querySelector("span") as HTMLElement).textContent = paused ? "Play" : "Pause";
     this.showNotice(stateNotice(state));
+  }
+
+  /** Sets the pill's words; only when they change, as screen readers announce each setting. */
+  private sayState(label: string): void {
+    const words = element("state", HTMLElement).querySelector("span");
+    if (words && words.textContent !== label) words.textContent = label;
   }
 
   showNotice(notice: Notice | null): void {
@@ -153,6 +159,8 @@ export class View {
 
   showStats(stats: PlayerStats): void {
     const playing = stats.state === "playing";
+    // A picture that stands still without a word is the worst a stream can do to its player.
+    if (playing) this.sayState(stats.fps > 0 ? "Playing" : "Waiting for frames");
     element("hud-fps", HTMLElement).textContent = playing ? `${stats.fps.toFixed(1)} fps` : "–";
     element("hud-latency", HTMLElement).textContent = milliseconds(stats.actionToPhotonMs);
     element("hud-step", HTMLElement).textContent = milliseconds(stats.timings?.step_ms ?? null);

@@ -1,0 +1,179 @@
+"""The page in a real browser against the real server: keys, touch, pause, step, restart, errors, reconnecting.
+
+Chromium is driven by Playwright's core library (drive.mjs, one scenario a run), which reports what it saw; the judging
+is done here. Needs Node, the packages of clients/web and a Chromium; without them the tests skip, but in CI they fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.web.serving import ServerProcess
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+WEB = ROOT / "clients" / "web"
+DRIVER = Path(__file__).with_name("drive.mjs")
+TIMEOUT_S = 180
+PICTURES_PER_STEP = 12
+
+
+def unavailable(reason: str) -> None:
+    """Skips on a developer's machine; fails in CI, where the browser is part of what is promised."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """Path of a Chromium, with the driver's packages in place."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        unavailable("no Node; install Node 20.19 or newer to run the browser tests")
+    if not (WEB / "node_modules" / "playwright-core").is_dir():
+        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=WEB, check=True, timeout=TIMEOUT_S)
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        unavailable("no Chromium; install one (`apt-get install chromium`) or name it in CHROMIUM")
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """A server process with a small random world, shared by the scenarios that leave it running."""
+    with ServerProcess() as running:
+        yield running
+
+
+def command(scenario: str, url: str, folder: Path, chromium: str) -> list[str]:
+    """The driver's command line."""
+    return ["node", str(DRIVER), scenario, url, str(folder), chromium]
+
+
+def drive(scenario: str, server: ServerProcess, folder: Path, chromium: str) -> dict[str, Any]:
+    """Runs one scenario and returns what the browser saw."""
+    done = subprocess.run(
+        command(scenario, server.url, folder, chromium),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr}\nserver:\n{server.log()}"
+    seen: dict[str, Any] = json.loads(done.stdout)
+    assert seen["problems"] == []
+    return seen
+
+
+def test_a_held_key_reaches_the_picture(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+    seen = drive("keyboard", server, tmp_path, chromium)
+    before, holding = seen["before"], seen["holding"]
+    assert before["sentSeq"] == 0
+    assert seen["heldButtons"] == ["up"]
+    assert holding["sentSeq"] == 1, "a held key is one act, however often the key repeats"
+    assert holding["appliedSeq"] == 1
+    assert holding["lastFrameIndex"] > before["lastFrameIndex"]
+    assert holding["canvas"] != before["canvas"]
+    assert holding["fps"] > 1
+    assert 0 < holding["actionToPhotonMs"] < 5000
+    assert seen["released"]["appliedSeq"] == 2
+    assert (tmp_path / "desktop.png").stat().st_size > 10_000
+
+
+def test_a_lost_focus_lets_go_of_the_keys(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+    seen = drive("keyboard", server, tmp_path, chromium)
+    assert seen["blurred"]["sentSeq"] == seen["released"]["sentSeq"] + 2, "one act for the key, one for letting go"
+    assert seen["blurred"]["appliedSeq"] == seen["blurred"]["sentSeq"]
+    assert seen["blurred"]["held"] == 0
+    assert seen["later"]["framesPresented"] > seen["blurred"]["framesPresented"]
+
+
+def test_pause_holds_the_picture_and_step_moves_it_by_one_chunk(
+    server: ServerProcess, chromium: str, tmp_path: Path
+) -> None:
+    seen = drive("pauseAndStep", server, tmp_path, chromium)
+    paused, stepped, again = seen["paused"], seen["stepped"], seen["steppedByKey"]
+    assert [paused["state"], stepped["state"], again["state"]] == ["paused"] * 3
+    assert stepped["lastFrameIndex"] == paused["lastFrameIndex"] + 1
+    assert again["lastFrameIndex"] == stepped["lastFrameIndex"] + 1
+    assert seen["playing"]["lastFrameIndex"] > again["lastFrameIndex"]
+
+
+def test_one_seed_repeats_and_an_action_changes_the_picture(
+    server: ServerProcess, chromium: str, tmp_path: Path
+) -> None:
+    seen = drive("sameStart", server, tmp_path, chromium)
+    assert seen["runFrames"] == [0, 6] * 4
+    assert seen["idle"] == seen["idleAgain"]
+    assert seen["up"] != seen["idle"]
+    assert seen["down"] not in {seen["up"], seen["idle"]}
+    assert seen["starts"] > 1
+    assert seen["chosenStart"] == "1"
+
+
+def test_a_finger_holds_a_button_on_a_phone(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+    seen = drive("touch", server, tmp_path, chromium)
+    assert seen["held"] == ["up"]
+    assert seen["holding"]["appliedSeq"] == 1
+    assert seen["released"]["appliedSeq"] == 2
+    assert seen["released"]["held"] == 0
+    assert seen["sidewaysScroll"] == 0
+    assert (tmp_path / "phone.png").stat().st_size > 10_000
+
+
+def test_a_gamepad_holds_the_same_buttons(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+    seen = drive("gamepad", server, tmp_path, chromium)
+    assert seen["dpad"] == ["up"]
+    assert seen["stick"] == ["down"]
+    assert seen["nothing"] == [], "a thumb resting on the stick holds nothing"
+
+
+def test_a_world_with_several_pictures_per_step_shows_them_one_after_another(
+    server: ServerProcess, chromium: str, tmp_path: Path
+) -> None:
+    seen = drive("otherWorld", server, tmp_path, chromium)
+    assert seen["address"] == server.worlds[1]
+    paused, stepped = seen["paused"], seen["stepped"]
+    assert stepped["lastFrameIndex"] - paused["lastFrameIndex"] == PICTURES_PER_STEP
+    shown = stepped["framesPresented"] - paused["framesPresented"]
+    assert PICTURES_PER_STEP // 2 < shown <= PICTURES_PER_STEP, "all of them, but for what a busy machine drops"
+
+
+def test_an_unknown_world_is_named(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+    seen = drive("unknownWorld", server, tmp_path, chromium)
+    assert 'no world "atlantis"' in seen["notice"]
+    assert server.worlds[0] in seen["notice"]
+
+
+def test_a_restarted_server_is_found_again(chromium: str, tmp_path: Path) -> None:
+    with ServerProcess() as server:
+        browser = subprocess.Popen(
+            command("reconnect", server.url, tmp_path, chromium),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert browser.stderr is not None
+            assert browser.stderr.readline() == "playing\n"
+            server.kill()
+            assert browser.stderr.readline() == "lost\n"
+            server.start()
+            out, err = browser.communicate(timeout=TIMEOUT_S)
+        finally:
+            browser.kill()
+    assert browser.returncode == 0, err
+    seen = json.loads(out)
+    assert "No connection" in seen["notice"]
+    assert seen["after"]["state"] == "playing"
+    assert seen["after"]["framesPresented"] > seen["before"]["framesPresented"]
