@@ -1,14 +1,16 @@
 """Train the codec. Owns its loss and its latent statistics; does not know what the latents will be used for.
 
-Loss: L1 + squared error, weighted by what changes between neighbouring frames, so that small moving things (a ball of
-two pixels) count as much as the picture around them. Noise on the unit-variance latents makes the space smooth and
-gives moving things large codes, which is what the diffusion model needs.
+Loss: L1 + squared error, weighted where and around where neighbouring frames differ, so that small moving things (a
+ball of two pixels) count as much as the still picture, and their surroundings as much as they. Noise on the
+unit-variance latents makes the space smooth and gives moving things large codes, which is what the diffusion model
+needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,40 +23,44 @@ from world.codec import Codec, to_float
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecLossConfig:
-    """Weights of the codec's loss. `change_weight` multiplies where neighbouring frames differ."""
+    """Weights of the codec's loss. `change_weight` multiplies within `change_reach` pixels of what differs between
+    neighbouring frames; without the reach a wrong bright pixel beside a moving thing would cost almost nothing."""
 
     batch_size: int = 32
-    change_weight: float = 60.0
+    change_weight: float = 20.0
+    change_reach: int = 6
     change_gain: float = 4.0
     latent_noise: float = 0.2
+    decoder_noise: float = 0.05
     statistics_momentum: float = 0.02
 
 
 class CodecTask:
-    """Optimises a codec on pairs of neighbouring frames held in memory."""
+    """Optimises encoder and decoder together on pairs of neighbouring frames held in memory."""
+
+    optimised: ClassVar = {"codec": 1.0}
+    averaged = "codec"
 
     def __init__(self, codec: Codec, dataset: Dataset, config: CodecLossConfig, *, num_episodes: int = 60) -> None:
         self.codec = codec
         self.config = config
         self.modules: Mapping[str, nn.Module] = {"codec": codec}
-        self.optimised = {"codec": 1.0}
-        self.averaged = "codec"
         self.clip_frames = max(2, 1 + codec.config.temporal_patch)
         self.streams = [episode.frames for episode in dataset.episodes("train", num_episodes)]
         self.lengths = np.array([len(frames) for frames in self.streams])
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        frames = to_float(self._batch(generator))
+        frames = to_float(self.batch(generator))
         with autocast(True):
             raw = self.codec.raw_features(frames).float()
             latents = self._track_and_normalise(raw)
             noise = torch.randn(latents.shape, generator=generator) * self.config.latent_noise
             keep = (torch.rand(len(latents), 1, 1, 1, 1, generator=generator) < 0.75).float()
             decoded, _ = self.codec.decode(latents + noise * keep, self.codec.initial_state(len(frames)))
-        loss, psnr = self._loss(decoded.float(), frames)
-        yield "codec", loss, {"psnr": psnr}
+        yield "codec", reconstruction_loss(decoded.float(), frames, self.config), {"psnr": _psnr(decoded, frames)}
 
-    def _batch(self, generator: torch.Generator) -> Tensor:
+    def batch(self, generator: torch.Generator) -> Tensor:
+        """uint8 `b t h w 3`, neighbouring frames."""
         picks = torch.randint(len(self.streams), (self.config.batch_size,), generator=generator).tolist()
         clips = []
         for pick in picks:
@@ -71,13 +77,37 @@ class CodecTask:
             self.codec.latent_std.lerp_(std, self.config.statistics_momentum)
         return self.codec.soft_bound((raw - mean) / std)
 
-    def _loss(self, decoded: Tensor, frames: Tensor) -> tuple[Tensor, float]:
-        change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2, keepdim=True)
-        change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
-        weight = 1 + self.config.change_weight * (change * self.config.change_gain).clamp(max=1.0)
-        error = decoded - frames
-        loss = (weight * (error.abs() + error.square())).mean()
-        return loss, float(-10 * torch.log10(error.detach().square().mean() / 4))
+
+class DecoderTask(CodecTask):
+    """Optimises the decoder alone, for the latents that diffusion models are trained on: the encoder stays."""
+
+    def __init__(self, codec: Codec, dataset: Dataset, config: CodecLossConfig, *, num_episodes: int = 60) -> None:
+        super().__init__(codec, dataset, config, num_episodes=num_episodes)
+        codec.encoder.requires_grad_(False)
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        frames = to_float(self.batch(generator))
+        with autocast(True):
+            with torch.no_grad():
+                latents = self.codec.encode(frames)[0].float()
+            latents = latents + torch.randn(latents.shape, generator=generator) * self.config.decoder_noise
+            decoded, _ = self.codec.decode(latents, self.codec.initial_state(len(frames)))
+        yield "codec", reconstruction_loss(decoded.float(), frames, self.config), {"psnr": _psnr(decoded, frames)}
+
+
+def reconstruction_loss(decoded: Tensor, frames: Tensor, config: CodecLossConfig) -> Tensor:
+    """Weighted L1 + squared error of `b t 3 h w`."""
+    change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2)
+    change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
+    reach = config.change_reach
+    near = nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)[:, :, None]
+    weight = 1 + config.change_weight * (near * config.change_gain).clamp(max=1.0)
+    error = decoded - frames
+    return (weight * (error.abs() + error.square())).mean()
+
+
+def _psnr(decoded: Tensor, frames: Tensor) -> float:
+    return float(-10 * torch.log10((decoded.detach().float() - frames).square().mean() / 4))
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Clips of latents in memory. Owns encoding a dataset once and drawing training clips; knows no loss.
 
-`encode_dataset` writes `latents/<split>.pt` beside a run's data: per stream float16 latents `n c h w` and action
-vectors `n a` (all pixel frames' actions of a latent side by side).
+`encode_dataset` writes one file: per training stream float16 latents `n c h w` and action vectors `n a` (all pixel
+frames' actions of a latent side by side).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.clips import SPLITS, Dataset, load_episode
+from distill.clips import Dataset
+from distill.trainer import autocast
 from world.codec import Codec, to_float
 from world.rollout import action_vectors
 
@@ -27,25 +28,23 @@ class Clips:
 
 
 @torch.no_grad()
-def encode_dataset(codec: Codec, dataset: Dataset, folder: Path, *, quiet: bool = False) -> None:
-    """Encode every stream of both splits with its state carried on; skips splits that are there."""
-    folder.mkdir(parents=True, exist_ok=True)
+def encode_dataset(codec: Codec, dataset: Dataset, target: Path, *, quiet: bool = False) -> None:
+    """Encode every training stream into the file `target`, in bf16 where that is fast; done if it is there."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
     p = codec.config.temporal_patch
-    for split in SPLITS:
-        target = folder / f"{split}.pt"
-        if target.exists():
-            continue
-        streams = []
-        for path in tqdm(dataset.paths(split), desc=f"encode {split}", disable=quiet):
-            episode = load_episode(path)
-            num = len(episode) - (len(episode) - 1) % p
-            frames = torch.from_numpy(episode.frames[:num])[None]
+    streams = []
+    for episode in tqdm(dataset.episodes("train"), total=len(dataset.paths("train")), desc="encode", disable=quiet):
+        num = len(episode) - (len(episode) - 1) % p
+        frames = torch.from_numpy(episode.frames[:num])[None]
+        with autocast(True):
             parts = [codec.encode(to_float(part))[0].half() for part in frames.split(_part_frames(num, p), dim=1)]
-            actions = action_vectors(episode.actions().frames(0, num), p)[0]
-            streams.append((torch.cat(parts, dim=1)[0], actions.half()))
-        partial = target.with_suffix(".partial")
-        torch.save(streams, partial)
-        partial.replace(target)
+        actions = action_vectors(episode.actions().frames(0, num), p)[0]
+        streams.append((torch.cat(parts, dim=1)[0], actions.half()))
+    partial = target.with_suffix(".partial")
+    torch.save(streams, partial)
+    partial.replace(target)
 
 
 def _part_frames(num: int, temporal_patch: int) -> int:

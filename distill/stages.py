@@ -1,24 +1,31 @@
-"""The stages of distillation as trainer tasks. Owns which data, draws and nets a stage uses; losses are in `methods`."""
+"""The stages of distillation as trainer tasks. Owns their data, draws and networks; the losses are in `methods`."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from distill.latents import ClipSampler
+from distill.methods.causal_consistency import causal_consistency_loss
+from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import (
     generated_frames,
     logit_normal_sigma,
     prefix_lengths,
     randn_like,
+    uniform_sigma,
 )
+from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import teacher_forcing_loss
 from distill.trainer import autocast
 from world.context import TeacherForcing
+from world.schedule import sampling_sigmas, shift_sigma
 from world.transformer import Conditioning, Transformer
 
 
@@ -27,21 +34,19 @@ class TeacherConfig:
     """Bidirectional denoising of clips after a clean prefix of random length."""
 
     batch_size: int = 16
-    sigma_mean: float = 0.4
     sigma_std: float = 1.2
+    shift: float = 6.0
 
 
 class TeacherTask:
     """Stage 1: the bidirectional teacher."""
 
-    optimised = {"teacher": 1.0}
+    optimised: ClassVar = {"teacher": 1.0}
     averaged = "teacher"
 
-    def __init__(
-        self, teacher: Transformer, clips: ClipSampler, config: TeacherConfig, *, compiled: bool = True
-    ) -> None:
+    def __init__(self, teacher: Transformer, clips: ClipSampler, config: TeacherConfig) -> None:
         self.modules: Mapping[str, nn.Module] = {"teacher": teacher}
-        self.network = torch.compile(teacher) if compiled else teacher
+        self.network = teacher
         self.chunk = teacher.config.chunk_frames
         self.clips = clips
         self.config = config
@@ -50,7 +55,7 @@ class TeacherTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         prefix = prefix_lengths(len(x0), x0.shape[1], self.chunk, generator)
-        sigma = logit_normal_sigma(len(x0), generator, mean=self.config.sigma_mean, std=self.config.sigma_std)
+        sigma = shift_sigma(logit_normal_sigma(len(x0), generator, std=self.config.sigma_std), self.config.shift)
         noise = randn_like(x0, generator)
         frames = generated_frames(prefix, x0.shape[1])
         with autocast(True):
@@ -63,8 +68,8 @@ class TeacherForcingConfig:
     """Autoregressive initialisation of the student; on half of the samples the context is noised a little."""
 
     batch_size: int = 12
-    sigma_mean: float = 0.6
-    sigma_std: float = 1.3
+    sigma_std: float = 1.2
+    shift: float = 6.0
     context_sigma_max: float = 0.15
     first_loss_frame: int = 3
 
@@ -72,14 +77,12 @@ class TeacherForcingConfig:
 class TeacherForcingTask:
     """Stage 2: the causal student, teacher-forced, from the teacher's weights."""
 
-    optimised = {"student": 1.0}
+    optimised: ClassVar = {"student": 1.0}
     averaged = "student"
 
-    def __init__(
-        self, student: Transformer, clips: ClipSampler, config: TeacherForcingConfig, *, compiled: bool = True
-    ) -> None:
+    def __init__(self, student: Transformer, clips: ClipSampler, config: TeacherForcingConfig) -> None:
         self.modules: Mapping[str, nn.Module] = {"student": student}
-        self.network = torch.compile(student) if compiled else student
+        self.network = student
         self.pattern = TeacherForcing(student.config, clips.num_frames)
         self.clips = clips
         self.config = config
@@ -88,7 +91,8 @@ class TeacherForcingTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         b, f = x0.shape[:2]
-        sigma = logit_normal_sigma(b * f, generator, mean=self.config.sigma_mean, std=self.config.sigma_std).view(b, f)
+        sigma = shift_sigma(logit_normal_sigma(b * f, generator, std=self.config.sigma_std), self.config.shift)
+        sigma = sigma.view(b, f)
         context_sigma = context_levels(b, f, self.config.context_sigma_max, generator)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
         noise, context_noise = randn_like(x0, generator), randn_like(x0, generator)
@@ -112,3 +116,133 @@ def context_levels(batch: int, num_frames: int, maximum: float, generator: torch
     level = torch.rand(batch, 1, generator=generator) * maximum
     noised = torch.rand(batch, 1, generator=generator) < 0.5
     return (level * noised).expand(batch, num_frames)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsistencyConfig:
+    """Few-step initialisation: `num_levels` levels between 1 and 0, shifted."""
+
+    batch_size: int = 12
+    num_levels: int = 16
+    shift: float = 6.0
+    target_decay: float = 0.95
+    first_loss_frame: int = 3
+
+
+class ConsistencyTask:
+    """Stage 3: causal consistency, from the teacher-forced student; that student is also the causal teacher."""
+
+    optimised: ClassVar = {"student": 1.0}
+    averaged = "student"
+
+    def __init__(
+        self, student: Transformer, causal_teacher: Transformer, clips: ClipSampler, config: ConsistencyConfig
+    ) -> None:
+        target = copy.deepcopy(student).requires_grad_(False)
+        self.modules: Mapping[str, nn.Module] = {"student": student, "target": target}
+        self.student, self.target, self.teacher = student, target, causal_teacher.requires_grad_(False)
+        self.pattern = TeacherForcing(student.config, clips.num_frames)
+        self.levels = sampling_sigmas(config.num_levels, config.shift).float()
+        self.clips = clips
+        self.config = config
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        batch = self.clips.draw(self.config.batch_size, generator)
+        b, f = batch.latents.shape[:2]
+        index = torch.randint(self.config.num_levels, (b, f), generator=generator)
+        frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
+        with autocast(True):
+            loss = causal_consistency_loss(
+                self.student,
+                self.target,
+                self.teacher,
+                batch.latents,
+                randn_like(batch.latents, generator),
+                self.levels[index],
+                self.levels[index + 1],
+                batch.actions,
+                self.pattern,
+                frames,
+            )
+        yield "student", loss, {}
+        with torch.no_grad():
+            for mean, value in zip(self.target.parameters(), self.student.parameters(), strict=True):
+                mean.lerp_(value, 1 - self.config.target_decay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelfForcingConfig:
+    """Self-rollout distribution matching. Rollouts of `min_frames` … `max_frames` frames run past the window; the loss
+    looks at the last clip of the teacher's length, after a given prefix of at least `min_prefix` frames."""
+
+    batch_size: int = 16
+    num_steps: int = 2
+    shift: float = 6.0
+    min_frames: int = 8
+    max_frames: int = 28
+    min_prefix: int = 2
+    sigma_range: tuple[float, float] = (0.02, 0.98)
+    sigma_shift: float = 4.0
+    critic_lr_share: float = 2.0
+    critic_updates: int = 3
+
+
+class SelfForcingTask:
+    """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient."""
+
+    averaged = "student"
+
+    def __init__(
+        self, student: Transformer, teacher: Transformer, clips: ClipSampler, config: SelfForcingConfig
+    ) -> None:
+        critic = copy.deepcopy(teacher).requires_grad_(True)
+        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic}
+        self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
+        self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
+        self.clips = clips
+        self.context_frames = student.config.sink_frames + student.config.window_frames
+        self.clip_frames = self.context_frames + student.config.chunk_frames
+        self.sigmas = sampling_sigmas(config.num_steps, config.shift).float()
+        self.config = config
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        config = self.config
+        x, actions, frames = self._rollout(generator)
+        cond = Conditioning(actions=actions)
+        with autocast(True):
+            noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
+            gradient = dmd_gradient(self.teacher, self.critic, x.detach(), noise, sigma, frames, cond)
+        yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
+        for _ in range(config.critic_updates):
+            with autocast(True):
+                noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
+                loss = critic_loss(self.critic, x, noise, sigma, frames, cond)
+            yield "critic", loss, {}
+
+    def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(clip `b f c h w`, its actions, the frames that are generated and carry gradient, bool `b f`)."""
+        config, chunk = self.config, self.student.config.chunk_frames
+        low, high = config.min_frames // chunk, config.max_frames // chunk
+        num_frames = chunk * int(torch.randint(low, high + 1, (1,), generator=generator))
+        exit_stage = int(torch.randint(config.num_steps, (1,), generator=generator))
+        batch = self.clips.draw(config.batch_size, generator, max_still=self.context_frames - 1)
+        context = self.context_frames
+        window = self.clip_frames
+        prefix = max(config.min_prefix, window - num_frames)
+        grad_from = max(0, num_frames - window + prefix)
+        with autocast(True):
+            cache = RollingCache.prefill(
+                self.student, self.student.config, batch.latents[:, :context], batch.actions[:, :context]
+            )
+            actions = batch.actions[:, context : context + num_frames]
+            generated = self_rollout(
+                self.student, cache, actions, self.sigmas, exit_stage, generator, grad_from=grad_from
+            )
+        clip = torch.cat([batch.latents[:, :context], generated], dim=1)[:, -window:]
+        clip_actions = batch.actions[:, : context + num_frames][:, -window:]
+        frames = torch.arange(window).expand(len(clip), -1) >= prefix
+        return clip, clip_actions, frames
+
+    def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
+        low, high = self.config.sigma_range
+        return uniform_sigma(batch, generator, low=low, high=high, shift=self.config.sigma_shift)

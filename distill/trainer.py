@@ -11,10 +11,10 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ContextManager, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -46,24 +46,33 @@ class TrainerConfig:
 
 
 class Task(Protocol):
-    """What a stage trains. `modules` are saved and resumed; only those in `optimised` get gradients and an optimiser."""
+    """What a stage trains."""
 
-    modules: Mapping[str, nn.Module]
-    optimised: Mapping[str, float]
-    """Name of an optimised module → its learning-rate multiplier."""
-    averaged: str
-    """Name of the module whose exponential moving average is the stage's product."""
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Everything that is saved and resumed, by name."""
+        ...
+
+    @property
+    def optimised(self) -> Mapping[str, float]:
+        """Name of each module that gets an optimiser → its learning-rate multiplier."""
+        ...
+
+    @property
+    def averaged(self) -> str:
+        """Name of the module whose exponential moving average is the stage's product."""
+        ...
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         """Yield (module to update, loss, metrics); each is back-propagated and stepped before the next is asked for."""
         ...
 
 
-def autocast(enabled: bool) -> ContextManager[None]:
+def autocast(enabled: bool) -> AbstractContextManager[None]:
     """bf16 autocast where it is fast; float32 elsewhere."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if enabled and has_fast_bf16():
-        return torch.autocast(device, dtype=torch.bfloat16)  # type: ignore[return-value]  # autocast is its own type
+        return torch.autocast(device, dtype=torch.bfloat16)
     return nullcontext()
 
 
@@ -125,7 +134,7 @@ class Trainer:
             generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step, part))
             last = part == self.config.accumulate - 1
             for name, loss, values in self.task.losses(self.step, generator):
-                (loss / self.config.accumulate).backward()  # type: ignore[no-untyped-call]  # torch's own stub gap
+                (loss / self.config.accumulate).backward()
                 metrics |= values | {f"{name}_loss": float(loss.detach())}
                 if last:
                     metrics[f"{name}_grad"] = self._apply(name, share)

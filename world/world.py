@@ -65,7 +65,7 @@ class World:
     ) -> None:
         self.card = card
         self.codec: Codec = codec.to(device, dtype).eval()
-        self.codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.codec.channels_last()
         self.transformer = transformer.to(device, dtype).eval()
         self.sampler = sampler
         self.starts = list(starts)

@@ -72,7 +72,7 @@ class Bouncer:
     def _observe(self, reward: float) -> Step:
         frame = np.full((SIZE, SIZE, 3), (24, 40, 64), np.uint8)
         frame[self._paddle - PADDLE_HEIGHT // 2 : self._paddle + PADDLE_HEIGHT // 2, SIZE - 2 :] = (92, 186, 92)
-        x, y = int(round(self._ball[0])), int(round(self._ball[1]))
+        x, y = round(self._ball[0]), round(self._ball[1])
         frame[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = 236
         oracle = np.array([self._ball[0], self._ball[1], self._paddle - 0.5], np.float32)
         return Step(frame, reward, False, oracle)

@@ -3,17 +3,22 @@
 The picture is the 160×192 part of the screen below the first two rows, halved to 80×96 by averaging 2×2 blocks, so
 that the ball is 1×2 pixels. Frame skip 2, sticky actions off: 30 frames a second. After a game the next one starts by
 itself. The second of dead time before a serve is shortened to `PAUSE_FRAMES` (the emulator runs on unseen, no button
-pressed), so that the moment of the serve can be told from what a world model's window shows. Oracle positions are centres in pixels of the 96×80 frame, from RAM (addresses as in the Atari Annotated RAM
+pressed), so that the moment of the serve can be told from what a world model's window shows.
+
+Oracle positions are centres in pixels of the 96×80 frame, from RAM (addresses as in the Atari Annotated RAM
 Interface, arXiv:1906.08226, offsets fitted to the screen); a ball that is out of play is NaN.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import ale_py
 import numpy as np
 from ale_py import roms
 
 from distill.environments.base import ButtonSpec, Control, EnvironmentSpec, Frame, Step
+from world.errors import LightconeError
 
 NOOP, UP, DOWN = 0, 3, 4
 FRAME_SKIP = 2
@@ -57,7 +62,7 @@ class Pong:
 
     def reset(self, seed: int) -> Step:
         self._ale.setInt("random_seed", seed)
-        self._ale.loadROM(roms.get_rom_path("pong"))
+        self._ale.loadROM(_rom_path())
         self._restart, self._paused_frames = False, 0
         self._ale.act(NOOP)  # the very first picture is drawn in the palette of the title screen
         return self._observe(0.0)
@@ -99,6 +104,13 @@ class Pong:
         self._restart = self._ale.game_over()
         self._paused_frames = self._paused_frames + 1 if self._ale.getRAM()[RAM_BALL_Y] == 0 else 0
         return Step(_halve(self._ale.getScreenRGB()), reward, self._restart, _read_oracle(self._ale.getRAM()))
+
+
+def _rom_path() -> Path:
+    path = roms.get_rom_path("pong")
+    if path is None:
+        raise LightconeError("ale-py carries no Pong ROM: install ale-py 0.9 or newer")
+    return path
 
 
 def _halve(screen: Frame) -> Frame:

@@ -1,4 +1,4 @@
-"""Teacher forcing: a causal model denoises every chunk given the clean chunks before it, in one pass. Pure functions."""
+"""Teacher forcing: a causal model denoises every chunk given the clean chunks before it, in one pass."""
 
 from __future__ import annotations
 

@@ -1,0 +1,52 @@
+"""`lightcone eval`: measure a checkpoint on held-out play and write its card. Owns the arguments only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from distill.command_train import choose
+from distill.evaluation.card import write_card
+from distill.evaluation.evaluate import EvaluationConfig, compare_stages, evaluate
+from distill.pipeline import Run
+from distill.presets import PRESETS
+from distill.runs import world_run
+from world.world import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("world", help="a checkpoint's name under checkpoints/, or its folder")
+    parser.add_argument("--env", help="its environment, for worlds without a preset of their own (default: its card's)")
+    parser.add_argument("--starts", type=int, default=256, help="held-out starts")
+    parser.add_argument("--no-drift", action="store_true", help="leave out the 3,000-frame rollouts")
+    parser.add_argument("--stages", action="store_true", help="also compare the teacher and every stage's student")
+    parser.add_argument("--teacher-starts", type=int, default=64, help="held-out starts for --stages")
+    parser.add_argument("--steps", type=int, help="denoising steps of the student (default: the world's own)")
+    parser.add_argument("--card", action="store_true", help="write report.json, strips and README.md to the checkpoint")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = Path(args.world) if (Path(args.world) / "world.json").exists() else Path("checkpoints") / args.world
+    world = World.load(folder, num_steps=args.steps)
+    name = world.card.name
+    env = args.env or (None if name in PRESETS else world.card.provenance.get("environment"))
+    _, preset = choose(None if env else name, env, "quick", name)
+    config = EvaluationConfig(num_starts=args.starts, num_teacher_starts=args.teacher_starts, drift=not args.no_drift)
+    report = evaluate(world, preset, world_run(name), config)
+    if args.stages:
+        run_state = Run(name, preset, world_run(name), folder, quiet=True)
+        teacher = World.load(folder, role="teacher")
+        report["stages"] = compare_stages(
+            world, run_state.student_worlds(world), teacher, preset, world_run(name), config
+        )
+    if args.card:
+        write_card(folder, world, report, preset, world_run(name))
+    print(json.dumps(report, indent=1) if args.json else _readable(report))
+    return 0
+
+
+def _readable(report: dict[str, object]) -> str:
+    width = max(len(key) for key in report)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in report.items() if key != "stages")

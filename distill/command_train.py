@@ -1,0 +1,64 @@
+"""`lightcone train`: run the stages of a world. Owns the arguments; the stages are in `pipeline`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from distill.pipeline import Run
+from distill.presets import GENERIC_PRESETS, PRESETS, STAGES, Preset
+from distill.runs import world_run
+from world.errors import LightconeError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("world", nargs="?", help=f"a world with a preset of its own: {', '.join(PRESETS)}")
+    parser.add_argument("--env", help="instead: any Gymnasium id, such as CarRacing-v3, or bouncer")
+    parser.add_argument("--preset", choices=sorted(GENERIC_PRESETS), default="quick", help="recipe for --env")
+    parser.add_argument("--name", help="name of the world made from --env (default: the id, lower case)")
+    parser.add_argument("--stage", choices=STAGES, help="run this stage only (default: all that are not finished)")
+    parser.add_argument("--steps", type=int, help="with --stage: train to this many steps instead of the preset's")
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes a stage; run again to go on")
+    parser.add_argument("--out", type=Path, help="checkpoint folder (default: checkpoints/NAME)")
+
+
+def choose(world: str | None, env: str | None, preset: str, name: str | None) -> tuple[str, Preset]:
+    """(name, preset) of the world asked for. Raises LightconeError naming the choices."""
+    if (world is None) == (env is None):
+        raise LightconeError("name a world (such as `lightcone train pong`) or an environment (--env ID), not both")
+    if env is not None:
+        return name or env.split("/")[-1].lower(), GENERIC_PRESETS[preset](env)
+    assert world is not None
+    if world not in PRESETS:
+        raise LightconeError(f"no preset for {world!r}: choose {', '.join(PRESETS)}, or give --env")
+    return world, PRESETS[world]()
+
+
+def run(args: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    name, preset = choose(args.world, args.env, args.preset, args.name)
+    if args.steps is not None:
+        preset = with_steps(preset, args.stage, args.steps)
+    job = Run(
+        name,
+        preset,
+        world_run(name),
+        args.out or Path("checkpoints") / name,
+        stop_after_s=args.minutes * 60 if args.minutes else None,
+    )
+    finished = job.stage(args.stage) if args.stage else job.all_stages()
+    if finished:
+        print(f"finished; `lightcone serve --world {name}` plays it, `lightcone eval {name}` measures it")
+    else:
+        print("stopped in time; run the same command again to go on")
+    return 0
+
+
+def with_steps(preset: Preset, stage: str | None, steps: int) -> Preset:
+    """The preset with another length of one stage. Raises LightconeError unless the stage trains."""
+    key = f"{stage}_trainer"
+    if stage is None or not hasattr(preset, key):
+        raise LightconeError("--steps needs --stage codec, teacher, teacher_forced, few_step or distilled")
+    return replace(preset, **{key: replace(getattr(preset, key), num_steps=steps)})

@@ -1,0 +1,1 @@
+"""Measuring a world against its environment: generators, figures, drift, card. Held-out episodes only."""

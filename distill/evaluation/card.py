@@ -1,0 +1,104 @@
+"""The model card, written from a report and nothing else. Owns its text and its frame strips."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from distill.evaluation.clips import held_out_starts, student_generator, teacher_generator
+from distill.evaluation.evaluate import held_out
+from distill.presets import Preset
+from world.world import World
+
+STRIP_EVERY, STRIP_FRAMES, STRIP_CLIPS = 6, 64, 2
+FIGURES = (
+    "paddle_error_px_mean",
+    "ball_present_ratio",
+    "ball_error_px_median",
+    "action_response_ratio",
+)
+
+
+def write_card(folder: Path, world: World, report: dict[str, Any], preset: Preset, run: Path) -> None:
+    """`report.json`, `strips.png` and `README.md` in the checkpoint folder."""
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    draw_strips(folder, world, preset, run)
+    (folder / "README.md").write_text(card_text(world, report))
+
+
+def draw_strips(folder: Path, world: World, preset: Preset, run: Path) -> None:
+    """Truth, teacher and student of a few held-out starts, one row each, every sixth frame."""
+    starts = held_out_starts(held_out(preset, run), STRIP_CLIPS, world.context_pixel_frames, STRIP_FRAMES)
+    teacher = teacher_generator(World.load(folder, role="teacher"), num_steps=16, shift=world.sampler.shift)
+    rows = []
+    made = [
+        starts.truth,
+        *(g(starts.context, starts.context_actions, starts.actions) for g in (teacher, student_generator(world))),
+    ]
+    for clip in range(STRIP_CLIPS):
+        rows += [_strip(frames[clip]) for frames in made]
+    picture = Image.fromarray(np.concatenate(rows, axis=0))
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(folder / "strips.png")
+
+
+def _strip(frames: Tensor) -> np.ndarray:
+    return np.concatenate(list(frames[::STRIP_EVERY].numpy()), axis=1)
+
+
+def card_text(world: World, report: dict[str, Any]) -> str:
+    card, config = world.card, world.transformer.config
+    count = sum(p.numel() for p in world.transformer.parameters()) / 1e6
+    codec_count = sum(p.numel() for p in world.codec.parameters()) / 1e6
+    lines = [
+        f"# {card.title}",
+        "",
+        card.description,
+        "",
+        f"{card.height}×{card.width}, {card.fps:g} frames a second, {world.sampler.num_steps} denoising steps a frame. "
+        f"Student and teacher: {count:.2f} million parameters each ({config.num_layers} layers of {config.dim}, "
+        f"{config.tokens_per_frame} tokens a frame, window {config.window_frames}); codec: {codec_count:.2f} million.",
+        "",
+        f"Data: {card.data_license} Made by `{card.provenance.get('command', 'unknown')}`.",
+        "",
+        f"Measured {date.today().isoformat()} on {platform.machine()}, {torch.get_num_threads()} threads, by "
+        f"`lightcone eval {card.name} --stages --card`; the whole report is `report.json`.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+    ]
+    lines += [f"| {key} | {_number(value)} |" for key, value in report.items() if isinstance(value, int | float)]
+    lines += ["", "PSNR (dB) of free-running frames, by frame:", "", *_curves(report), ""]
+    if "stages" in report:
+        lines += ["What each stage gives, on the same starts:", "", *_stage_table(report["stages"]), ""]
+    lines += ["Every sixth frame; rows: truth, teacher (16 steps), student, twice:", "", "![strips](strips.png)", ""]
+    return "\n".join(lines)
+
+
+def _curves(report: dict[str, Any]) -> list[str]:
+    names = [n for n in ("psnr", "psnr_other_actions", "psnr_copy_last", "sharpness_ratio") if n in report]
+    frames = list(report[names[0]])
+    header = ["| | " + " | ".join(frames) + " |", "|---" * (len(frames) + 1) + "|"]
+    return header + [f"| {n} | " + " | ".join(_number(report[n][f]) for f in frames) + " |" for n in names]
+
+
+def _stage_table(stages: dict[str, dict[str, Any]]) -> list[str]:
+    figures = [name for name in FIGURES if any(name in row for row in stages.values())]
+    header = "| | PSNR 4 | PSNR 16 | sharpness 16 |" + "".join(f" {name} |" for name in figures)
+    lines = [header, "|---" * (4 + len(figures)) + "|"]
+    for label, row in stages.items():
+        cells = [row["psnr"].get("4"), row["psnr"].get("16"), row["sharpness_ratio"].get("16")]
+        cells += [row.get(name) for name in figures]
+        lines.append(f"| {label} | " + " | ".join(_number(cell) for cell in cells) + " |")
+    return lines
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

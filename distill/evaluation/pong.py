@@ -1,0 +1,119 @@
+"""Pong read off its pictures and judged against the emulator. Owns the detector and Pong's figures.
+
+px is 1/64 of the frame's height or width. The ball is bright in the blue channel, where paddles and field are dark;
+columns of the paddles are left out, since a ball there cannot be told from a paddle's edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FIELD_TOP = 16
+PADDLE_COLUMNS, ENEMY_COLUMNS = slice(70, 72), slice(8, 10)
+FIELD_BLUE, BALL_PEAK, BALL_MASS = 17.0, 50.0, 80.0
+RESPONSE_FRAMES = 4
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Positions in pixels of the 96×80 frame, per frame `n t`; NaN where nothing was found."""
+
+    ball_x: Floats
+    ball_y: Floats
+    paddle_y: Floats
+
+
+def detect(frames: Pixels) -> Seen:
+    """Ball and own paddle in frames uint8 `n t 96 80 3`."""
+    flat = frames.reshape(-1, *frames.shape[2:])
+    ball = np.array([_find_ball(frame) for frame in flat]).reshape(*frames.shape[:2], 2)
+    paddle = np.array([_find_paddle(frame) for frame in flat]).reshape(frames.shape[:2])
+    return Seen(ball[..., 0], ball[..., 1], paddle)
+
+
+def _find_ball(frame: Pixels) -> tuple[float, float]:
+    blue = frame[FIELD_TOP:, :, 2].astype(np.float64) - FIELD_BLUE
+    blue[blue < BALL_PEAK] = 0.0
+    blue[:2] = 0.0  # the blurred edge of the white border
+    for columns in (PADDLE_COLUMNS, ENEMY_COLUMNS):
+        blue[:, columns.start - 1 : columns.stop + 1] = 0.0
+    row, column = np.unravel_index(int(blue.argmax()), blue.shape)
+    rows = slice(max(int(row) - 2, 0), int(row) + 3)
+    columns = slice(max(int(column) - 2, 0), int(column) + 3)
+    patch = blue[rows, columns]
+    mass = patch.sum()
+    if mass < BALL_MASS:
+        return np.nan, np.nan
+    y, x = np.mgrid[rows.start : rows.start + patch.shape[0], columns.start : columns.start + patch.shape[1]]
+    return float((patch * x).sum() / mass), float((patch * y).sum() / mass) + FIELD_TOP
+
+
+def _find_paddle(frame: Pixels) -> float:
+    strip = frame[FIELD_TOP:, PADDLE_COLUMNS].astype(np.float64).mean(axis=1)
+    green = np.clip((strip[:, 1] - strip[:, 0]) / 94.0, 0.0, 1.0)
+    if green.sum() < 0.5:
+        return float("nan")
+    return float((green * np.arange(len(green))).sum() / green.sum()) + FIELD_TOP
+
+
+def check_detector(frames: Pixels, reconstructed: Pixels) -> dict[str, float]:
+    """The detector on codec reconstructions, against itself on the true frames."""
+    truth, seen = detect(frames), detect(reconstructed)
+    shown = ~np.isnan(truth.ball_x)
+    found = shown & ~np.isnan(seen.ball_x)
+    return {
+        "detector_ball_present": float(found.sum() / shown.sum()),
+        "detector_ball_error_px": float(_ball_distance(truth, seen)[found].mean()),
+        "detector_paddle_error_px": float(np.nanmean(_paddle_distance(truth, seen))),
+    }
+
+
+def pong_figures(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_]) -> dict[str, float]:
+    """The figures of free-running clips `n t 96 80 3` under the emulator's actions `n t 2`."""
+    truth, seen = detect(truth_frames), detect(frames)
+    early = np.zeros(truth.ball_x.shape, bool)
+    early[:, :32] = True
+    shown = ~np.isnan(truth.ball_x) & early
+    found = shown & ~np.isnan(seen.ball_x)
+    paddle = _paddle_distance(truth, seen)
+    missing = np.isnan(paddle) & ~np.isnan(truth.paddle_y)
+    paddle = np.where(missing, 64.0, paddle)  # a lost paddle is as wrong as can be
+    return {
+        "paddle_error_px_mean": float(np.nanmean(paddle)),
+        "ball_present_ratio": float(found.sum() / shown.sum()),
+        "ball_error_px_median": float(np.median(_ball_distance(truth, seen)[found])) if found.any() else float("nan"),
+        "action_response_ratio": action_response(truth.paddle_y, seen.paddle_y, buttons),
+    }
+
+
+def action_response(truth_y: Floats, seen_y: Floats, buttons: NDArray[np.bool_], first: int = 1) -> float:
+    """Share of action flips after which the paddle moves the way the emulator's does, where that moves ≥ 1 px."""
+    agree, count = 0, 0
+    px = 96 / 64
+    for row in range(len(truth_y)):
+        flips = np.flatnonzero((buttons[row, first:] != buttons[row, first - 1 : -1]).any(-1)) + first
+        for t in flips:
+            end = t + RESPONSE_FRAMES - 1
+            if end >= truth_y.shape[1]:
+                continue
+            true_move, move = truth_y[row, end] - truth_y[row, t - 1], seen_y[row, end] - seen_y[row, t - 1]
+            if np.isnan(true_move) or abs(true_move) < px:
+                continue
+            count += 1
+            agree += int(not np.isnan(move) and np.sign(move) == np.sign(true_move))
+    return agree / max(count, 1)
+
+
+def _ball_distance(a: Seen, b: Seen) -> Floats:
+    distance: Floats = np.hypot((a.ball_x - b.ball_x) * 64 / 80, (a.ball_y - b.ball_y) * 64 / 96)
+    return distance
+
+
+def _paddle_distance(a: Seen, b: Seen) -> Floats:
+    distance: Floats = np.abs(a.paddle_y - b.paddle_y) * 64 / 96
+    return distance

@@ -1,0 +1,43 @@
+"""Causal consistency distillation: a few-step causal student from a many-step causal teacher. Pure functions.
+
+Consistency distillation (arXiv:2303.01469, eq. 7) on teacher-forced clips, as Causal-Forcing does: from noise level
+sigma the causal teacher takes one Euler step to sigma_next; the student's x0 at sigma must meet its own averaged
+copy's x0 at sigma_next. At sigma_next = 0 the target is the step's end itself, which pins the student to the data.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill.methods.network import Network
+from distill.methods.sampling import frame_mean
+from distill.methods.teacher_forcing import teacher_forced_velocity
+from world.context import TeacherForcing
+from world.schedule import add_noise, euler_step, x0_from_velocity
+
+
+def causal_consistency_loss(
+    student: Network,
+    target: Network,
+    teacher: Network,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    sigma_next: Tensor,
+    actions: Tensor,
+    pattern: TeacherForcing,
+    frames: Tensor,
+) -> Tensor:
+    """Mean squared distance of x0 at neighbouring levels. x0, noise `b f c h w`; sigma > sigma_next `b f`;
+    frames bool `b f` says where the loss counts; target is the student's moving average; no gradient but the
+    student's."""
+    clean_level = torch.zeros_like(sigma)
+    noisy = add_noise(x0, noise, sigma)
+    with torch.no_grad():
+        teacher_v = teacher_forced_velocity(teacher, x0, noisy, sigma, clean_level, actions, pattern)
+        stepped = euler_step(noisy, teacher_v, sigma, sigma_next)
+        target_v = teacher_forced_velocity(target, x0, stepped, sigma_next, clean_level, actions, pattern)
+        goal = x0_from_velocity(stepped, target_v, sigma_next)
+    student_v = teacher_forced_velocity(student, x0, noisy, sigma, clean_level, actions, pattern)
+    return frame_mean((x0_from_velocity(noisy, student_v, sigma) - goal).square(), frames)

@@ -1,0 +1,92 @@
+"""Rolling a causal student out under autograd, through the same rolling window it will serve with. One chunk loop for
+every causal method that trains on the student's own output (Self-Forcing, arXiv:2506.08009, algorithm 1).
+
+No gradient crosses chunks: each chunk's exit stage carries gradient, its cache entry is written by a pass without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.methods.network import Network
+from distill.methods.sampling import randn_like
+from world.config import TransformerConfig
+from world.context import Banded, Continuation, KeyValue
+from world.schedule import add_noise, x0_from_velocity
+from world.transformer import Conditioning
+
+
+@dataclass(frozen=True, slots=True)
+class RollingCache:
+    """K/V of sink and window per layer, and the index of the next frame. Immutable: `push` gives a new one."""
+
+    config: TransformerConfig
+    kv: list[KeyValue]
+    next_frame: int
+
+    @staticmethod
+    @torch.no_grad()
+    def prefill(network: Network, config: TransformerConfig, latents: Tensor, actions: Tensor) -> RollingCache:
+        """From clean context `b f c h w` and its actions `b f a`; f = sink + window frames at least."""
+        num_frames = latents.shape[1]
+        level = latents.new_zeros(latents.shape[:2])
+        pattern = Banded(config, tuple(range(num_frames)))
+        kv = network(latents, level, Conditioning(actions=actions), context=pattern).kv
+        return RollingCache(config, [_trim(config, k, v) for k, v in kv], num_frames)
+
+    def push(self, kv: list[KeyValue]) -> RollingCache:
+        """With one more committed chunk; the oldest beyond the window leaves."""
+        joined = [
+            _trim(self.config, torch.cat([k, new_k.detach()], 1), torch.cat([v, new_v.detach()], 1))
+            for (k, v), (new_k, new_v) in zip(self.kv, kv, strict=True)
+        ]
+        return RollingCache(self.config, joined, self.next_frame + self.config.chunk_frames)
+
+    def context(self) -> Continuation:
+        return Continuation(self.config, self.kv, self.next_frame)
+
+
+def _trim(config: TransformerConfig, k: Tensor, v: Tensor) -> KeyValue:
+    sink = config.sink_frames * config.tokens_per_frame
+    window = config.window_frames * config.tokens_per_frame
+    if k.shape[1] <= sink + window:
+        return k, v
+    return torch.cat([k[:, :sink], k[:, -window:]], 1), torch.cat([v[:, :sink], v[:, -window:]], 1)
+
+
+def self_rollout(
+    network: Network,
+    cache: RollingCache,
+    actions: Tensor,
+    sigmas: Tensor,
+    exit_stage: int,
+    generator: torch.Generator,
+    *,
+    grad_from: int = 0,
+) -> Tensor:
+    """Generate `b f c h w` after `cache` under `actions` `b f a`. sigmas: falling levels, ending in 0.
+
+    Each chunk is denoised to `exit_stage` (the same for all, as in Self-Forcing), re-noising between stages; the exit
+    stage's x0 is the output, with gradient for frames from `grad_from` on.
+    """
+    config = cache.config
+    outputs = []
+    for first in range(0, actions.shape[1], config.chunk_frames):
+        cond = Conditioning(actions=actions[:, first : first + config.chunk_frames])
+        shape = (actions.shape[0], config.chunk_frames, config.channels, config.height, config.width)
+        x = torch.randn(shape, generator=generator)
+        for stage in range(exit_stage + 1):
+            with torch.set_grad_enabled(stage == exit_stage and first >= grad_from):
+                if stage > 0:
+                    x = add_noise(x, randn_like(x, generator), sigmas[stage])
+                level = sigmas[stage].float().expand(shape[:2])
+                velocity = network(x, level, cond, context=cache.context()).prediction.float()
+                x = x0_from_velocity(x, velocity, level)
+        outputs.append(x)
+        with torch.no_grad():
+            committed = network(x.detach(), torch.zeros(shape[:2]), cond, context=cache.context())
+        cache = cache.push(committed.kv)
+    return torch.cat(outputs, dim=1)

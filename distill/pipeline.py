@@ -1,0 +1,185 @@
+"""From an environment to a checkpoint, stage by stage. Owns the order and the run folder; each stage resumes by itself.
+
+A stage that has finished is skipped; one that was stopped goes on at its exact step. `Run.stage(name)` runs one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from distill.clips import Dataset
+from distill.codec import CodecTask, DecoderTask, fix_statistics
+from distill.collect import collect
+from distill.export import export_world
+from distill.latents import ClipSampler, encode_dataset
+from distill.presets import STAGES, Preset
+from distill.stages import ConsistencyTask, SelfForcingTask, TeacherForcingTask, TeacherTask
+from distill.trainer import Task, Trainer, TrainerConfig, load_product
+from world.codec import Codec
+from world.errors import LightconeError
+from world.transformer import Transformer
+from world.world import World
+
+logger = logging.getLogger(__name__)
+
+
+class StageError(LightconeError):
+    """A stage was asked for before the one it builds on."""
+
+
+@dataclass
+class Run:
+    """One world's training run. folder: its state outside the checkout. checkpoint: where `export` writes."""
+
+    name: str
+    preset: Preset
+    folder: Path
+    checkpoint: Path
+    quiet: bool = False
+    stop_after_s: float | None = None
+
+    def all_stages(self) -> bool:
+        """Run every stage in order; False if time ran out on the way (run again to go on)."""
+        return all(self.stage(name) for name in STAGES)
+
+    def stage(self, name: str) -> bool:
+        """Run one stage to its end; False if `stop_after_s` came first."""
+        steps: dict[str, Callable[[], bool]] = {
+            "collect": self._collect,
+            "codec": self._codec,
+            "decoder": self._decoder,
+            "latents": self._latents,
+            "teacher": self._teacher,
+            "teacher_forced": self._teacher_forced,
+            "few_step": self._few_step,
+            "distilled": self._distilled,
+            "export": self._export,
+        }
+        if name not in steps:
+            raise StageError(f"stage {name!r}: choose one of {', '.join(STAGES)}")
+        logger.info("%s: %s", self.name, name)
+        return steps[name]()
+
+    def dataset(self) -> Dataset:
+        return Dataset.open(self.folder / "data")
+
+    def codec(self, *, polished: bool = True) -> Codec:
+        """The trained codec, with exact latent statistics; its decoder `polished` if the stage `decoder` ran."""
+        codec = Codec(self.preset.codec_config(self.dataset().spec))
+        path = self.folder / "codec" / "codec.pt"
+        if not path.exists():
+            raise StageError(f"{path} is missing: run the stage `codec` to its end first")
+        codec.load_state_dict(torch.load(path, weights_only=True))
+        if polished and (self.folder / "decoder" / "state.pt").exists():
+            codec.load_state_dict(load_product(self.folder / "decoder")[0])
+        return codec.channels_last().eval()
+
+    def transformer(self, stage: str | None = None) -> Transformer:
+        """A transformer with a stage's averaged weights, or fresh ones."""
+        torch.manual_seed(self.preset.teacher_trainer.seed)
+        network = Transformer(self.preset.transformer_config(self.dataset().spec))
+        if stage is not None:
+            if not (self.folder / stage / "state.pt").exists():
+                raise StageError(f"no weights of stage {stage} in {self.folder}: run `lightcone train` for it first")
+            network.load_state_dict(load_product(self.folder / stage)[0])
+        return network
+
+    def clips(self, num_frames: int) -> ClipSampler:
+        return ClipSampler(self.folder / "latents" / "train.pt", num_frames)
+
+    def _collect(self) -> bool:
+        if not (self.folder / "data" / "dataset.json").exists():
+            collect(self.folder / "data", self.preset.collect, quiet=self.quiet)
+        return True
+
+    def _codec(self) -> bool:
+        target = self.folder / "codec" / "codec.pt"
+        if target.exists():
+            return True
+        torch.manual_seed(self.preset.codec_trainer.seed)
+        codec = Codec(self.preset.codec_config(self.dataset().spec)).channels_last()
+        task = CodecTask(codec, self.dataset(), self.preset.codec_loss, num_episodes=self.preset.codec_episodes)
+        if not self._train("codec", task, self.preset.codec_trainer):
+            return False
+        codec.load_state_dict(load_product(self.folder / "codec")[0])
+        fix_statistics(codec, self.dataset())
+        torch.save(codec.state_dict(), target)
+        return True
+
+    def _decoder(self) -> bool:
+        codec = self.codec(polished=False).train()
+        task = DecoderTask(codec, self.dataset(), self.preset.codec_loss, num_episodes=self.preset.codec_episodes)
+        return self._train("decoder", task, self.preset.decoder_trainer)
+
+    def _latents(self) -> bool:
+        encode_dataset(self.codec(), self.dataset(), self.folder / "latents" / "train.pt", quiet=self.quiet)
+        return True
+
+    def _teacher(self) -> bool:
+        preset = self.preset
+        task = TeacherTask(self.transformer(), self.clips(preset.window_frames + 1), preset.teacher)
+        return self._train("teacher", task, preset.teacher_trainer)
+
+    def _teacher_forced(self) -> bool:
+        preset = self.preset
+        task = TeacherForcingTask(
+            self.transformer("teacher"),
+            self.clips(preset.student_clip_frames),
+            preset.teacher_forced,
+        )
+        return self._train("teacher_forced", task, preset.teacher_forced_trainer)
+
+    def _few_step(self) -> bool:
+        preset = self.preset
+        task = ConsistencyTask(
+            self.transformer("teacher_forced"),
+            self.transformer("teacher_forced"),
+            self.clips(preset.student_clip_frames),
+            preset.few_step,
+        )
+        return self._train("few_step", task, preset.few_step_trainer)
+
+    def _distilled(self) -> bool:
+        preset = self.preset
+        clips = self.clips(preset.window_frames + preset.distilled.max_frames)
+        task = SelfForcingTask(self.transformer("few_step"), self.transformer("teacher"), clips, preset.distilled)
+        return self._train("distilled", task, preset.distilled_trainer)
+
+    def _export(self) -> bool:
+        export_world(
+            self.checkpoint,
+            self.name,
+            self.preset,
+            self.dataset(),
+            self.codec(),
+            self.best_student(),
+            self.transformer("teacher"),
+        )
+        return True
+
+    def best_student(self) -> Transformer:
+        """The student of the latest stage that has weights."""
+        for stage in ("distilled", "few_step", "teacher_forced"):
+            if (self.folder / stage / "state.pt").exists():
+                return self.transformer(stage)
+        raise StageError(f"no student in {self.folder}: run `lightcone train {self.name}`")
+
+    def student_worlds(self, world: World) -> dict[str, World]:
+        """The student after each stage that has weights here, ready to play like `world`."""
+        stages = [s for s in ("teacher_forced", "few_step", "distilled") if (self.folder / s / "state.pt").exists()]
+        return {
+            stage: World(world.card, world.codec, self.transformer(stage), world.sampler, dtype=world.dtype)
+            for stage in stages
+        }
+
+    def _train(self, stage: str, task: Task, config: TrainerConfig) -> bool:
+        folder = self.folder / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "preset.json").write_text(json.dumps(asdict(self.preset), indent=1) + "\n")
+        return Trainer(task, config, folder).run(stop_after_s=self.stop_after_s, quiet=self.quiet)

@@ -1,0 +1,129 @@
+"""Everything that makes one world, as data. Owns the presets; runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from distill.codec import CodecLossConfig
+from distill.collect import CollectConfig
+from distill.environments.base import EnvironmentSpec
+from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
+from distill.trainer import TrainerConfig
+from world.codec import CodecConfig
+from world.config import TransformerConfig
+from world.world import Sampler
+
+STAGES = ("collect", "codec", "decoder", "latents", "teacher", "teacher_forced", "few_step", "distilled", "export")
+"""In order; each has a folder of its name in the world's run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A world's recipe: data, model shape and one trainer per stage."""
+
+    collect: CollectConfig
+    codec_channels: int = 8
+    codec_widths: tuple[int, int, int] = (48, 80, 112)
+    codec_loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    codec_trainer: TrainerConfig
+    decoder_trainer: TrainerConfig
+    codec_episodes: int = 60
+    dim: int = 192
+    ffn_dim: int = 576
+    num_layers: int = 6
+    num_heads: int = 3
+    window_frames: int = 15
+    student_clip_frames: int = 16
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teacher_trainer: TrainerConfig
+    teacher_forced: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
+    teacher_forced_trainer: TrainerConfig
+    few_step: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    few_step_trainer: TrainerConfig
+    distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
+    distilled_trainer: TrainerConfig
+    sampler: Sampler = field(default_factory=Sampler)
+
+    def codec_config(self, spec: EnvironmentSpec) -> CodecConfig:
+        return CodecConfig(height=spec.height, width=spec.width, channels=self.codec_channels, widths=self.codec_widths)
+
+    def transformer_config(self, spec: EnvironmentSpec) -> TransformerConfig:
+        channels, height, width = self.codec_config(spec).latent_shape
+        return TransformerConfig(
+            channels=channels,
+            height=height,
+            width=width,
+            dim=self.dim,
+            ffn_dim=self.ffn_dim,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_buttons=len(spec.buttons),
+            num_axes=len(spec.axes),
+            window_frames=self.window_frames,
+        )
+
+
+def pong() -> Preset:
+    """The shipped world: hours on two CPU cores."""
+    return Preset(
+        collect=CollectConfig(environment="pong", num_train=240, num_heldout=80, frames_per_stream=1500),
+        codec_trainer=TrainerConfig(num_steps=5000, lr=1e-3, ema_decay=0.998),
+        decoder_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
+        teacher_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998, decay_share=0.3),
+        teacher_forced_trainer=TrainerConfig(num_steps=3000, lr=6e-4, ema_decay=0.998),
+        few_step_trainer=TrainerConfig(num_steps=400, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        distilled_trainer=TrainerConfig(
+            num_steps=400, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
+        ),
+    )
+
+
+def quick(environment: str) -> Preset:
+    """Any environment in under an hour of two CPU cores: 64×64 frames, a small model, few steps."""
+    return Preset(
+        collect=CollectConfig(environment=environment, num_train=40, num_heldout=10, frames_per_stream=500),
+        codec_trainer=TrainerConfig(num_steps=2500, lr=1e-3, ema_decay=0.998),
+        decoder_trainer=TrainerConfig(num_steps=700, lr=7e-4, ema_decay=0.998, decay_share=0.6),
+        dim=128,
+        ffn_dim=384,
+        num_heads=2,
+        window_frames=11,
+        student_clip_frames=12,
+        teacher_trainer=TrainerConfig(num_steps=2500, lr=1e-3, ema_decay=0.998),
+        teacher_forced_trainer=TrainerConfig(num_steps=1500, lr=6e-4, ema_decay=0.998),
+        few_step_trainer=TrainerConfig(num_steps=150, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        distilled_trainer=TrainerConfig(
+            num_steps=100, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.95, warmup_steps=10, save_every=25, log_every=5
+        ),
+    )
+
+
+def smoke(environment: str) -> Preset:
+    """Every stage for a few steps: proves that the pipeline runs, makes nothing worth playing."""
+    steps = TrainerConfig(num_steps=3, warmup_steps=1, save_every=2, log_every=1)
+    return replace(
+        quick(environment),
+        collect=CollectConfig(environment=environment, num_train=3, num_heldout=2, frames_per_stream=60),
+        codec_widths=(8, 8, 8),
+        codec_loss=CodecLossConfig(batch_size=4),
+        codec_trainer=steps,
+        decoder_trainer=steps,
+        dim=32,
+        ffn_dim=32,
+        num_layers=2,
+        num_heads=1,
+        window_frames=5,
+        student_clip_frames=6,
+        teacher=TeacherConfig(batch_size=2),
+        teacher_trainer=steps,
+        teacher_forced=TeacherForcingConfig(batch_size=2),
+        teacher_forced_trainer=steps,
+        few_step=ConsistencyConfig(batch_size=2),
+        few_step_trainer=steps,
+        distilled=SelfForcingConfig(batch_size=2, min_frames=2, max_frames=8),
+        distilled_trainer=steps,
+    )
+
+
+PRESETS = {"pong": pong}
+GENERIC_PRESETS = {"quick": quick, "smoke": smoke}
