@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.catalogue import find
 from server.config import ServerConfig
+from server.errors import ConfigError
 
 DEFAULT_WORLD = "pong"
 
@@ -55,11 +56,12 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
-    """The server's settings from the flags. Raises ConfigError on a world that is not there."""
+    """The server's settings from the flags. Raises ConfigError on a world that is not there, or on two of one name."""
     worlds: dict[str, Path] = {}
-    for name in names:
-        folder = find(name)
-        worlds[folder.resolve().name] = folder
+    for folder in map(find, names):
+        name = folder.resolve().name
+        if worlds.setdefault(name, folder) != folder:
+            raise ConfigError(f"{worlds[name]} and {folder} are both called {name!r}; rename one of the folders")
     return ServerConfig(
         worlds=worlds,
         host=args.host,
