@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
-import msgpack  # type: ignore[import-untyped]  # ships no stubs
+import msgpack
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 

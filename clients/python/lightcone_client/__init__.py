@@ -1,0 +1,30 @@
+"""Play worlds of a Lightcone server from Python. `connect` for event loops, `play` without them."""
+
+from lightcone_client.errors import (
+    ConnectionFailedError,
+    ConnectionLostError,
+    LightconeClientError,
+    ProtocolError,
+    RefusedError,
+)
+from lightcone_client.messages import Frame, Queued, Receipt, Timings, Welcome, WorldInfo
+from lightcone_client.session import Session, connect
+from lightcone_client.sync import SyncSession, play
+
+__all__ = [
+    "ConnectionFailedError",
+    "ConnectionLostError",
+    "Frame",
+    "LightconeClientError",
+    "ProtocolError",
+    "Queued",
+    "Receipt",
+    "RefusedError",
+    "Session",
+    "SyncSession",
+    "Timings",
+    "Welcome",
+    "WorldInfo",
+    "connect",
+    "play",
+]

@@ -1,0 +1,158 @@
+"""The FastAPI application: routes, the stream's socket, the page. The only file that touches sockets.
+
+`/v1/stream` the WebSocket · `/v1/worlds` the cards · `/healthz` the process answers · `/readyz` 503 until warm ·
+`/` the built page. Knows no models: the engine it starts and stops has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+
+from server.config import ServerConfig
+from server.connection import DisconnectedError, converse, refuse
+from server.engine import Engine
+from server.errors import BadMessageError, ServerError
+from server.origin import check_origin
+from server.worlds import WorldLoader
+
+PAGE_POLICY = "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
+NO_PAGE = """The page is not built: {dist} has no index.html.
+Build it with `npm --prefix clients/web ci && npm --prefix clients/web run build`, or restore clients/web/dist.
+The stream at /v1/stream works without it.
+"""
+
+
+class SocketTransport:
+    """A Starlette WebSocket as a `server.connection.Transport`."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+
+    async def receive(self) -> bytes:
+        """The next binary message. Raises BadMessageError for a text message."""
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise DisconnectedError
+        data: bytes | None = message.get("bytes")
+        if data is None:
+            raise BadMessageError("a text message; send MessagePack in binary messages")
+        return data
+
+    async def send(self, data: bytes) -> None:
+        try:
+            await self._socket.send_bytes(data)
+        except (WebSocketDisconnect, RuntimeError) as exc:  # Starlette raises RuntimeError after a close
+            raise DisconnectedError from exc
+
+    async def close(self, code: int, reason: str) -> None:
+        try:
+            await self._socket.close(code, reason)
+        except (WebSocketDisconnect, RuntimeError) as exc:
+            raise DisconnectedError from exc
+
+
+def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | None = None) -> FastAPI:
+    """The application serving `worlds` (loaders or checkpoint folders by name; the config's by default).
+
+    Starting it starts an engine (`app.state.engine`), which loads and warms the worlds in the background.
+    """
+    loaders = {name: _loader(world) for name, world in (worlds or config.worlds).items()}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = Engine(config, loaders)
+        app.state.engine = engine
+        engine.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(engine.stop)
+
+    app = FastAPI(title="Lightcone", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.config = config
+    app.add_api_websocket_route("/v1/stream", _stream)
+    app.add_api_route("/v1/worlds", _worlds, methods=["GET"])
+    app.add_api_route("/healthz", _healthz, methods=["GET"])
+    app.add_api_route("/readyz", _readyz, methods=["GET"])
+    _add_page(app, config.web_dist)
+    return app
+
+
+async def _stream(socket: WebSocket) -> None:
+    config: ServerConfig = socket.app.state.config
+    transport = SocketTransport(socket)
+    await socket.accept()
+    try:
+        host_header = socket.headers.get("host", "")
+        check_origin(socket.headers.get("origin"), host_header, config.host, config.allowed_origins)
+    except ServerError as error:
+        await refuse(transport, error)
+        return
+    await converse(transport, socket.app.state.engine, config)
+
+
+async def _worlds(request: Request) -> Response:
+    engine: Engine = request.app.state.engine
+    if not engine.is_ready:
+        return _not_ready(engine)
+    return JSONResponse({"worlds": [info.model_dump(mode="json") for info in engine.worlds]})
+
+
+async def _healthz() -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _readyz(request: Request) -> Response:
+    engine: Engine = request.app.state.engine
+    if not engine.is_ready:
+        return _not_ready(engine)
+    playing, waiting = engine.num_sessions
+    return JSONResponse({"status": "ready", "playing": playing, "waiting": waiting})
+
+
+def _not_ready(engine: Engine) -> Response:
+    status = "loading" if engine.failure is None else "failed"
+    return JSONResponse({"status": status}, status_code=503, headers={"Retry-After": "1"})
+
+
+def _add_page(app: FastAPI, dist: Path) -> None:
+    if (dist / "index.html").is_file():
+        app.mount("/", _Page(directory=dist, html=True))
+        return
+
+    async def no_page() -> Response:
+        return PlainTextResponse(NO_PAGE.format(dist=dist), status_code=503)
+
+    app.add_api_route("/", no_page, methods=["GET"])
+
+
+class _Page(StaticFiles):
+    """The built page: hashed assets may be kept for ever, the page itself is asked for anew."""
+
+    async def get_response(self, path: str, scope: Any) -> Response:
+        response = await super().get_response(path, scope)
+        kept = path.startswith("assets/")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _loader(world: WorldLoader | Path) -> WorldLoader:
+    if not isinstance(world, Path):
+        return world
+
+    def load() -> Any:
+        from world import World  # here, since it loads torch and the socket should listen first
+
+        return World.load(world)
+
+    return load

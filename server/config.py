@@ -1,0 +1,60 @@
+"""Settings of one server process. Owns defaults and their limits; reads no files, flags or environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.errors import ConfigError
+
+WEB_DIST = Path(__file__).resolve().parent.parent / "clients" / "web" / "dist"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerConfig:
+    """What a server process is told at its start.
+
+    `worlds`: checkpoint folders by the name clients ask for. `max_sessions`: players at once, over all worlds; up to
+    `queue_limit` more wait. `max_unacked_chunks`: chunks sent and not yet acknowledged before a session's world waits
+    for its player. `buckets`: batch sizes to pad ticks to, for devices that want few shapes; empty for none.
+    `allowed_origins`: pages of other hosts that may connect, such as "https://play.example.org"; "*" lifts the check.
+    `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
+    """
+
+    worlds: Mapping[str, Path] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    web_dist: Path = WEB_DIST
+    max_sessions: int = 8
+    queue_limit: int = 32
+    max_unacked_chunks: int = 3
+    max_pending_acts: int = 64
+    max_batch: int = 8
+    buckets: tuple[int, ...] = ()
+    num_threads: int | None = None
+    jpeg_quality: int = 92
+    allowed_origins: tuple[str, ...] = ()
+    handshake_timeout_s: float = 10.0
+    max_message_bytes: int = 256 * 1024
+    max_image_bytes: int = 1024 * 1024
+    max_image_pixels: int = 4096 * 4096
+    goodbye_s: float = 0.2
+    log_level: str = "info"
+    log_json: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be between 1 and 100")
+        if self.buckets and (tuple(sorted(set(self.buckets))) != self.buckets or self.buckets[-1] < self.max_batch):
+            raise ConfigError(
+                f"buckets are {self.buckets}; they must rise and end at max_batch {self.max_batch} or above"
+            )
+
+    @property
+    def max_wire_bytes(self) -> int:
+        """The largest WebSocket message that is read at all: a picture within its limit and what surrounds it."""
+        return self.max_message_bytes + self.max_image_bytes

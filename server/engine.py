@@ -1,0 +1,271 @@
+"""The thread that owns the models, and what connections may ask of it. Owns sessions, slots and ticks.
+
+Connections (on the event loop) call `join`, `receive`, `want_start` and `leave`; these hold the one lock for
+microseconds. The model thread loads and warms the worlds, then repeats: carry out starts, let the scheduler pick,
+sample the picked sessions' input at the last moment, run one batched step, hand the latents to the pipeline's thread.
+Knows no sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from server.admission import Admitted, Lobby, Waiting
+from server.config import ServerConfig
+from server.errors import InternalError, NotReadyError, ServerError, UnknownWorldError
+from server.frames import choose_encoding
+from server.log import session_key
+from server.outbox import Outbox
+from server.pipeline import Pipeline, Row, Tick
+from server.protocol import PROTOCOL_VERSION, GoAway, Hello, Limits, Queued, Welcome, WorldInfo
+from server.scheduler import NEVER, Plan, plan
+from server.session import Request, Session, StartRequest
+from server.worlds import WorldHost, WorldLoader, world_info
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Member:
+    session: Session
+    outbox: Outbox
+
+
+class Engine:
+    """`loaders`: how to get each world. `ready` is set after warm-up, or once `failure` says why it never will be."""
+
+    def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader]) -> None:
+        self.config = config
+        self.ready = threading.Event()
+        self.failure: Exception | None = None
+        self.num_ticks = 0
+        self._loaders = dict(loaders)
+        self._hosts: dict[str, WorldHost] = {}
+        self._infos: dict[str, WorldInfo] = {}
+        self._members: dict[str, _Member] = {}
+        self._lobby = Lobby(config.max_sessions, config.queue_limit)
+        self._news = threading.Condition()
+        self._stopping = False
+        self._pipeline = Pipeline(self._fail)
+        self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
+
+    # ---- for the application
+
+    def start(self) -> None:
+        """Begin loading; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End both threads; sessions that are left get no more frames."""
+        with self._news:
+            self._stopping = True
+            self._news.notify_all()
+        self._thread.join()
+
+    def say_goodbye(self, time_left_s: float, error: ServerError) -> None:
+        """Tell every client that the server stops, and close its connection."""
+        with self._news:
+            for member in self._members.values():
+                member.outbox.put(GoAway(time_left_s=time_left_s, reason=str(error)))
+                member.outbox.end(error)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ready.is_set() and self.failure is None and not self._stopping
+
+    @property
+    def worlds(self) -> list[WorldInfo]:
+        """The worlds that are served, in the order of the settings."""
+        return list(self._infos.values())
+
+    @property
+    def num_sessions(self) -> tuple[int, int]:
+        """(playing, waiting)."""
+        with self._news:
+            return self._lobby.num_active, self._lobby.num_waiting
+
+    def info(self, name: str) -> WorldInfo:
+        """A served world. Raises NotReadyError or UnknownWorldError."""
+        if not self.is_ready:
+            raise NotReadyError("the worlds are still being loaded; ask /readyz and come back")
+        if name not in self._infos:
+            raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
+        return self._infos[name]
+
+    # ---- for connections
+
+    def join(self, key: str, hello: Hello, start: StartRequest, outbox: Outbox) -> None:
+        """Take a player in: `welcome` or `queued` appears in the outbox. Raises a ServerError."""
+        world = self.info(hello.world)
+        session = Session(
+            key,
+            world,
+            self._hosts[world.name].chunk_pixel_frames,
+            encoding=choose_encoding(hello.encodings),
+            jpeg_quality=self.config.jpeg_quality,
+            pacing=hello.pacing,
+            receipts=hello.receipts,
+            max_unacked=self.config.max_unacked_chunks,
+            max_pending_acts=self.config.max_pending_acts,
+        )
+        session.want_start(start)
+        with self._news:
+            place = self._lobby.join(key, time.monotonic())
+            self._members[key] = _Member(session, outbox)
+            self._announce([place])
+
+    def leave(self, key: str) -> None:
+        """A player has gone; the next in the queue moves up."""
+        with self._news:
+            if self._members.pop(key, None):
+                self._announce(self._lobby.leave(key, time.monotonic()))
+
+    def receive(self, key: str, message: Request) -> None:
+        """A message of a playing client; ignored while it is queued. Raises a ServerError."""
+        with self._news:
+            member = self._members.get(key)
+            if member is None or member.session.slot is None:
+                return
+            for reply in member.session.receive(message, time.monotonic()):
+                member.outbox.put(reply)
+            self._news.notify()
+
+    def want_start(self, key: str, request: StartRequest) -> None:
+        """A playing client wants to start again; ignored while it is queued. Raises UnknownStartError."""
+        with self._news:
+            member = self._members.get(key)
+            if member is not None and member.session.slot is not None:
+                member.session.want_start(request)
+                self._news.notify()
+
+    def _announce(self, places: Sequence[Admitted | Waiting]) -> None:
+        for place in places:
+            member = self._members[place.key]
+            if isinstance(place, Admitted):
+                member.session.slot = place.slot
+                member.outbox.put(self._welcome(member.session))
+                logger.info("session %s plays %s in slot %d", place.key, member.session.world.name, place.slot)
+            else:
+                member.outbox.put(Queued(position=place.position, eta_s=place.eta_s))
+        self._news.notify()
+
+    def _welcome(self, session: Session) -> Welcome:
+        return Welcome(
+            version=PROTOCOL_VERSION,
+            session=session.key,
+            resume_ticket=None,
+            world=session.world,
+            encoding=session.encoding,
+            pacing=session.pacing,
+            limits=Limits(
+                max_unacked_chunks=self.config.max_unacked_chunks,
+                max_pending_acts=self.config.max_pending_acts,
+                max_message_bytes=self.config.max_message_bytes,
+                max_image_bytes=self.config.max_image_bytes,
+            ),
+        )
+
+    # ---- the model thread
+
+    def _run(self) -> None:
+        self._pipeline.start()
+        try:
+            self._load()
+        except Exception as exc:  # noqa: BLE001  # whatever a loader raises, those who wait for the worlds must know
+            self.failure = exc
+        self.ready.set()
+        while self.failure is None and (starts := self._next_turn()) is not None:
+            for member, request in starts:
+                self._begin_run(member, request)
+            self._tick()
+        self._pipeline.stop()
+
+    def _load(self) -> None:
+        if self.config.num_threads is not None:
+            import torch  # here, since the rest of the process starts without it
+
+            torch.set_num_threads(self.config.num_threads)
+        for name, loader in self._loaders.items():
+            began = time.perf_counter()
+            world = loader()
+            host = WorldHost(world, self.config.max_sessions, self.config.max_batch, self.config.buckets)
+            host.warm_up()
+            self._hosts[name] = host
+            self._infos[name] = world_info(name, world)
+            took = {size: round(ms, 1) for size, ms in host.latency_ms.items()}
+            logger.info("%s loaded and warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
+
+    def _next_turn(self) -> list[tuple[_Member, StartRequest]] | None:
+        """Wait until there is something to do; which sessions start anew before the next tick. None: the end."""
+        with self._news:
+            while not self._stopping:
+                now = time.monotonic()
+                playing = [m for m in self._members.values() if m.session.slot is not None]
+                starts = [(m, request) for m in playing if (request := m.session.due_start()) is not None]
+                ticking = self._plan(now)
+                if starts or ticking.slots:
+                    return starts
+                self._news.wait(None if ticking.wake_at == NEVER else max(0.0, ticking.wake_at - now))
+            return None
+
+    def _plan(self, now: float) -> Plan:
+        views = (m.session.view() for m in self._members.values() if m.session.slot is not None)
+        return plan(views, now, self.config.max_batch)
+
+    def _begin_run(self, member: _Member, request: StartRequest) -> None:
+        """Fill the session's slot; its first picture goes out as a frame of kind "start"."""
+        session = member.session
+        session_key.set(session.key)
+        with self._news:
+            if session.key not in self._members or session.slot is None:
+                return
+            ticket, replies = session.begin_run(time.monotonic())
+        row = Row(session.key, session.slot, ticket, member.outbox)
+        self._pipeline.drain()  # the codec's state of this slot must not be in use
+        try:
+            start = request.index if request.picture is None else request.picture
+            picture = self._hosts[session.world.name].start(session.slot, start, request.seed)
+        except Exception:  # whatever a model raises must end this session, not the thread
+            logger.exception("a start failed")
+            self._fail([row])
+            return
+        for reply in replies:
+            member.outbox.put(reply)
+        self._pipeline.put(Tick([row], None, picture[None, None]))
+        session_key.set("-")
+
+    def _tick(self) -> None:
+        """One batched step of what is runnable now, if anything is."""
+        rows, samples = [], []
+        with self._news:
+            now = time.monotonic()
+            ticking = self._plan(now)
+            by_slot = {m.session.slot: m for m in self._members.values()}
+            for slot in ticking.slots:
+                member = by_slot[slot]
+                ticket, replies = member.session.begin_chunk(now)
+                rows.append(Row(member.session.key, slot, ticket, member.outbox))
+                samples.append(ticket.sample)
+                for reply in replies:
+                    member.outbox.put(reply)
+        if ticking.world is None:
+            return
+        host = self._hosts[ticking.world]
+        try:
+            stepped = host.step(samples, [row.slot for row in rows])
+        except Exception:  # whatever a model raises must end these sessions, not the thread
+            logger.exception("a step of %d sessions of %s failed", len(rows), ticking.world)
+            self._fail(rows)
+            return
+        self.num_ticks += 1
+        self._pipeline.put(Tick(rows, host, stepped))
+
+    def _fail(self, rows: Sequence[Row]) -> None:
+        """End sessions whose world broke; the log has the trace, the clients get none."""
+        for row in rows:
+            row.outbox.end(InternalError("the world failed; the server's log says why. Connect again to start anew"))
+            self.leave(row.key)

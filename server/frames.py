@@ -1,0 +1,63 @@
+"""Pictures to bytes and back. Owns encodings and what uploaded pictures may be; knows no sessions and no worlds."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from server.errors import BadImageError, ImageTooLargeError, UnsupportedError
+from server.protocol import Encoding
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+def choose_encoding(offered: tuple[str, ...]) -> Encoding:
+    """The first encoding a client offers that this server has. Raises UnsupportedError."""
+    for name in offered:
+        if name == "jpeg":
+            return "jpeg"
+        if name == "png":
+            return "png"
+    raise UnsupportedError(f"encodings {', '.join(offered)[:100]}: this server has jpeg and png")
+
+
+def encode_picture(picture: NDArray[np.uint8], encoding: Encoding, jpeg_quality: int) -> bytes:
+    """uint8 `h w 3` → bytes. JPEG keeps full colour resolution, since small bright things matter here; PNG is exact."""
+    out = io.BytesIO()
+    image = Image.fromarray(picture)
+    if encoding == "png":
+        image.save(out, "PNG", compress_level=1)
+    else:
+        image.save(out, "JPEG", quality=jpeg_quality, subsampling=0)
+    return out.getvalue()
+
+
+def read_picture(data: bytes, height: int, width: int, *, max_bytes: int, max_pixels: int) -> NDArray[np.uint8]:
+    """An uploaded PNG, JPEG or WebP → uint8 `h w 3`, cropped about its centre to the world's shape.
+
+    Raises ImageTooLargeError or BadImageError.
+    """
+    if len(data) > max_bytes:
+        raise ImageTooLargeError(f"the picture has {len(data)} bytes, the limit is {max_bytes}; send it smaller")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked right below
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise ImageTooLargeError(
+                f"the picture has {image.width} x {image.height} pixels, the limit is {max_pixels}; send it smaller"
+            )
+        fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    except ImageTooLargeError:
+        raise
+    except Image.DecompressionBombError as exc:
+        raise ImageTooLargeError(f"the picture has more than {max_pixels} pixels; send it smaller") from exc
+    except Exception as exc:  # Pillow's decoders raise almost anything on damaged files
+        raise BadImageError(
+            f"{len(data)} bytes are not a readable picture ({type(exc).__name__}); send a PNG, JPEG or WebP"
+        ) from exc
+    return np.asarray(fitted, dtype=np.uint8)

@@ -1,0 +1,44 @@
+"""Log lines that say whose they are. Owns the session's context variable and the two formats; knows no sessions.
+
+`session_key.set(...)` marks everything logged from then on in the same task or thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextvars import ContextVar
+from typing import TextIO
+
+session_key: ContextVar[str] = ContextVar("session_key", default="-")
+
+
+class _Keyed(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.session = session_key.get()
+        return True
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "session": getattr(record, "session", "-"),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def set_up_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
+    """Send the log of the whole process to `stream`, as text or as one JSON object per line."""
+    handler = logging.StreamHandler(stream)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s [%(session)s] %(message)s")
+    handler.setFormatter(_Json() if as_json else text)
+    handler.addFilter(_Keyed())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())

@@ -1,0 +1,136 @@
+"""Latents to sent frames, on a thread of its own: tick i is decoded and encoded while the model makes tick i + 1.
+
+Knows no scheduling and changes no session: what it needs is in the tickets. At most `DEPTH` ticks wait, so the model
+cannot run ahead of what is shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import InternalError
+from server.frames import encode_picture
+from server.log import session_key
+from server.outbox import Outbox
+from server.protocol import Frame, Timings, encode
+from server.session import ChunkTicket
+from server.worlds import Stepped, WorldHost
+
+logger = logging.getLogger(__name__)
+
+DEPTH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One session's part of a tick."""
+
+    key: str
+    slot: int
+    ticket: ChunkTicket
+    outbox: Outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Latents to decode for `rows`, or (without a host) pictures that are there already: uint8 `b f h w 3`."""
+
+    rows: Sequence[Row]
+    host: WorldHost | None
+    content: Stepped | NDArray[np.uint8]
+
+
+class Pipeline:
+    """`on_failure(rows)` is called, from this thread, for a tick that could not be decoded."""
+
+    def __init__(self, on_failure: Callable[[Sequence[Row]], None]) -> None:
+        self._on_failure = on_failure
+        self._ticks: queue.Queue[Tick | None] = queue.Queue(maxsize=DEPTH)
+        self._thread = threading.Thread(target=self._run, name="lightcone-decode", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, tick: Tick) -> None:
+        """Hand a tick on; waits while `DEPTH` ticks wait already."""
+        self._ticks.put(tick)
+
+    def drain(self) -> None:
+        """Wait until everything put so far has been handled."""
+        self._ticks.join()
+
+    def stop(self) -> None:
+        """Finish what was put and end the thread."""
+        self._ticks.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (tick := self._ticks.get()) is not None:
+            try:
+                self._handle(tick)
+            except Exception:  # whatever a model or codec raises must end these sessions, not the thread
+                logger.exception("a tick of %d sessions could not be decoded", len(tick.rows))
+                self._on_failure(tick.rows)
+            finally:
+                self._ticks.task_done()
+        self._ticks.task_done()
+
+    def _handle(self, tick: Tick) -> None:
+        step_ms = decode_ms = 0.0
+        content = tick.content
+        if isinstance(content, Stepped):
+            assert tick.host is not None
+            began = time.perf_counter()
+            pictures = tick.host.decode(content, [row.slot for row in tick.rows])
+            step_ms, decode_ms = content.step_ms, (time.perf_counter() - began) * 1e3
+        else:
+            pictures = content
+        for row, chunk in zip(tick.rows, pictures, strict=True):
+            session_key.set(row.key)
+            if len(chunk) != row.ticket.num_frames:
+                raise InternalError(f"a chunk has {len(chunk)} pixel frames instead of {row.ticket.num_frames}")
+            frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
+            row.outbox.put_frames(frames, keep=row.ticket.keep)
+        session_key.set("-")
+
+
+def frame_messages(
+    ticket: ChunkTicket, chunk: NDArray[np.uint8], step_ms: float, decode_ms: float, batch_size: int
+) -> list[bytes]:
+    """The wire form of a chunk's pictures, uint8 `f h w 3`."""
+    stamp = ticket.sample.stamp
+    waited_ms = (ticket.sampled_at - stamp.arrived_at) * 1e3 if ticket.sample.acts and stamp else 0.0
+    messages = []
+    for place, picture in enumerate(chunk):
+        began = time.perf_counter()
+        payload = encode_picture(picture, ticket.encoding, ticket.jpeg_quality)
+        encode_ms = (time.perf_counter() - began) * 1e3
+        frame = Frame(
+            index=ticket.index + place,
+            chunk=ticket.chunk,
+            run=ticket.run,
+            run_frame=ticket.run_frame + place,
+            kind="generated" if ticket.generated else "start",
+            end_of_chunk=place == len(chunk) - 1,
+            encoding=ticket.encoding,
+            payload=payload,
+            applied_seq=stamp.seq if stamp else None,
+            t_client_echo=stamp.t_client if stamp else None,
+            timings=Timings(
+                queue_ms=waited_ms,
+                step_ms=step_ms,
+                decode_ms=decode_ms,
+                encode_ms=encode_ms,
+                batch_size=batch_size,
+            ),
+        )
+        messages.append(encode(frame))
+    return messages

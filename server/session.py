@@ -1,0 +1,244 @@
+"""One player's session, sans I/O: messages in, replies and chunk tickets out. Owns what is played, paused, owed and in
+flight; knows no sockets, threads, clocks or tensors (time is handed in, in seconds).
+
+Rewinding, forking and resuming will live here as further requests beside `StartRequest`; until then their messages are
+answered with `unsupported`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import UnknownStartError, UnsupportedError
+from server.mailbox import Mailbox, Sample
+from server.protocol import (
+    Ack,
+    Act,
+    Encoding,
+    Fork,
+    Pacing,
+    Pause,
+    Play,
+    Receipt,
+    Rewind,
+    ServerMessage,
+    SetPacing,
+    SetSpeed,
+    Step,
+    WorldInfo,
+)
+from server.scheduler import NEVER, View, grid_point, next_due
+
+Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StartRequest:
+    """Restart from the world's start `index`, or from `picture` (uint8 h w 3, the world's size) held still."""
+
+    index: int = 0
+    picture: NDArray[np.uint8] | None = None
+    seed: int = 0
+    control_seq: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkTicket:
+    """A chunk being made for a session: where its `num_frames` pixel frames stand, and the input that made it."""
+
+    index: int
+    chunk: int
+    run: int
+    run_frame: int
+    num_frames: int
+    generated: bool
+    keep: bool
+    encoding: Encoding
+    jpeg_quality: int
+    sample: Sample
+    sampled_at: float
+
+
+class Session:
+    """`world` and `chunk_frames` (pixel frames a chunk) fix the world; `slot` is given by admission."""
+
+    def __init__(
+        self,
+        key: str,
+        world: WorldInfo,
+        chunk_frames: int,
+        *,
+        encoding: Encoding,
+        jpeg_quality: int,
+        pacing: Pacing,
+        receipts: bool,
+        max_unacked: int,
+        max_pending_acts: int,
+    ) -> None:
+        self.key = key
+        self.world = world
+        self.encoding: Encoding = encoding
+        self.pacing: Pacing = pacing
+        self.slot: int | None = None
+        self._wanted_start: StartRequest | None = None
+        self._start_after_seq = -1
+        self._owed_starts: deque[int] = deque(maxlen=max_pending_acts)
+        self._chunk_frames = chunk_frames
+        self._jpeg_quality = jpeg_quality
+        self._receipts = receipts
+        self._max_unacked = max_unacked
+        self._speed: float | None = 1.0
+        self._paused = False
+        self._num_steps = 0
+        self._asked_at = 0.0
+        self._due_at = -NEVER
+        self._in_flight: deque[int] = deque()  # last frame index of each unacked chunk
+        self._next_index = 0
+        self._next_chunk = 0
+        self._run = -1
+        self._run_frame = 0
+        self._mailbox = Mailbox(
+            tuple(b.name for b in world.buttons),
+            {a.name: (a.low, a.high) for a in world.axes},
+            world.exclusive_buttons,
+            max_pending_acts,
+        )
+
+    @property
+    def period_s(self) -> float:
+        """How long one chunk lasts at the session's speed (at the world's own rate when it is unpaced)."""
+        return self._chunk_frames / (self.world.fps * (self._speed or 1.0))
+
+    @property
+    def num_unacked(self) -> int:
+        """Chunks made or being made that the client has not acknowledged."""
+        return len(self._in_flight)
+
+    def receive(self, message: Request, now: float) -> list[ServerMessage]:
+        """Apply a message. Raises a ServerError for what must be refused; nothing has changed then."""
+        match message:
+            case Act():
+                self._mailbox.put(message, now, lockstep=self.pacing == "lockstep")
+                received = Receipt(about="act", seq=message.seq, status="received", frame=None)
+                return [received] if self._receipts else []
+            case Ack():
+                while self._in_flight and self._in_flight[0] <= message.frame:
+                    self._in_flight.popleft()
+                return []
+            case Pause() | Play():
+                self._paused, self._num_steps = isinstance(message, Pause), 0
+                return self.control_applied(message.seq)
+            case Step():
+                if not self._num_steps:
+                    self._asked_at = now
+                self._paused, self._num_steps = True, min(self._num_steps + message.num_chunks, 64)
+                return self.control_applied(message.seq)
+            case SetPacing():
+                self.pacing = message.pacing
+                if message.pacing == "realtime":
+                    self._mailbox.flatten()
+                self._due_at = -NEVER
+                return self.control_applied(message.seq)
+            case SetSpeed():
+                self._speed, self._due_at = message.speed, -NEVER
+                return self.control_applied(message.seq)
+            case Rewind() | Fork():
+                raise UnsupportedError(f"{message.command}: this server cannot do it yet; start again instead")
+            case _:
+                assert_never(message)
+
+    def want_start(self, request: StartRequest) -> None:
+        """Restart as soon as there is credit, after the acts that wait in lock-step; the newest request wins.
+
+        Raises UnknownStartError.
+        """
+        if request.picture is None and request.index >= len(self.world.starts):
+            there = f"0 to {len(self.world.starts) - 1}" if self.world.starts else "none; send a picture"
+            raise UnknownStartError(f"start {request.index}: {self.world.name} has {there}")
+        self._wanted_start, self._start_after_seq = request, self._mailbox.last_seq
+        if request.control_seq is not None:
+            self._owed_starts.append(request.control_seq)
+
+    def due_start(self) -> StartRequest | None:
+        """The start to carry out now, if there is one."""
+        oldest = self._mailbox.oldest_seq
+        waits = not self._paused and oldest is not None and oldest <= self._start_after_seq
+        return None if waits or self.num_unacked >= self._max_unacked else self._wanted_start
+
+    def control_applied(self, seq: int | None) -> list[ServerMessage]:
+        """The receipt a control with a `seq` is owed."""
+        applied = Receipt(about="control", seq=seq or 0, status="applied", frame=self._next_index)
+        return [] if seq is None else [applied]
+
+    def view(self) -> View:
+        """What the scheduler decides on."""
+        return View(
+            slot=-1 if self.slot is None else self.slot,
+            world=self.world.name,
+            ready_at=self._ready_at(),
+            period_s=self.period_s,
+            unacked=self.num_unacked,
+            max_unacked=self._max_unacked,
+        )
+
+    def begin_run(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
+        """`due_start` is being carried out: the ticket of its one still picture, and the receipts owed for it."""
+        replies = [receipt for seq in self._owed_starts for receipt in self.control_applied(seq)]
+        self._owed_starts.clear()
+        self._wanted_start = None
+        self._run += 1
+        self._run_frame = 0
+        self._due_at = -NEVER
+        return self._ticket(1, Sample(), now, generated=False), replies
+
+    def begin_chunk(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
+        """A step begins: sample the input at this moment. Returns the chunk's ticket and the receipts owed for it."""
+        self._num_steps = max(0, self._num_steps - 1)
+        self._asked_at = now
+        if self._speed is None:
+            self._due_at = now
+        else:
+            due_at = self._due_at if self._due_at > -NEVER else grid_point(now, self.period_s)
+            self._due_at = next_due(due_at, self.period_s, now)
+        sample = self._mailbox.sample()
+        index = self._next_index
+        applied = [Receipt(about="act", seq=seq, status="applied", frame=index) for seq in sample.acts]
+        return self._ticket(self._chunk_frames, sample, now, generated=True), [*applied] if self._receipts else []
+
+    def _ready_at(self) -> float:
+        """When the next chunk may begin, as far as pacing goes."""
+        if self._run < 0 or self.due_start() is not None:
+            return NEVER
+        if self._num_steps:
+            return self._asked_at
+        if self._paused:
+            return NEVER
+        if self.pacing == "lockstep":
+            arrival = self._mailbox.oldest_arrival
+            return NEVER if arrival is None else arrival
+        return self._due_at
+
+    def _ticket(self, num_frames: int, sample: Sample, now: float, *, generated: bool) -> ChunkTicket:
+        ticket = ChunkTicket(
+            index=self._next_index,
+            chunk=self._next_chunk,
+            run=self._run,
+            run_frame=self._run_frame + generated,
+            num_frames=num_frames,
+            generated=generated,
+            keep=self.pacing == "lockstep" or self._paused,
+            encoding=self.encoding,
+            jpeg_quality=self._jpeg_quality,
+            sample=sample,
+            sampled_at=now,
+        )
+        self._next_index += num_frames
+        self._next_chunk += 1
+        self._run_frame += num_frames * generated
+        self._in_flight.append(self._next_index - 1)
+        return ticket

@@ -1,0 +1,129 @@
+"""The rollouts behind the sessions: loading, warm-up, steps and padding; all of the server that touches tensors.
+
+One `WorldHost` per served world, used by the engine's threads alone: `start` and `step` by the model thread, `decode`
+by the decode thread (never while `start` runs). Knows no sessions, no sockets and no protocol beyond the world's card.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.mailbox import Sample
+from server.protocol import AxisInfo, ButtonInfo, WorldInfo
+from server.scheduler import bucket_for
+
+if TYPE_CHECKING:
+    from world import Actions, World, WorldCard
+
+WorldLoader = Callable[[], "World"]
+WARM_STEPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One batched step: its latents (`b chunk c h w`, padding last) and how long it took."""
+
+    latents: Any
+    step_ms: float
+
+
+class WorldHost:
+    """A world with `num_slots` slots for players, and as many spare ones as padding to `buckets` can need."""
+
+    def __init__(self, world: World, num_slots: int, max_batch: int, buckets: Sequence[int]) -> None:
+        self.world = world
+        self.num_slots = num_slots
+        self.max_batch = min(max_batch, num_slots)
+        self.buckets = tuple(buckets)
+        sizes = range(1, self.max_batch + 1)
+        num_spare = max(bucket_for(size, self.buckets) - size for size in sizes)
+        self._spare = tuple(range(num_slots, num_slots + num_spare))
+        self._rollout = world.rollout(num_slots + num_spare)
+        self._latency_ms: dict[int, float] = {}
+
+    @property
+    def chunk_pixel_frames(self) -> int:
+        """Pixel frames one step makes."""
+        return self.world.chunk_pixel_frames
+
+    @property
+    def latency_ms(self) -> Mapping[int, float]:
+        """Milliseconds one step and its decode took at warm-up, by batch size."""
+        return self._latency_ms
+
+    def warm_up(self) -> None:
+        """Run every batch size that can occur once cold and once timed, so that no player meets a first call."""
+        slots = (*range(self.num_slots), *self._spare)
+        blank = np.zeros((self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
+        for slot in slots:
+            self.start(slot, blank, 0)
+        for size in sorted({bucket_for(n, self.buckets) for n in _warm_sizes(self.max_batch)}):
+            for _ in range(WARM_STEPS):
+                began = time.perf_counter()
+                chosen = slots[: min(size, self.max_batch)]
+                self.decode(self.step([Sample()] * len(chosen), chosen), chosen)
+                self._latency_ms[size] = (time.perf_counter() - began) * 1e3
+
+    def start(self, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        """Fill a slot from the world's start of that index, or from one picture; returns the context's last picture."""
+        if isinstance(start, int):
+            context = self.world.starts[start]
+            frames, actions = context.frames[None].numpy(), context.actions
+        else:
+            frames, actions = start[None, None], self._actions([Sample()])
+        self._rollout.start([slot], frames, actions, [seed])
+        last: NDArray[np.uint8] = frames[0, -1]
+        return last
+
+    def step(self, samples: Sequence[Sample], slots: Sequence[int]) -> Stepped:
+        """The next chunk of `slots`, in one batched step, padded to a bucket with spare slots."""
+        began = time.perf_counter()
+        padding = bucket_for(len(slots), self.buckets) - len(slots)
+        actions = self._actions([*samples, *[Sample()] * padding])
+        latents = self._rollout.step_latents(actions, slots=[*slots, *self._spare[:padding]])
+        return Stepped(latents, (time.perf_counter() - began) * 1e3)
+
+    def decode(self, stepped: Stepped, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 `b f h w 3` of the players' slots."""
+        frames = self._rollout.decode(stepped.latents[: len(slots)], slots=list(slots))
+        return np.asarray(frames.cpu())
+
+    def _actions(self, samples: Sequence[Sample]) -> Actions:
+        actions = self.world.actions([sample.buttons for sample in samples])
+        for row, sample in enumerate(samples):
+            for column, axis in enumerate(self.world.card.axes):
+                actions.axes[row, :, column] = sample.axes.get(axis.name, 0.0)
+        return actions
+
+
+def world_info(name: str, world: World) -> WorldInfo:
+    """The world's card as the wire has it, under the name it is served by."""
+    card: WorldCard = world.card
+    return WorldInfo(
+        name=name,
+        title=card.title,
+        description=card.description,
+        fps=card.fps,
+        height=card.height,
+        width=card.width,
+        buttons=tuple(ButtonInfo(name=b.name, label=b.label, keys=b.keys) for b in card.buttons),
+        axes=tuple(AxisInfo(name=a.name, label=a.label, low=a.low, high=a.high, source=a.source) for a in card.axes),
+        exclusive_buttons=card.exclusive_buttons,
+        chunk_frames=world.chunk_pixel_frames,
+        starts=tuple(start.name for start in world.starts),
+        data_license=card.data_license,
+    )
+
+
+def _warm_sizes(max_batch: int) -> list[int]:
+    """1, 2, 4 … and `max_batch`."""
+    sizes = [1]
+    while sizes[-1] * 2 <= max_batch:
+        sizes.append(sizes[-1] * 2)
+    return sorted({*sizes, max_batch})
