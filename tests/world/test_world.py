@@ -9,7 +9,7 @@ import torch
 from tests.world.definitions import assert_within, context, random_actions
 from world import ActionError, Actions, Sampler, ShapeError, World
 from world.codec import Codec
-from world.rollout import fit_context, noise_seed
+from world.rollout import action_vectors, fit_context, noise_seed
 from world.testing import CONFIGS, tiny_transformer, tiny_world
 
 
@@ -186,3 +186,12 @@ def test_fitting_a_context_keeps_frames_and_actions_together() -> None:
         real = slice(max(0, num - 6), None)
         assert fitted[0, real, 0, 0, 0].tolist() == fitted_actions.axes[0, real, 0].tolist()
         assert fitted_actions.buttons[0, :, 0].sum() == min(num, 6)
+
+
+def test_an_action_vector_holds_the_actions_of_a_latent_s_pixel_frames_in_order() -> None:
+    actions = Actions(torch.zeros(1, 9, 0, dtype=torch.bool), torch.arange(1.0, 10.0).view(1, 9, 1))
+    expected = [[0.0, 0.0, 0.0, 1.0], [2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0]]
+    assert action_vectors(actions, 4).tolist() == [expected]
+    assert action_vectors(actions, 1)[0, :, 0].tolist() == list(range(1, 10))
+    both = Actions(torch.tensor([[[True, False]]]), torch.tensor([[[0.5]]]))
+    assert action_vectors(both, 1).tolist() == [[[1.0, 0.0, 0.5]]], "buttons first, then axes"
