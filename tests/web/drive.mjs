@@ -37,7 +37,7 @@ const untilFrames = (page, count) => until(page, (wanted) => window.lightcone?.f
 const untilObeyed = (page) => until(page, () => window.lightcone.appliedSeq === window.lightcone.sentSeq);
 
 /** Until no frame has been presented for `quietMs`. */
-async function untilQuiet(page, quietMs = 500) {
+async function untilQuiet(page, quietMs = 1000) {
   for (let before = -1, now = -2; before !== now; ) {
     before = (await stats(page)).framesPresented;
     await page.waitForTimeout(quietMs);
@@ -115,14 +115,13 @@ async function sameStart(browser, base, folder, seen) {
   await untilQuiet(page);
   const run = async (key) => {
     await page.click("#restart");
-    await untilQuiet(page);
+    await until(page, () => window.lightcone.runFrame === 0);
     seen.runFrames.push((await stats(page)).runFrame);
     if (key) await page.keyboard.down(key);
     for (let step = 0; step < 6; step += 1) {
       const { framesPresented } = await stats(page);
       await page.click("#step");
       await untilFrames(page, framesPresented + 1);
-      await untilQuiet(page, 250);
     }
     if (key) await page.keyboard.up(key);
     seen.runFrames.push((await stats(page)).runFrame);
@@ -153,7 +152,7 @@ async function touch(browser, base, folder, seen) {
   seen.held = await page.locator('[data-held="true"]').evaluateAll((all) => all.map((b) => b.dataset.button));
   await untilObeyed(page);
   seen.holding = await stats(page);
-  await page.screenshot({ path: join(folder, "phone.png"), fullPage: true });
+  await page.screenshot({ path: join(folder, "phone.png") });
   await session.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   await until(page, (sent) => window.lightcone.sentSeq > sent, seen.holding.sentSeq);
   await untilObeyed(page);

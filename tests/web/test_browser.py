@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "clients" / "web"
 DRIVER = Path(__file__).with_name("drive.mjs")
 TIMEOUT_S = 180
+OLDEST_NODE = (20, 19)
 PICTURES_PER_STEP = 12
 
 
@@ -34,11 +35,21 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
+def node_version() -> tuple[int, ...]:
+    """The installed Node's version; () where there is none."""
+    if shutil.which("node") is None:
+        return ()
+    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in done.stdout.strip().lstrip("v").split("-")[0].split("."))
+
+
 @pytest.fixture(scope="module")
 def chromium() -> str:
     """Path of a Chromium, with the driver's packages in place."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        unavailable("no Node; install Node 20.19 or newer to run the browser tests")
+    if shutil.which("npm") is None or node_version() < OLDEST_NODE:
+        unavailable(
+            f"no Node {OLDEST_NODE} or newer with npm (found {node_version()}); install one to drive the browser"
+        )
     if not (WEB / "node_modules" / "playwright-core").is_dir():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=WEB, check=True, timeout=TIMEOUT_S)
     found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

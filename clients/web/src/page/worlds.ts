@@ -11,6 +11,15 @@ const RETRY_MS = 1000;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** Why there is no answer yet: `response` is the server's 503, or null where it could not be reached. */
+async function describe(response: Response | null): Promise<string> {
+  if (!response) return "The server cannot be reached.";
+  const body = await response.text();
+  return body.includes('"failed"')
+    ? "The server could not load its worlds; its log says why."
+    : "The server is warming up.";
+}
+
 /** The served worlds. `waiting` is told why, each time the server has to be asked again. */
 export async function loadWorlds(waiting: (why: string) => void): Promise<readonly WorldInfo[]> {
   for (;;) {
@@ -26,7 +35,7 @@ export async function loadWorlds(waiting: (why: string) => void): Promise<readon
     if (response && response.status !== 503) {
       throw new LightconeError(`the server answered ${response.status} when asked for its worlds`);
     }
-    waiting(response ? "The server is warming up." : "The server cannot be reached.");
+    waiting(await describe(response));
     await sleep(RETRY_MS);
   }
 }
