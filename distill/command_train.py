@@ -60,5 +60,5 @@ def with_steps(preset: Preset, stage: str | None, steps: int) -> Preset:
     """The preset with another length of one stage. Raises LightconeError unless the stage trains."""
     key = f"{stage}_trainer"
     if stage is None or not hasattr(preset, key):
-        raise LightconeError("--steps needs --stage codec, teacher, teacher_forced, few_step or distilled")
+        raise LightconeError(f"--steps needs a --stage that trains; {stage or 'none'} does not")
     return replace(preset, **{key: replace(getattr(preset, key), num_steps=steps)})

@@ -55,6 +55,7 @@ class Run:
             "codec": self._codec,
             "decoder": self._decoder,
             "latents": self._latents,
+            "warm_up": self._warm_up,
             "teacher": self._teacher,
             "teacher_forced": self._teacher_forced,
             "few_step": self._few_step,
@@ -121,19 +122,20 @@ class Run:
         encode_dataset(self.codec(), self.dataset(), self.folder / "latents" / "train.pt", quiet=self.quiet)
         return True
 
+    def _warm_up(self) -> bool:
+        return self._train_causal("warm_up", self.transformer(), self.preset.warm_up_trainer)
+
     def _teacher(self) -> bool:
-        preset = self.preset
-        task = TeacherTask(self.transformer(), self.clips(preset.window_frames + 1), preset.teacher)
-        return self._train("teacher", task, preset.teacher_trainer)
+        clips = self.clips(self.preset.window_frames + 1)
+        task = TeacherTask(self.transformer("warm_up"), clips, self.preset.teacher)
+        return self._train("teacher", task, self.preset.teacher_trainer)
 
     def _teacher_forced(self) -> bool:
-        preset = self.preset
-        task = TeacherForcingTask(
-            self.transformer("teacher"),
-            self.clips(preset.student_clip_frames),
-            preset.teacher_forced,
-        )
-        return self._train("teacher_forced", task, preset.teacher_forced_trainer)
+        return self._train_causal("teacher_forced", self.transformer("teacher"), self.preset.teacher_forced_trainer)
+
+    def _train_causal(self, stage: str, network: Transformer, trainer: TrainerConfig) -> bool:
+        task = TeacherForcingTask(network, self.clips(self.preset.student_clip_frames), self.preset.teacher_forced)
+        return self._train(stage, task, trainer)
 
     def _few_step(self) -> bool:
         preset = self.preset
@@ -165,7 +167,7 @@ class Run:
 
     def best_student(self) -> Transformer:
         """The student of the latest stage that has weights."""
-        for stage in ("distilled", "few_step", "teacher_forced"):
+        for stage in ("distilled", "few_step", "teacher_forced", "warm_up"):
             if (self.folder / stage / "state.pt").exists():
                 return self.transformer(stage)
         raise StageError(f"no student in {self.folder}: run `lightcone train {self.name}`")

@@ -13,7 +13,18 @@ from world.codec import CodecConfig
 from world.config import TransformerConfig
 from world.world import Sampler
 
-STAGES = ("collect", "codec", "decoder", "latents", "teacher", "teacher_forced", "few_step", "distilled", "export")
+STAGES = (
+    "collect",
+    "codec",
+    "decoder",
+    "latents",
+    "warm_up",
+    "teacher",
+    "teacher_forced",
+    "few_step",
+    "distilled",
+    "export",
+)
 """In order; each has a folder of its name in the world's run."""
 
 
@@ -34,6 +45,7 @@ class Preset:
     num_heads: int = 3
     window_frames: int = 15
     student_clip_frames: int = 16
+    warm_up_trainer: TrainerConfig
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     teacher_trainer: TrainerConfig
     teacher_forced: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
@@ -69,8 +81,9 @@ def pong() -> Preset:
         collect=CollectConfig(environment="pong", num_train=240, num_heldout=80, frames_per_stream=1500),
         codec_trainer=TrainerConfig(num_steps=5000, lr=1e-3, ema_decay=0.998),
         decoder_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
-        teacher_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998, decay_share=0.3),
-        teacher_forced_trainer=TrainerConfig(num_steps=3000, lr=6e-4, ema_decay=0.998),
+        warm_up_trainer=TrainerConfig(num_steps=2500, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
+        teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
+        teacher_forced_trainer=TrainerConfig(num_steps=2000, lr=4e-4, ema_decay=0.998),
         few_step_trainer=TrainerConfig(num_steps=400, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled_trainer=TrainerConfig(
             num_steps=400, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
@@ -89,8 +102,9 @@ def quick(environment: str) -> Preset:
         num_heads=2,
         window_frames=11,
         student_clip_frames=12,
-        teacher_trainer=TrainerConfig(num_steps=2500, lr=1e-3, ema_decay=0.998),
-        teacher_forced_trainer=TrainerConfig(num_steps=1500, lr=6e-4, ema_decay=0.998),
+        warm_up_trainer=TrainerConfig(num_steps=1500, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
+        teacher_trainer=TrainerConfig(num_steps=800, lr=5e-4, ema_decay=0.99),
+        teacher_forced_trainer=TrainerConfig(num_steps=800, lr=4e-4, ema_decay=0.99),
         few_step_trainer=TrainerConfig(num_steps=150, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled_trainer=TrainerConfig(
             num_steps=100, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.95, warmup_steps=10, save_every=25, log_every=5
@@ -115,6 +129,7 @@ def smoke(environment: str) -> Preset:
         window_frames=5,
         student_clip_frames=6,
         teacher=TeacherConfig(batch_size=2),
+        warm_up_trainer=steps,
         teacher_trainer=steps,
         teacher_forced=TeacherForcingConfig(batch_size=2),
         teacher_forced_trainer=steps,
