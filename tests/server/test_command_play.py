@@ -1,65 +1,29 @@
-"""Opening the browser: only once the server says that it is warm."""
+"""`lightcone play` as a process: opens the browser on a page that is ready, and not before."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
+import sys
+import time
+from pathlib import Path
 
-import pytest
+from tests.server.command_line import serving
+from world.testing import tiny_world
 
-from server import command_play
-
-READY_AT_REQUEST = 3
-
-
-class _Warming(BaseHTTPRequestHandler):
-    """Answers /readyz with 503 twice, then with 200."""
-
-    asked: ClassVar[list[str]]
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        self.send_response(200 if len(self.asked) >= READY_AT_REQUEST else 503)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-        pass
+BROWSER = """
+import sys, urllib.request
+with urllib.request.urlopen(sys.argv[1] + "/readyz") as reply:
+    open(sys.argv[2], "w").write(f"{sys.argv[1]} {reply.status}")
+"""
 
 
-@pytest.fixture
-def warming_server() -> Iterator[tuple[str, list[str]]]:
-    class Handler(_Warming):
-        asked: ClassVar[list[str]] = []
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}", Handler.asked
-        httpd.shutdown()
-        thread.join()
-
-
-def test_the_browser_opens_when_the_server_is_ready_and_not_before(
-    warming_server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, asked = warming_server
-    opened: list[tuple[str, int]] = []
-
-    def browser(address: str) -> bool:
-        opened.append((address, len(asked)))
-        return True
-
-    monkeypatch.setattr("webbrowser.open", browser)
-    monkeypatch.setattr(command_play, "POLL_S", 0.01)
-    assert command_play.open_when_ready(url, timeout_s=10.0)
-    assert opened == [(url, READY_AT_REQUEST)]
-    assert set(asked) == {"/readyz"}
-
-
-def test_no_server_no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_play, "POLL_S", 0.01)
-    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail(f"opened {address}"))
-    port = command_play.free_port("127.0.0.1")
-    assert not command_play.open_when_ready(f"http://127.0.0.1:{port}", timeout_s=0.1)
+def test_the_browser_opens_when_the_world_is_warm(tmp_path: Path) -> None:
+    tiny_world().save(tmp_path / "tiny")
+    (tmp_path / "browser.py").write_text(BROWSER, encoding="utf-8")
+    saw = tmp_path / "saw"
+    browser = f"{sys.executable} {tmp_path / 'browser.py'} %s {saw}"
+    with serving("play", str(tmp_path / "tiny"), env={"BROWSER": browser}) as (_, url):
+        deadline = time.monotonic() + 20
+        while not saw.exists() or not saw.read_text(encoding="utf-8"):
+            assert time.monotonic() < deadline, "the browser was not opened"
+            time.sleep(0.05)
+        assert saw.read_text(encoding="utf-8") == f"{url} 200"

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +14,8 @@ import pytest
 from server.command_serve import add_arguments, config_from
 from server.config import ServerConfig
 from server.errors import ConfigError
+from tests.server.command_line import LIGHTCONE, serving
 from world.testing import tiny_world
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +25,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def serving(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and the address it printed; interrupted at the end if it still runs."""
-    command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--port", "0", *words]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
-        try:
-            yield process, address_of(process)
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
-def address_of(process: subprocess.Popen[str]) -> str:
-    """The first http address among the lines the process prints."""
-    assert process.stdout is not None
-    printed = []
-    for line in process.stdout:
-        printed.append(line)
-        if match := re.search(r"http://127\.0\.0\.1:\d+", line):
-            return match[0]
-    raise AssertionError(f"the server ended without printing an address:\n{''.join(printed)}")
-
-
-def wait_until_ready(url: str, timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/readyz", timeout=5) as reply:
-                assert reply.status == 200
-                return
-        except urllib.error.URLError:
-            assert time.monotonic() < deadline, f"{url}/readyz did not answer 200 within {timeout_s} s"
-            time.sleep(0.1)
-
-
 def test_it_prints_its_address_serves_the_world_and_stops_on_an_interrupt(tiny: Path) -> None:
-    with serving("--world", str(tiny)) as (process, url):
-        wait_until_ready(url)
+    with serving("serve", "--world", str(tiny)) as (process, url):
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as reply:
+            assert reply.status == 200
         with urllib.request.urlopen(f"{url}/v1/worlds", timeout=5) as reply:
             assert [world["name"] for world in json.load(reply)["worlds"]] == ["tiny"]
         process.send_signal(signal.SIGINT)
@@ -84,9 +39,9 @@ def test_it_prints_its_address_serves_the_world_and_stops_on_an_interrupt(tiny: 
 
 
 def test_a_taken_port_is_named(tiny: Path) -> None:
-    with serving("--world", str(tiny)) as (_, url):
+    with serving("serve", "--world", str(tiny)) as (_, url):
         port = url.rpartition(":")[2]
-        command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", str(tiny), "--port", port]
+        command = [*LIGHTCONE, "serve", "--world", str(tiny), "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert port in done.stderr
