@@ -107,12 +107,10 @@ def test_a_run_stopped_after_every_step_equals_one_in_a_piece(
     stage: Callable[[Path, int], Task], latents: Path, tmp_path: Path
 ) -> None:
     assert Trainer(stage(latents, 0), CONFIG, tmp_path / "whole").run(quiet=True)
-    finished, starts = False, 0
-    while not finished:
-        seed = starts  # a resumed run takes its weights from the file, so others must not matter
-        finished = Trainer(stage(latents, seed), CONFIG, tmp_path / "pieces").run(stop_after_s=0.0, quiet=True)
-        starts += 1
-    assert starts == NUM_STEPS
+    finished = []
+    for seed in range(NUM_STEPS):  # a resumed run takes its weights from the file, so others must not matter
+        finished.append(Trainer(stage(latents, seed), CONFIG, tmp_path / "pieces").run(stop_after_s=0.0, quiet=True))
+    assert finished == [False] * (NUM_STEPS - 1) + [True]
     _assert_same_run(tmp_path / "pieces", tmp_path / "whole")
 
 
@@ -229,7 +227,7 @@ def test_the_product_is_the_moving_average(tmp_path: Path) -> None:
     trainer = Trainer(task, config, tmp_path)
     (parameter,) = task.modules["line"].parameters()
     expected = torch.zeros(3)
-    while trainer.step < 5:
+    for _ in range(5):
         trainer.run(stop_after_s=0.0, quiet=True)
         weights.append(parameter.detach().clone())
     for step, weight in enumerate(weights):
