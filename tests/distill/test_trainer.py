@@ -107,9 +107,10 @@ def test_a_run_stopped_after_every_step_equals_one_in_a_piece(
     stage: Callable[[Path, int], Task], latents: Path, tmp_path: Path
 ) -> None:
     assert Trainer(stage(latents, 0), CONFIG, tmp_path / "whole").run(quiet=True)
-    finished = []
-    for seed in range(NUM_STEPS):  # a resumed run takes its weights from the file, so others must not matter
-        finished.append(Trainer(stage(latents, seed), CONFIG, tmp_path / "pieces").run(stop_after_s=0.0, quiet=True))
+    finished = [
+        Trainer(stage(latents, seed), CONFIG, tmp_path / "pieces").run(stop_after_s=0.0, quiet=True)
+        for seed in range(NUM_STEPS)  # a resumed run takes its weights from the file, so others must not matter
+    ]
     assert finished == [False] * (NUM_STEPS - 1) + [True]
     _assert_same_run(tmp_path / "pieces", tmp_path / "whole")
 
