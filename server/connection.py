@@ -129,7 +129,7 @@ class Conversation:
                 data = await self._transport.receive()
         except TimeoutError as exc:
             raise HandshakeTimeoutError(f"no hello within {self._config.handshake_timeout_s:g} s") from exc
-        hello = decode_client(data)
+        hello = self._decode(data)
         if not isinstance(hello, Hello):
             raise BadMessageError(f"{hello.type}: the first message must be hello")
         if hello.version != PROTOCOL_VERSION:
@@ -144,16 +144,25 @@ class Conversation:
     async def _read(self, world: WorldInfo) -> None:
         """Act on messages until `bye`. What is refused but not fatal is answered and forgotten."""
         while True:
-            data = await self._transport.receive()
-            message = decode_client(data)
-            if len(data) > self._config.max_message_bytes and not isinstance(message, Start):
-                limit = self._config.max_message_bytes
-                raise MessageTooLargeError(f"{message.type}: {len(data)} bytes, the limit is {limit}")
+            message = self._decode(await self._transport.receive())
             if isinstance(message, Bye):
                 return
             await self._handle(message, world)
             if self._outbox.overflowed:
                 raise TooManyPendingError("replies pile up unread; read what the server sends")
+
+    def _decode(self, data: bytes) -> ClientMessage:
+        """Only messages that can carry a picture may be larger than the message limit."""
+        limit = self._config.max_message_bytes
+        try:
+            message = decode_client(data)
+        except BadMessageError:
+            if len(data) <= limit:
+                raise
+            message = None
+        if message is None or (len(data) > limit and not isinstance(message, Hello | Start)):
+            raise MessageTooLargeError(f"{len(data)} bytes; only starts from a picture may have over {limit}")
+        return message
 
     async def _handle(self, message: ClientMessage, world: WorldInfo) -> None:
         try:

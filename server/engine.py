@@ -21,7 +21,7 @@ from server.frames import choose_encoding
 from server.log import session_key
 from server.outbox import Outbox
 from server.pipeline import Pipeline, Row, Tick
-from server.protocol import PROTOCOL_VERSION, GoAway, Hello, Limits, Queued, Welcome, WorldInfo
+from server.protocol import PROTOCOL_VERSION, Ack, GoAway, Hello, Limits, Queued, Welcome, WorldInfo
 from server.scheduler import NEVER, Plan, plan
 from server.session import Request, Session, StartRequest
 from server.worlds import WorldHost, WorldLoader, world_info
@@ -88,6 +88,11 @@ class Engine:
         with self._news:
             return self._lobby.num_active, self._lobby.num_waiting
 
+    def backlogs(self) -> dict[str, tuple[int, int]]:
+        """(bytes of frames that wait for the socket, frames dropped so far) by session."""
+        with self._news:
+            return {key: (m.outbox.num_frame_bytes, m.outbox.num_dropped) for key, m in self._members.items()}
+
     def info(self, name: str) -> WorldInfo:
         """A served world. Raises NotReadyError or UnknownWorldError."""
         if not self.is_ready:
@@ -130,6 +135,10 @@ class Engine:
             member = self._members.get(key)
             if member is None or member.session.slot is None:
                 return
+            if isinstance(message, Ack) and message.frame > (taken := member.outbox.last_taken):
+                if taken < 0:
+                    return
+                message = Ack(frame=taken)  # no credit for what has not left
             for reply in member.session.receive(message, time.monotonic()):
                 member.outbox.put(reply)
             self._news.notify()

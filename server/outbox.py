@@ -3,7 +3,7 @@
 Owns their order and bounds; knows no sockets. Thread-safe: the engine's threads put, the connection takes.
 
 Control messages always leave before frames. In the frame lane a newer chunk replaces what has not left yet (latest
-wins), unless the session must see every frame; flow control bounds it then.
+wins), except frames that must be seen. Flow control bounds those: an ack counts only for frames that have left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Outbox:
         self._max_control = max_control
         self._lock = threading.Lock()
         self._control: deque[bytes] = deque()
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[tuple[int, bytes, bool]] = deque()  # index, message, must be seen
+        self.last_taken = -1
         self.num_dropped = 0
         self.overflowed = False
         self.ending: ServerError | None = None
@@ -41,13 +42,13 @@ class Outbox:
                 self._control.append(data)
         self._wake()
 
-    def put_frames(self, frames: Sequence[bytes], *, keep: bool) -> None:
-        """Queue one chunk's frames, in place of those still waiting unless `keep`."""
+    def put_frames(self, first_index: int, frames: Sequence[bytes], *, keep: bool) -> None:
+        """Queue one chunk's frames, in place of those that still wait; but nothing replaces frames to `keep`."""
         with self._lock:
-            if not keep:
-                self.num_dropped += len(self._frames)
-                self._frames.clear()
-            self._frames.extend(frames)
+            kept = deque(waiting for waiting in self._frames if waiting[2])
+            self.num_dropped += len(self._frames) - len(kept)
+            kept.extend((index, data, keep) for index, data in enumerate(frames, start=first_index))
+            self._frames = kept
         self._wake()
 
     def end(self, error: ServerError) -> None:
@@ -62,10 +63,13 @@ class Outbox:
         with self._lock:
             if self._control:
                 return self._control.popleft()
-            return self._frames.popleft() if self._frames else None
+            if not self._frames:
+                return None
+            self.last_taken, data, _ = self._frames.popleft()
+            return data
 
     @property
     def num_frame_bytes(self) -> int:
         """Bytes waiting in the frame lane."""
         with self._lock:
-            return sum(len(frame) for frame in self._frames)
+            return sum(len(data) for _, data, _ in self._frames)

@@ -98,7 +98,7 @@ class Pipeline:
             if len(chunk) != row.ticket.num_frames:
                 raise InternalError(f"a chunk has {len(chunk)} pixel frames instead of {row.ticket.num_frames}")
             frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
-            row.outbox.put_frames(frames, keep=row.ticket.keep)
+            row.outbox.put_frames(row.ticket.index, frames, keep=row.ticket.keep)
         session_key.set("-")
 
 

@@ -28,7 +28,7 @@ OLDEST_UVICORN = (0, 52)
 READY_POLL_S = 0.02
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn, saying goodbye to players before it closes their connections."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, goodbye_s: float) -> None:
@@ -55,10 +55,10 @@ def run(
     """
     _check_uvicorn()
     set_up_logging(config.log_level, as_json=config.log_json, stream=sys.stderr)
-    listener = _listen(config.host, config.port)
+    listener = listen(config.host, config.port)
     url = url_of(config.host, listener.getsockname()[1])
     app = create_app(config, worlds)
-    server = _Server(uvicorn_config(app, config), app, config.goodbye_s)
+    server = Server(uvicorn_config(app, config), app, config.goodbye_s)
 
     async def serve() -> None:
         watcher = asyncio.create_task(_watch(app, server, lambda: (on_ready or _print)(url)))
@@ -106,7 +106,8 @@ async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], No
         announce()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks one. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -231,7 +231,7 @@ class Session:
             run_frame=self._run_frame + generated,
             num_frames=num_frames,
             generated=generated,
-            keep=self.pacing == "lockstep" or self._paused,
+            keep=not generated or self.pacing == "lockstep" or self._paused,
             encoding=self.encoding,
             jpeg_quality=self._jpeg_quality,
             sample=sample,

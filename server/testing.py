@@ -1,0 +1,62 @@
+"""A real server on real loopback sockets, inside a test's process. Owns its thread; the rest is `server.process`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.app import create_app
+from server.config import ServerConfig
+from server.engine import Engine
+from server.process import Server, listen, url_of, uvicorn_config
+from server.worlds import WorldLoader
+
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """Where it is, and its engine for what only the inside can tell."""
+
+    url: str
+    port: int
+    engine: Engine
+
+
+@contextmanager
+def serve(
+    config: ServerConfig,
+    worlds: Mapping[str, WorldLoader | Path],
+    *,
+    wait_until_ready: bool = True,
+    send_buffer_bytes: int | None = None,
+) -> Iterator[RunningServer]:
+    """Serve on a free port of loopback. `send_buffer_bytes`: the kernel's per connection, small to feel stalls."""
+    listener = listen("127.0.0.1", 0)
+    if send_buffer_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
+    app = create_app(config, worlds)
+    server = Server(uvicorn_config(app, config), app, config.goodbye_s)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="lightcone-serve")
+    thread.start()
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not server.started and thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        engine: Engine = app.state.engine
+        if wait_until_ready:
+            engine.ready.wait(START_TIMEOUT_S)
+            if engine.failure is not None:
+                raise engine.failure
+        port = listener.getsockname()[1]
+        yield RunningServer(url_of("127.0.0.1", port), port, engine)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

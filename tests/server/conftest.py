@@ -1,0 +1,38 @@
+"""A server of two tiny worlds for the tests of this folder, and connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import pytest
+from hypothesis import settings
+
+from server.config import ServerConfig
+from server.protocol import Hello
+from server.testing import RunningServer, serve
+from tests.server.raw import Raw, RawClient, raw_client
+from world.testing import tiny_world
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
+
+CONFIG = ServerConfig(max_sessions=4, queue_limit=1, num_threads=1, handshake_timeout_s=1.0, max_image_bytes=64 * 1024)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """Both shapes of world, two stages each; slots for four players and a place for one who waits."""
+    with serve(CONFIG, {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}) as running:
+        yield running
+
+
+@pytest.fixture
+def raw(server: RunningServer) -> RawClient:
+    """`async with raw(hello(...)) as client`."""
+
+    def opened(hello: Hello | None = None, **options: object) -> AbstractAsyncContextManager[Raw]:
+        return raw_client(server.url, hello, **options)
+
+    return opened

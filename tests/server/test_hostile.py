@@ -1,0 +1,231 @@
+"""What bad, broken and absent clients do: typed errors or clean closes, bounded memory, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import itertools
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import msgpack
+import numpy as np
+import pytest
+from PIL import Image
+
+from server.config import ServerConfig
+from server.protocol import Ack, Act, Bye, Fork, Rewind, SetSpeed, Start, StartFrom, encode
+from server.testing import RunningServer, serve
+from tests.server.raw import Raw, RawClient, hello, raw_client
+from world.testing import tiny_world
+
+
+@pytest.fixture
+async def bystander(raw: RawClient) -> AsyncIterator[Raw]:
+    """Another player; after the test it must still be playing."""
+    async with raw(hello()) as client:
+        await client.play(2)
+        yield client
+        before = (await client.play(1))[0].index
+        assert (await client.play(4))[-1].index >= before + 4
+
+
+async def freed(server: RunningServer, num_playing: int, timeout_s: float = 15.0) -> None:
+    """Wait until no more than `num_playing` sessions are left."""
+    async with asyncio.timeout(timeout_s):
+        while server.engine.num_sessions[0] > num_playing:
+            await asyncio.sleep(0.02)
+
+
+def too_many_pixels() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((4100, 4100), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "close"),
+    [
+        (b"\xc1 nonsense", "bad_message", 1008),
+        ("text", "bad_message", 1008),
+        (encode(Bye()), "bad_message", 1008),
+        (msgpack.packb({"type": "hello", "version": 1}), "bad_message", 1008),
+        (encode(hello().model_copy(update={"version": 99})), "bad_version", 1008),
+        (encode(hello("atlantis")), "unknown_world", 1008),
+        (encode(hello(start={"index": 99})), "unknown_start", 1008),
+        (encode(hello(start={"index": 0, "image": b"x"})), "bad_message", 1008),
+        (encode(hello(start={"image": b"no picture"})), "bad_image", 1008),
+        (encode(hello(start={"image": bytes(70_000)})), "image_too_large", 1008),
+        (encode(hello(encodings=["av1"])), "unsupported", 1008),
+        (encode(hello(resume={"ticket": "t", "last_frame": 1})), "unsupported", 1008),
+        (bytes(300_000), "message_too_large", 1009),
+    ],
+)
+async def test_a_bad_first_message_gets_a_typed_error_and_a_close(
+    raw: RawClient, bystander: Raw, data: bytes | str, code: str, close: int
+) -> None:
+    async with raw() as client:
+        await client.socket.send(data)
+        error = await client.error()
+        assert (error.code, error.fatal) == (code, True)
+        assert error.message
+        assert "Traceback" not in error.message
+        assert await client.close_code() == close
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "close"),
+    [
+        (b"\xff\xff", "bad_message", 1008),
+        ("text", "bad_message", 1008),
+        (encode(hello()), "bad_message", 1008),
+        (bytes(300_000), "message_too_large", 1009),
+    ],
+)
+async def test_a_bad_later_message_ends_the_session_and_frees_its_slot(
+    raw: RawClient, bystander: Raw, server: RunningServer, data: bytes | str, code: str, close: int
+) -> None:
+    async with raw(hello()) as client:
+        await client.socket.send(data)
+        error = await client.error()
+        assert (error.code, error.fatal) == (code, True)
+        assert await client.close_code() == close
+    await freed(server, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "seq"),
+    [
+        (Act(seq=1, buttons=("jump",)), "bad_action", 1),
+        (Act(seq=1, axes={"warp": 1.0}), "bad_action", 1),
+        (Start(seq=2, start=StartFrom(index=50)), "unknown_start", 2),
+        (Start(seq=3, start=StartFrom(image=b"\x89PNG no")), "bad_image", 3),
+        (Start(seq=4, start=StartFrom(image=bytes(70_000))), "image_too_large", 4),
+        (Start(seq=4, start=StartFrom(image=too_many_pixels())), "image_too_large", 4),
+        (Rewind(seq=5, run_frame=0), "unsupported", 5),
+        (Fork(seq=6), "unsupported", 6),
+    ],
+)
+async def test_a_refusal_that_is_not_fatal_leaves_the_session_playing(
+    raw: RawClient, message: Act, code: str, seq: int
+) -> None:
+    async with raw(hello()) as client:
+        await client.send(message)
+        error = await client.error()
+        assert (error.code, error.fatal, error.seq) == (code, False, seq)
+        assert len(await client.play(3)) == 3
+
+
+async def test_a_message_over_every_limit_is_closed_with_1009(raw: RawClient, bystander: Raw) -> None:
+    async with raw(hello()) as client:
+        await client.socket.send(os.urandom(2_000_000))
+        assert await client.close_code() == 1009
+
+
+async def test_more_acts_than_lockstep_keeps_are_refused_one_by_one(raw: RawClient) -> None:
+    async with raw(hello(pacing="lockstep")) as client:
+        for seq in range(100):  # never acknowledged: two chunks at most leave
+            await client.send(Act(seq=seq))
+        error = await client.error()
+        assert (error.code, error.fatal) == ("too_many_pending", False)
+
+
+async def test_who_never_says_hello_is_sent_away(raw: RawClient, bystander: Raw) -> None:
+    async with raw() as client:
+        error = await client.error()
+        assert error.code == "handshake_timeout"
+        assert await client.close_code() == 1008
+
+
+async def test_a_page_of_another_origin_is_refused(raw: RawClient) -> None:
+    async with raw(origin="https://evil.example.org") as client:
+        error = await client.error()
+        assert error.code == "origin_refused"
+        assert await client.close_code() == 1008
+
+
+async def test_a_client_that_never_acks_gets_three_chunks_and_costs_nothing_more(
+    raw: RawClient, bystander: Raw, server: RunningServer
+) -> None:
+    async with raw(hello()) as client:
+        await client.send(SetSpeed(speed=None))
+        while (await client.frame()).chunk < 2:  # where the machine is slow a newer chunk may replace chunk 1
+            pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await client.socket.recv()
+        assert server.engine.backlogs()[client.welcome.session][0] == 0
+        await client.send(Ack(frame=2))
+        assert (await client.frame()).chunk > 2
+
+
+@pytest.mark.parametrize("manner", ["abort", "half a message", "close without a word"])
+async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
+    raw: RawClient, bystander: Raw, server: RunningServer, manner: str
+) -> None:
+    async with raw(hello()) as client:
+        await client.send(SetSpeed(speed=None))
+        await client.frame()
+        if manner == "half a message":
+            client.socket.transport.write(b"\x82\xfe\x10\x00maskhalf of it")
+            await asyncio.sleep(0.05)
+        if manner == "close without a word":
+            client.socket.transport.close()
+        else:
+            client.socket.transport.abort()
+        await freed(server, 1)
+
+
+# ---- clients that do not read: a server whose kernel buffers are small, so that this shows soon
+
+
+@pytest.fixture(scope="module")
+def tight() -> Iterator[RunningServer]:
+    config = ServerConfig(max_sessions=4, num_threads=1)
+    with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as running:
+        yield running
+
+
+def deaf_socket(server: RunningServer) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", server.port))
+    made.setblocking(False)
+    return made
+
+
+@pytest.mark.parametrize("pacing", ["realtime", "lockstep"])
+async def test_a_client_that_acks_but_does_not_read_costs_three_chunks_of_memory(
+    tight: RunningServer, pacing: str
+) -> None:
+    deaf = raw_client(tight.url, hello(pacing=pacing), sock=deaf_socket(tight), max_queue=1, close_timeout=0.5)
+    async with raw_client(tight.url, hello()) as other, deaf as client:
+        await client.send(SetSpeed(speed=None))
+        waiting: list[int] = []
+        async with asyncio.timeout(60):
+            while len(waiting) < 100 or not all(waiting[-50:]):  # until frames wait and go on waiting
+                await client.send(Act(seq=len(waiting)))
+                await client.send(Ack(frame=2**53 - 1))
+                await asyncio.sleep(0.01)
+                waiting.append(tight.engine.backlogs()[client.welcome.session][0])
+        assert max(waiting) < 3 * 5_000  # a noise picture of this size makes some 3 KB as PNG
+        assert len(await other.play(5)) == 5
+        client.socket.transport.abort()
+    await freed(tight, 0)
+
+
+async def send_for_ever(client: Raw) -> None:
+    for seq in itertools.count():
+        await client.send(Act(seq=seq))
+
+
+async def test_a_client_that_makes_replies_and_reads_none_is_cut_off(tight: RunningServer) -> None:
+    deaf = raw_client(tight.url, hello(receipts=True), sock=deaf_socket(tight), max_queue=1, close_timeout=0.5)
+    async with raw_client(tight.url, hello()) as other, deaf as client:
+        flood = asyncio.create_task(send_for_ever(client))
+        await freed(tight, 1, timeout_s=60)
+        flood.cancel()
+        await asyncio.gather(flood, return_exceptions=True)
+        assert len(await other.play(5)) == 5
+        client.socket.transport.abort()
