@@ -69,7 +69,10 @@ async def converse(transport: Transport, engine: Engine, config: ServerConfig) -
     key = secrets.token_urlsafe(9)
     session_key.set(key)
     try:
-        await Conversation(key, transport, engine, config).run()
+        try:
+            await Conversation(key, transport, engine, config).run()
+        finally:
+            engine.leave(key)  # before any goodbye, which a deaf client could draw out
         await transport.close(CloseCode.NORMAL, "bye")
         logger.info("left")
     except DisconnectedError:
@@ -80,8 +83,6 @@ async def converse(transport: Transport, engine: Engine, config: ServerConfig) -
     except Exception:  # a fault of the server's own; the client must hear of it, without the details
         logger.exception("a conversation failed")
         await refuse(transport, InternalError("the server failed; its log says why"))
-    finally:
-        engine.leave(key)
 
 
 async def refuse(transport: Transport, error: ServerError) -> None:

@@ -218,6 +218,7 @@ async def test_a_client_that_acks_but_does_not_read_costs_three_chunks_of_memory
 async def send_for_ever(client: Raw) -> None:
     for seq in itertools.count():
         await client.send(Act(seq=seq))
+        await asyncio.sleep(0.0005)
 
 
 async def test_a_client_that_makes_replies_and_reads_none_is_cut_off(tight: RunningServer) -> None:
