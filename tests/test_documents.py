@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import lightcone
+from tests.server.command_line import serving
 from world.testing import tiny_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,14 +46,30 @@ def test_the_readme_names_every_verb_and_every_folder() -> None:
     assert not [folder for folder in folders if f"{folder}/" not in tree]
 
 
-def test_the_readme_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def python_example(word: str) -> str:
+    """The one Python example of the README that holds a word."""
+    (found,) = [code for code in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if word in code]
+    return str(found)
+
+
+def test_the_readme_example_of_the_library_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As written, but on a small world of the same buttons in the same place."""
     tiny_world().save(tmp_path / "checkpoints" / "pong")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    names: dict[str, object] = {}
-    exec(example, names)  # noqa: S102  # the README is ours
-    assert tuple(names["frames"].shape) == (1, 1, 32, 32, 3)  # type: ignore[attr-defined]  # exec gives objects
+    names: dict[str, Any] = {}
+    exec(python_example("world.start("), names)  # noqa: S102  # the README is ours
+    assert tuple(names["frames"].shape) == (1, 1, 32, 32, 3)
+
+
+def test_the_readme_example_of_the_client_runs(tmp_path: Path) -> None:
+    """As written, but for the port, against a real server of a small world."""
+    tiny_world().save(tmp_path / "pong")
+    names: dict[str, Any] = {}
+    with serving("serve", "--world", str(tmp_path / "pong")) as (_, url):
+        exec(python_example("lightcone_client").replace("http://127.0.0.1:8000", url), names)  # noqa: S102
+    assert names["picture"].shape == (32, 32, 3)
+    assert names["frame"].applied_seq is not None
+    assert names["frame"].index >= 100
 
 
 def test_no_address_of_a_package_registry_and_no_path_of_one_machine() -> None:
