@@ -193,10 +193,11 @@ class LineTask:
 
 def test_accumulated_parts_draw_anew_and_count_as_their_mean(tmp_path: Path) -> None:
     task = LineTask()
-    Trainer(task, TrainerConfig(num_steps=1, accumulate=3, log_every=1, clip_norm=1e9), tmp_path).run(quiet=True)
-    assert len({tuple(draw.tolist()) for draw in task.draws}) == 3
-    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(line)["line_grad"] == pytest.approx(float(torch.stack(task.draws).mean(0).norm()), rel=1e-5)
+    Trainer(task, TrainerConfig(num_steps=2, accumulate=3, log_every=1, clip_norm=1e9), tmp_path).run(quiet=True)
+    assert len({tuple(draw.tolist()) for draw in task.draws}) == 6, "so do steps"
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for line, draws in zip(lines, (task.draws[:3], task.draws[3:]), strict=True):
+        assert line["line_grad"] == pytest.approx(float(torch.stack(draws).mean(0).norm()), rel=1e-5)
 
 
 def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
