@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """Where it is, and its engine for what only the inside can tell."""
+    """Where it is, its engine for what only the inside can tell, and how to stop it before the end."""
 
     url: str
     port: int
     engine: Engine
+    stop: Callable[[], None]
 
 
 @contextmanager
@@ -45,6 +46,11 @@ def serve(
     server = Server(uvicorn_config(app, config), app, config.goodbye_s)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="lightcone-serve")
     thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join()
+
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not server.started and thread.is_alive() and time.monotonic() < deadline:
@@ -55,8 +61,7 @@ def serve(
             if engine.failure is not None:
                 raise engine.failure
         port = listener.getsockname()[1]
-        yield RunningServer(url_of("127.0.0.1", port), port, engine)
+        yield RunningServer(url_of("127.0.0.1", port), port, engine, stop)
     finally:
-        server.should_exit = True
-        thread.join()
+        stop()
         listener.close()

@@ -1,0 +1,230 @@
+"""The Python client against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+
+import lightcone_client
+import numpy as np
+import pytest
+from lightcone_client import ConnectionFailedError, Queued, RefusedError, Session, connect, play
+from lightcone_client import messages as client_messages
+from PIL import Image
+
+from server import protocol
+from server.config import ServerConfig
+from server.errors import ErrorCode
+from server.testing import RunningServer, serve
+from world.testing import tiny_world
+
+CONFIG = ServerConfig(max_sessions=2, queue_limit=2, num_threads=1)
+CLIENT_FOLDER = Path(lightcone_client.__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with serve(CONFIG, {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}) as running:
+        yield running
+
+
+def gray(value: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((64, 64, 3), value, dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+async def test_frames_come_decoded_and_acknowledged_as_they_are_taken(server: RunningServer) -> None:
+    async with connect(server.url, world="pixel") as session:
+        seq = await session.act(["up"])
+        seen = []
+        async for frame in session:
+            seen.append(frame)
+            if len(seen) == 10:  # more than may be in flight unacknowledged
+                break
+        assert seen[0].kind == "start"
+        assert (seen[-1].picture.shape, str(seen[-1].picture.dtype)) == ((32, 32, 3), "uint8")
+        assert seen[-1].applied_seq == seq
+        assert seen[-1].t_client_echo is not None
+        assert seen[-1].timings.step_ms > 0
+        assert session.world.buttons[0].name == "up"
+
+
+async def test_without_auto_ack_the_world_waits(server: RunningServer) -> None:
+    async with connect(server.url, world="pixel", auto_ack=False) as session:
+        while (frame := await session.frame()).chunk < 2:
+            pass
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.frame(), 0.5)
+        await session.ack(frame)
+        assert (await session.frame()).chunk > 2
+
+
+@pytest.mark.parametrize(("world", "chunk_frames"), [("pixel", 1), ("wan", 12)])
+async def test_lockstep_advances_one_chunk_per_act(server: RunningServer, world: str, chunk_frames: int) -> None:
+    async with connect(server.url, world=world, pacing="lockstep", encoding="png") as session:
+        assert (await session.frame()).kind == "start"
+        for number in range(5):
+            chunk = await session.advance(["down"] if number % 2 else [])
+            assert [frame.run_frame for frame in chunk] == list(
+                range(number * chunk_frames + 1, (number + 1) * chunk_frames + 1)
+            )
+
+
+async def test_axes_reach_a_world_that_has_them(server: RunningServer) -> None:
+    ends = []
+    for value in (-1.0, 1.0):
+        async with connect(server.url, world="wan", pacing="lockstep", encoding="png", seed=1) as session:
+            ends.append((await session.advance([], {"axis0": value}))[-1].picture.astype(int))
+    assert np.abs(ends[0] - ends[1]).max() > 0
+
+
+async def test_controls_return_when_they_are_applied(server: RunningServer) -> None:
+    async with connect(server.url, world="pixel", encoding="png") as session:
+        await session.pause()
+        await session.start(image=gray(77))
+        while (frame := await session.frame()).run == 0:
+            pass
+        assert (frame.picture == 77).all()
+        await session.step(2)
+        assert [(await session.frame()).run_frame for _ in range(2)] == [1, 2]
+        await session.set_speed(4.0)
+        await session.resume()
+        assert (await session.frame()).run_frame >= 3
+        await session.set_pacing("lockstep")
+
+
+async def test_a_refused_control_raises_and_the_session_goes_on(server: RunningServer) -> None:
+    async with connect(server.url, world="pixel") as session:
+        with pytest.raises(RefusedError, match="unknown_start") as caught:
+            await session.start(index=99)
+        assert (caught.value.code, caught.value.fatal) == ("unknown_start", False)
+        assert (await session.frame()).index == 0
+
+
+async def test_a_refused_act_is_told_by_the_next_frame_call(server: RunningServer) -> None:
+    async with connect(server.url, world="pixel", pacing="lockstep") as session:
+        await session.frame()
+        seq = await session.act(["jump"])
+        with pytest.raises(RefusedError, match="jump") as caught:
+            await session.frame()
+        assert (caught.value.code, caught.value.seq) == ("bad_action", seq)
+        assert len(await session.advance(["up"])) == 1
+
+
+async def test_what_the_server_refuses_at_hello_is_a_refused_error(server: RunningServer) -> None:
+    with pytest.raises(RefusedError, match="atlantis") as caught:
+        async with connect(server.url, world="atlantis"):
+            pass
+    assert (caught.value.code, caught.value.fatal) == ("unknown_world", True)
+
+
+async def test_no_server_is_a_connection_failed_error() -> None:
+    with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:9"):
+        async with connect("http://127.0.0.1:9", world="pixel"):
+            pass
+
+
+async def test_waiting_in_the_queue_is_told_and_ends_in_a_session(server: RunningServer) -> None:
+    places: list[Queued] = []
+    waiting = asyncio.Event()
+
+    def heard(place: Queued) -> None:
+        places.append(place)
+        waiting.set()
+
+    async def third() -> int:
+        async with connect(server.url, world="pixel", on_queued=heard) as session:
+            return (await session.frame()).index
+
+    async with connect(server.url, world="pixel"):
+        async with connect(server.url, world="pixel"):
+            task = asyncio.create_task(third())
+            await asyncio.wait_for(waiting.wait(), 10)
+        assert await asyncio.wait_for(task, 10) == 0
+    assert places[0].position == 1
+
+
+async def until_the_end(session: Session) -> None:
+    async for _ in session:
+        pass
+
+
+async def test_a_stopping_server_says_so() -> None:
+    with serve(CONFIG, {"pixel": tiny_world}) as server:
+        async with connect(server.url, world="pixel") as session:
+            await session.frame()
+            await asyncio.to_thread(server.stop)
+            with pytest.raises(RefusedError) as caught:
+                await until_the_end(session)
+            assert caught.value.code == "shutting_down"
+            assert session.go_away is not None
+            with pytest.raises(RefusedError):
+                await session.pause()
+
+
+def test_the_same_without_await(server: RunningServer) -> None:
+    with play(server.url, world="pixel", pacing="lockstep", encoding="png", seed=5) as session:
+        assert session.frame().kind == "start"
+        first = [session.advance(["up"])[-1].picture for _ in range(4)]
+        session.start(index=0, seed=5)
+        assert session.frame().kind == "start"
+        again = [session.advance(["up"])[-1].picture for _ in range(4)]
+        assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(first, again, strict=True))
+        session.set_pacing("realtime")
+        for frame in session:
+            if frame.index > 15:
+                break
+        with pytest.raises(RefusedError):
+            session.start(index=99)
+
+
+def test_an_error_inside_a_sync_session_passes_through_and_leaves(server: RunningServer) -> None:
+    with pytest.raises(ZeroDivisionError), play(server.url, world="pixel"):
+        _ = 1 / 0
+    with play(server.url, world="pixel") as session:
+        assert session.frame().kind == "start"
+
+
+@pytest.mark.parametrize("model", ["Welcome", "WorldInfo", "Limits", "Frame", "Timings", "Receipt", "Queued", "GoAway"])
+def test_the_clients_messages_have_the_servers_fields(model: str) -> None:
+    mine = getattr(client_messages, model)
+    assert is_dataclass(mine)
+    theirs = set(getattr(protocol, model).model_fields) - {"type"}
+    assert {field.name for field in fields(mine)} == theirs
+    assert client_messages.PROTOCOL_VERSION == protocol.PROTOCOL_VERSION
+
+
+def test_unknown_fields_and_messages_of_a_newer_server_are_ignored() -> None:
+    newer = client_messages.pack("queued", position=1, eta_s=None, colour="blue")
+    assert client_messages.unpack(newer) == Queued(1, None)
+    assert client_messages.unpack(client_messages.pack("weather", sunny=True)) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", client_messages.pack("queued")])
+def test_unreadable_messages_are_protocol_errors(data: bytes) -> None:
+    with pytest.raises(lightcone_client.ProtocolError):
+        client_messages.unpack(data)
+
+
+def test_the_client_alone_loads_neither_torch_nor_the_server() -> None:
+    program = (
+        "import sys, lightcone_client; "
+        "print([name for name in ('torch', 'pydantic', 'fastapi', 'server', 'world') if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=CLIENT_FOLDER, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_error_code_fits_a_refusal() -> None:
+    for code in ErrorCode:
+        data = protocol.encode(protocol.Error(code=code, message="m", fatal=True))
+        assert client_messages.unpack(data) == client_messages.Refusal(code.value, "m", True, None)
