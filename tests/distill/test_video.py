@@ -136,6 +136,30 @@ def test_long_videos_become_several_streams_of_the_same_split(folder: Path, tmp_
     assert [len(episode) for episode in cut("other", 5).episodes("heldout")] == [10, 10]
 
 
+def test_no_piece_of_a_held_out_video_is_trained_on(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    levels = {f"{name}.mp4": 40 + 40 * i for i, name in enumerate("abcde")}
+    for name, level in levels.items():
+        _write(folder / name, [np.full((SIZE, SIZE, 3), level, np.uint8)] * 20)
+    dataset = import_videos(
+        folder,
+        tmp_path / "data",
+        height=32,
+        width=32,
+        heldout_share=0.4,
+        frames_per_stream=5,
+        min_frames=5,
+        quiet=True,
+    )
+    assert len(dataset.collected["heldout"]) == 2
+    for split, count in (("train", 12), ("heldout", 8)):
+        names = [name for name in levels if (name in dataset.collected["heldout"]) == (split == "heldout")]
+        found = [min(levels, key=lambda name: abs(levels[name] - e.frames.mean())) for e in dataset.episodes(split)]
+        assert len(found) == count
+        assert set(found) == set(names)
+
+
 def test_importing_again_changes_nothing_and_something_else_is_refused(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     import_videos(folder, root, height=32, width=32, min_frames=4, quiet=True)
