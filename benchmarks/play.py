@@ -1,0 +1,190 @@
+"""`lightcone bench play`: frames per second and action-to-frame latency of a served world, as a player meets them.
+
+A real server process, a real client on loopback, keys toggled a few times a second. Paced, the world runs at its own
+rate; `--unpaced`, as fast as the client acknowledges. action-to-frame is the time from sending an act to receiving the
+first frame whose `applied_seq` covers it, decoding of the picture included. Owns nothing of the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightcone_client import Frame, Session, connect
+
+from server.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+START_TIMEOUT_S = 60.0
+WARM_UP_S = 2.0
+HOLD_S = (0.13, 0.31, 0.22, 0.17, 0.41, 0.26)  # how long each key state is held: a few changes a second, out of step
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """World, length and pacing."""
+    parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to play (default: pong)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to play (default: 60)")
+    parser.add_argument(
+        "--unpaced", action="store_true", help="as fast as frames are taken instead of the world's rate"
+    )
+    parser.add_argument("--players", type=int, default=1, help="players at once; the first is measured (default: 1)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the machine's choice)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plays and prints what it was like."""
+    with server_process(args.world, args.players, args.threads) as url:
+        played = asyncio.run(play(url, args.seconds, args.unpaced, args.players))
+    report = {"world": args.world, "pacing": "unpaced" if args.unpaced else "real time", **played, "machine": machine()}
+    if args.json:
+        print(json.dumps(report, indent=1))
+        return 0
+    print(
+        f"{report['world']}, {report['pacing']}, {report['players']} player(s): "
+        f"{report['fps_median']:.2f} frames/s (the world's rate is {report['fps_target']:g}), action to frame "
+        f"{report['action_to_frame_ms_p50']:.1f} ms at the median, {report['action_to_frame_ms_p99']:.1f} ms at p99"
+    )
+    return 0
+
+
+@contextmanager
+def server_process(world: str, players: int, threads: int | None) -> Iterator[str]:
+    """`lightcone serve` as its own process, once it is ready; yields its URL. Raises ConfigError when it fails."""
+    command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
+    command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning"]
+    command += [] if threads is None else ["--threads", str(threads)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stdout or ():
+                if found := re.search(r"http://\S+", line):
+                    yield found[0]
+                    return
+            raise ConfigError(f"the server of world {world!r} ended before it was ready; its message is above")
+        finally:
+            process.terminate()
+
+
+@dataclass(slots=True)
+class Record:
+    """What one player saw: arrival times (seconds) and frames, and when each act was sent."""
+
+    arrived: list[float] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    sent: dict[int, float] = field(default_factory=dict)
+
+    def latencies_ms(self) -> list[float]:
+        """From sending each act to the first frame that covers it."""
+        found = []
+        waiting = sorted(self.sent.items())
+        for moment, frame in zip(self.arrived, self.frames, strict=True):
+            while waiting and frame.applied_seq is not None and waiting[0][0] <= frame.applied_seq:
+                found.append((moment - waiting.pop(0)[1]) * 1e3)
+        return found
+
+
+async def play(url: str, seconds: float, unpaced: bool, players: int) -> dict[str, Any]:
+    """Have `players` play at once for this long; the figures of the first."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(play_one(url, seconds, unpaced)) for _ in range(players)]
+    fps, record = tasks[0].result()
+    return {"players": players, "fps_target": fps, **figures(record)}
+
+
+async def play_one(url: str, seconds: float, unpaced: bool) -> tuple[float, Record]:
+    """One player, after a warm-up."""
+    world = await asyncio.to_thread(first_world, url)
+    async with connect(url, world=world) as session:
+        if unpaced:
+            await session.set_speed(None)
+        await watch(session, WARM_UP_S, Record())
+        record = Record()
+        await watch(session, seconds, record)
+        return session.world.fps, record
+
+
+async def watch(session: Session, seconds: float, record: Record) -> None:
+    """Take frames and toggle keys for this long."""
+    end = time.perf_counter() + seconds
+    keys = asyncio.create_task(toggle(session, record))
+    try:
+        async for frame in session:
+            _ = frame.picture  # a player has to see it
+            record.arrived.append(time.perf_counter())
+            record.frames.append(frame)
+            if record.arrived[-1] >= end:
+                return
+    finally:
+        keys.cancel()
+
+
+async def toggle(session: Session, record: Record) -> None:
+    """Press and release the world's buttons in turn."""
+    names = [button.name for button in session.world.buttons]
+    states = [held for name in names for held in ((name,), ())] or [()]
+    count = 0
+    while True:
+        sent_at = time.perf_counter()
+        record.sent[await session.act(states[count % len(states)])] = sent_at
+        await asyncio.sleep(HOLD_S[count % len(HOLD_S)])
+        count += 1
+
+
+def first_world(url: str) -> str:
+    """The name of the server's first world."""
+    import urllib.request
+
+    with urllib.request.urlopen(f"{url}/v1/worlds") as answer:  # noqa: S310  # our own server's http address
+        return str(json.load(answer)["worlds"][0]["name"])
+
+
+def figures(record: Record) -> dict[str, Any]:
+    """Rates and latencies. fps_median: the median over whole seconds of the frames that arrived in each."""
+    first = record.arrived[0]
+    per_second: dict[int, int] = {}
+    for moment in record.arrived:
+        per_second[int(moment - first)] = per_second.get(int(moment - first), 0) + 1
+    whole = [per_second.get(second, 0) for second in range(int(record.arrived[-1] - first))]
+    latencies = record.latencies_ms()
+    return {
+        "fps_median": statistics.median(whole) if whole else float(len(record.arrived)),
+        "fps_mean": round((len(record.arrived) - 1) / (record.arrived[-1] - first), 2),
+        "action_to_frame_ms_p50": round(percentile(latencies, 50), 2),
+        "action_to_frame_ms_p99": round(percentile(latencies, 99), 2),
+        "actions": len(latencies),
+        "frames": len(record.frames),
+        "frames_dropped": record.frames[-1].index - record.frames[0].index + 1 - len(record.frames),
+        **{
+            f"{name}_p50": round(statistics.median(getattr(frame.timings, name) for frame in record.frames), 2)
+            for name in ("queue_ms", "step_ms", "decode_ms", "encode_ms")
+        },
+    }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile. Raises ValueError without values."""
+    if not values:
+        raise ValueError("no action was answered by a frame; play longer (--seconds)")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def machine() -> str:
+    """Processor and cores this process may use."""
+    told = Path("/proc/cpuinfo")  # where there is one
+    names = re.findall(r"model name\s*:\s*(.+)", told.read_text()) if told.exists() else []
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {usable} of {os.cpu_count()} cores"
