@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention
-from kernels.rope import apply_rope
+from kernels.norm_rope import norm_rope
 from world.config import TransformerConfig
 from world.errors import PatternError
 from world.rotary import Angles
@@ -34,15 +34,21 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Angles of every token; `sink`: those of queries that meet sink keys."""
+    """How a layer's queries and keys become ready to meet: RMS norm, then rotation by every token's angles.
+
+    sink: angles of queries that meet sink keys. q_weight, k_weight: the norms' weights, `d` (per head) or `n d`.
+    """
 
     angles: Angles
-    sink: Angles | None = None
+    sink: Angles | None
+    q_weight: Tensor
+    k_weight: Tensor
 
     def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(query, key, query for sink keys), rotated."""
-        q_sink = None if self.sink is None else apply_rope(q, self.sink.cos, self.sink.sin)
-        return apply_rope(q, self.angles.cos, self.angles.sin), apply_rope(k, self.angles.cos, self.angles.sin), q_sink
+        """(query, key, query for sink keys), normalised and rotated, from raw `b l n d`."""
+        q_sink = None if self.sink is None else norm_rope(q, self.q_weight, self.sink.cos, self.sink.sin)
+        own = self.angles
+        return norm_rope(q, self.q_weight, own.cos, own.sin), norm_rope(k, self.k_weight, own.cos, own.sin), q_sink
 
 
 class Context(Protocol):
@@ -53,7 +59,7 @@ class Context(Protocol):
         ...
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        """Unrotated queries, keys and values `b l n d` → attended values `b l n d` and this sequence's own K/V."""
+        """Raw queries, keys and values `b l n d` → attended values `b l n d` and this sequence's own K/V."""
         ...
 
 

@@ -20,7 +20,7 @@ from kernels.attention import attention
 from world.config import TransformerConfig
 from world.context import Bidirectional, Context, KeyValue, Rotation
 from world.errors import ShapeError
-from world.rotary import RotaryAngles
+from world.rotary import Angles, RotaryAngles
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +64,28 @@ class Block(nn.Module):
         self.cross = CrossAttention(config) if config.text_dim else None
 
     def forward(
-        self, x: Tensor, modulation: Tensor, rotation: Rotation, layer: int, context: Context, text: Tensor | None
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        angles: tuple[Angles, Angles | None],
+        layer: int,
+        context: Context,
+        text: Tensor | None,
     ) -> tuple[Tensor, KeyValue]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.modulation).unbind(2)  # each b f dim
-        q, k, v = self._heads(_modulate(x, shift1, scale1))
-        attended, kv = context.attend(layer, q, k, v, rotation)
+        q, k, v = self.qkv(_modulate(x, shift1, scale1)).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        attended, kv = context.attend(layer, q, k, v, self._rotation(angles))
         x = x + _per_frame(gate1, self.out(attended.flatten(2)))
         if self.cross is not None and text is not None:
             x = x + self.cross(x, text)
         hidden = F.gelu(self.ffn_in(_modulate(x, shift2, scale2)), approximate="tanh")
         return x + _per_frame(gate2, self.ffn_out(hidden)), kv
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+    def _rotation(self, angles: tuple[Angles, Angles | None]) -> Rotation:
+        q, k = self.norm_q.weight, self.norm_k.weight
         if self.full_qk_norm:
-            q, k = _rms(q, self.norm_q), _rms(k, self.norm_k)
-        q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=self.num_heads) for t in (q, k, v))
-        return (q, k, v) if self.full_qk_norm else (_rms(q, self.norm_q), _rms(k, self.norm_k), v)
+            q, k = q.unflatten(0, (self.num_heads, -1)), k.unflatten(0, (self.num_heads, -1))
+        return Rotation(*angles, q, k)
 
 
 class CrossAttention(nn.Module):
@@ -147,16 +152,14 @@ class Transformer(nn.Module):
         self.forward_calls += 1
         context = context or Bidirectional()
         positions = context.positions(x.shape[0], x.shape[1], x.device)
-        rotation = Rotation(
-            self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
-        )
+        angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
         embedding = self._frame_embedding(sigma, cond)  # b f dim
         modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))  # b f 6 dim
         text = self.text_embedding(cond.text.to(embedding)) if self.text_embedding and cond.text is not None else None
         tokens = self._patchify(x.to(self.patch_in.weight.dtype))
         kv, kept = [], {}
         for layer, block in enumerate(self.blocks):
-            tokens, layer_kv = block(tokens, modulation, rotation, layer, context, text)
+            tokens, layer_kv = block(tokens, modulation, angles, layer, context, text)
             kv.append(layer_kv)
             if layer in features:
                 kept[layer] = tokens
@@ -201,11 +204,6 @@ def sinusoid(sigma: Tensor, dim: int) -> Tensor:
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device, dtype=torch.float64) / half)
     angle = 1000.0 * sigma.double()[..., None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
-
-
-def _rms(x: Tensor, norm: nn.RMSNorm) -> Tensor:
-    """RMS norm in x's dtype (under autocast a float32 weight would take PyTorch's slow path)."""
-    return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

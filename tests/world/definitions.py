@@ -74,6 +74,12 @@ def turned(config: TransformerConfig, x: Tensor, frames: list[int]) -> Tensor:
     return pairs * torch.cat([turns(config, frame) for frame in frames])[None, :, None]
 
 
+def normed(x: Tensor, weight: Tensor) -> Tensor:
+    """Queries or keys `b l n d` over their root mean square, per head or (weight `n d`) over all heads."""
+    dims = tuple(range(-weight.ndim, 0))
+    return x.double() / (x.double().square().mean(dims, keepdim=True) + 1e-6).sqrt() * weight.double()
+
+
 @dataclass(frozen=True)
 class CleanNoisy:
     """The attention pattern of [clean; noisy] written out in float64: one score per query and key, one softmax.
@@ -90,6 +96,7 @@ class CleanNoisy:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
         config, frames = self.config, [*range(self.num_frames)] * 2
         size, farthest = config.chunk_frames, config.sink_frames + config.window_frames
+        q, k = normed(q, rotation.q_weight), normed(k, rotation.k_weight)
         keys = turned(config, k, frames)
         near = turned(config, q, frames)
         bounded = turned(config, q, [min(frame - frame % size, farthest) + frame % size for frame in frames])
@@ -102,7 +109,7 @@ class CleanNoisy:
             ~mask.repeat_interleave(n, 0).repeat_interleave(n, 1), -torch.inf
         )
         out = torch.einsum("bnqk,bknd->bqnd", scores.softmax(-1), v.double())
-        return out.to(q.dtype), (torch.view_as_real(keys).flatten(-2).to(k.dtype), v)
+        return out.to(v.dtype), (torch.view_as_real(keys).flatten(-2).to(v.dtype), v)
 
 
 @dataclass(frozen=True)
