@@ -11,7 +11,7 @@ from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, 
 from distill.trainer import TrainerConfig
 from world.codec import CodecConfig
 from world.config import TransformerConfig
-from world.world import Sampler
+from world.model import Sampler
 
 STAGES = (
     "collect",

@@ -3,8 +3,9 @@
 from world.actions import Actions
 from world.card import Axis, Button, WorldCard
 from world.errors import ActionError, CheckpointError, LightconeError, ShapeError
+from world.model import Sampler
 from world.rollout import Rollout, RolloutState
-from world.world import Sampler, Start, World
+from world.world import Start, World
 
 __all__ = [
     "ActionError",

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,11 +22,9 @@ from world.cache import Arena, ArenaContext
 from world.codec import CodecState
 from world.context import Banded
 from world.errors import ShapeError
+from world.model import Model
 from world.schedule import add_noise, x0_from_velocity
 from world.transformer import Conditioning
-
-if TYPE_CHECKING:
-    from world.world import World
 
 Frames = Tensor | NDArray[np.uint8]
 
@@ -63,12 +60,12 @@ class _Slot:
 class Rollout:
     """`num_slots` sessions of one world. Not thread-safe: one thread owns it."""
 
-    def __init__(self, world: World, num_slots: int) -> None:
-        self.world = world
-        self.config = world.transformer.config
-        self.arena = Arena(self.config, num_slots, dtype=world.dtype, device=world.device)
+    def __init__(self, model: Model, num_slots: int) -> None:
+        self.model = model
+        self.config = model.transformer.config
+        self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device)
         self._slots: dict[int, _Slot] = {}
-        sigmas = world.sigmas
+        sigmas = model.sigmas
         self._stages = [float(s) for s in sigmas[:-1]]
 
     @property
@@ -84,9 +81,9 @@ class Rollout:
         """
         pictures = frames if isinstance(frames, Tensor) else torch.tensor(frames)  # a copy: the array may be read-only
         self._check_start(slots, pictures, actions, seeds)
-        pictures, actions = fit_context(pictures, actions, self.world.context_pixel_frames)
-        latents, codec_state = self.world.encode(pictures)
-        vectors = action_vectors(actions, self.world.codec.config.temporal_patch).to(self.world.device)
+        pictures, actions = fit_context(pictures, actions, self.model.context_pixel_frames)
+        latents, codec_state = self.model.encode(pictures)
+        vectors = action_vectors(actions, self.model.codec.config.temporal_patch).to(self.model.device)
         chunk = self.config.chunk_frames
         index = tuple(range(latents.shape[1]))
         for row, slot in enumerate(slots):
@@ -109,7 +106,7 @@ class Rollout:
         slots = self._resolve(slots)
         states = [self._slots[slot] for slot in slots]
         vectors = self._chunk_actions(actions, len(slots))
-        chunk, device = self.config.chunk_frames, self.world.device
+        chunk, device = self.config.chunk_frames, self.model.device
         pending = [list(state.recent)[-chunk:] for state in states]
         clean = torch.stack([torch.stack([latent for _, latent, _ in rows]) for rows in pending])
         clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
@@ -119,13 +116,13 @@ class Rollout:
             if stage == 0:
                 context = ArenaContext.of(self.arena, slots, next_chunk - 1)
                 sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
-                levels = [self.world.context_sigma] * chunk + [sigma] * chunk
+                levels = [self.model.context_sigma] * chunk + [sigma] * chunk
             else:
                 context = ArenaContext.of(self.arena, slots, next_chunk)
                 x = add_noise(x, self._noise(states, stage), torch.tensor(sigma))
                 sequence, sequence_actions, levels = x, vectors, [sigma] * chunk
             level = torch.tensor(levels, device=device).expand(len(slots), -1)
-            output = self.world.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
+            output = self.model.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
             x = x0_from_velocity(x, output.prediction[:, -chunk:].float(), level[:, -chunk:])
         self._advance(states, x, vectors)
         return x
@@ -135,7 +132,7 @@ class Rollout:
         """Latents of the slots' newest chunk `b chunk c h w` → uint8 `b f h w 3`; moves the codec's state on."""
         states = [self._slots[slot] for slot in self._resolve(slots)]
         joined = {name: torch.cat([state.codec[name] for state in states]) for name in states[0].codec}
-        frames, after = self.world.decode(latents, joined)
+        frames, after = self.model.decode(latents, joined)
         for row, state in enumerate(states):
             state.codec = {name: value[row : row + 1] for name, value in after.items()}
         return frames
@@ -169,7 +166,7 @@ class Rollout:
     def restore(self, slot: int, state: RolloutState) -> None:
         """Put a snapshot into any slot; the session goes on as if nothing had happened."""
         self._check_slots([slot])
-        device = self.world.device
+        device = self.model.device
         history, actions = state.history.to(device), state.history_actions.to(device)
         record = list(zip(state.history_index, history, actions, strict=True))
         num_sink = self.config.sink_frames
@@ -193,9 +190,9 @@ class Rollout:
         index = tuple(i for i, _, _ in record)
         x = torch.stack([latent for _, latent, _ in record])[None]
         actions = torch.stack([vector for _, _, vector in record])[None]
-        level = torch.full(x.shape[:2], self.world.context_sigma, device=x.device)
+        level = torch.full(x.shape[:2], self.model.context_sigma, device=x.device)
         context = Banded(self.config, index)
-        kv = self.world.transformer(x, level, Conditioning(actions=actions), context=context).kv
+        kv = self.model.transformer(x, level, Conditioning(actions=actions), context=context).kv
         sink_tokens = self.config.sink_frames * self.config.tokens_per_frame
         window_tokens = self.config.window_frames * self.config.tokens_per_frame
         if sink_tokens:
@@ -213,7 +210,7 @@ class Rollout:
             torch.randn(shape, generator=torch.Generator().manual_seed(noise_seed(s.seed, s.next_chunk, stage)))
             for s in states
         ]
-        return torch.stack(rows).to(self.world.device)
+        return torch.stack(rows).to(self.model.device)
 
     def _advance(self, states: list[_Slot], latents: Tensor, vectors: Tensor) -> None:
         for row, state in enumerate(states):
@@ -223,16 +220,16 @@ class Rollout:
             state.next_chunk += 1
 
     def _chunk_actions(self, actions: Actions, batch: int) -> Tensor:
-        p = self.world.codec.config.temporal_patch
+        p = self.model.codec.config.temporal_patch
         num_frames = self.config.chunk_frames * p
-        self.world.check_actions(actions)
+        self.model.check_actions(actions)
         if actions.batch != batch or actions.num_frames not in (1, num_frames):
             raise ShapeError(
                 f"actions are {actions.batch} x {actions.num_frames}; "
                 f"{batch} slots need {batch} x {num_frames} (or x 1)"
             )
         held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
-        return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(self.world.device)
+        return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(self.model.device)
 
     def _resolve(self, slots: Sequence[int] | None) -> list[int]:
         chosen = sorted(self._slots) if slots is None else list(slots)
@@ -251,13 +248,13 @@ class Rollout:
 
     def _check_start(self, slots: Sequence[int], frames: Tensor, actions: Actions, seeds: Sequence[int]) -> None:
         self._check_slots(slots)
-        height, width = self.world.card.height, self.world.card.width
+        height, width = self.model.card.height, self.model.card.width
         fits = frames.ndim == 5 and frames.shape[1] > 0 and tuple(frames.shape[2:]) == (height, width, 3)
         if not fits or frames.dtype != torch.uint8:
             raise ShapeError(
                 f"context is {frames.dtype} {tuple(frames.shape)}, expected uint8 (b, t, {height}, {width}, 3), t ≥ 1"
             )
-        self.world.check_actions(actions)
+        self.model.check_actions(actions)
         if (actions.batch, actions.num_frames) != tuple(frames.shape[:2]):
             raise ShapeError(
                 f"actions are {actions.batch} x {actions.num_frames}, the context {tuple(frames.shape[:2])}"

@@ -1,4 +1,4 @@
-"""Three-axis rotary angles. Owns the split of a head over frame, row and column; applying them is `kernels.rope`.
+"""Three-axis rotary angles. Owns the split of a head over frame, row and column; applying them is `kernels.norm_rope`.
 
 The split and pairing are Wan's (arXiv:2503.20314): of d/2 complex channels, ⌊(d/2)/3⌋ each to row and column, the rest
 to the frame. Angles are computed in float64 from an int64 frame index, so frame one million is as exact as frame one.

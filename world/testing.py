@@ -9,8 +9,9 @@ from world.actions import Actions
 from world.card import Axis, Button, WorldCard
 from world.codec import Codec, CodecConfig
 from world.config import TransformerConfig
+from world.model import Sampler
 from world.transformer import Transformer
-from world.world import Sampler, Start, World
+from world.world import Start, World
 
 PIXEL = (
     CodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8)),

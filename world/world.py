@@ -20,12 +20,12 @@ from torch import Tensor
 
 from world.actions import Actions
 from world.card import WorldCard
-from world.codec import Codec, CodecConfig, CodecState, to_float, to_uint8
+from world.codec import Codec, CodecConfig
 from world.config import TransformerConfig
 from world.device import default_device, has_fast_bf16
 from world.errors import ActionError, CheckpointError
+from world.model import Model, Sampler
 from world.rollout import Frames, Rollout
-from world.schedule import sampling_sigmas
 from world.transformer import Transformer
 
 FORMAT_VERSION = 1
@@ -40,16 +40,7 @@ class Start:
     actions: Actions
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sampler:
-    """How the student denoises: `num_steps` levels from 1, shifted; clean chunks are committed at `context_sigma`."""
-
-    num_steps: int = 2
-    shift: float = 6.0
-    context_sigma: float = 0.0
-
-
-class World:
+class World(Model):
     """Everything a session needs. `rollout(num_slots)` gives sessions; `start(frames, actions, seed)` one batch."""
 
     def __init__(
@@ -63,14 +54,8 @@ class World:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.card = card
-        self.codec: Codec = codec.to(device, dtype).eval()
-        self.codec.channels_last()
-        self.transformer = transformer.to(device, dtype).eval()
-        self.sampler = sampler
+        super().__init__(card, codec, transformer, sampler, dtype=dtype, device=device)
         self.starts = list(starts)
-        self.dtype = dtype
-        self.device = torch.device(device)
 
     @staticmethod
     def load(
@@ -114,30 +99,6 @@ class World:
             save_file(weights, folder / f"{name}.safetensors")
         _save_starts(folder / "starts.npz", self.starts)
 
-    @property
-    def forward_calls(self) -> int:
-        """How often the transformer has been called."""
-        return self.transformer.forward_calls
-
-    @property
-    def sigmas(self) -> Tensor:
-        """The student's noise levels, 1 first, 0 last: float64 `num_steps + 1`."""
-        return sampling_sigmas(self.sampler.num_steps, self.sampler.shift)
-
-    @property
-    def context_sigma(self) -> float:
-        return self.sampler.context_sigma
-
-    @property
-    def context_pixel_frames(self) -> int:
-        """Pixel frames a rollout starts from."""
-        return 1 + (self.transformer.config.context_frames - 1) * self.codec.config.temporal_patch
-
-    @property
-    def chunk_pixel_frames(self) -> int:
-        """Pixel frames one step makes."""
-        return self.transformer.config.chunk_frames * self.codec.config.temporal_patch
-
     def rollout(self, num_slots: int) -> Rollout:
         """`num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
         return Rollout(self, num_slots)
@@ -160,25 +121,6 @@ class World:
                     raise ActionError(f"button {name!r}: {self.card.name} has {', '.join(names) or 'none'}")
                 actions.buttons[row, 0, names.index(name)] = True
         return actions
-
-    def check_actions(self, actions: Actions) -> None:
-        """Raises ActionError unless the columns are this world's buttons and axes."""
-        got = (actions.buttons.shape[2], actions.axes.shape[2])
-        expected = (len(self.card.buttons), len(self.card.axes))
-        if got != expected:
-            raise ActionError(f"actions have {got} buttons and axes; {self.card.name} has {expected}")
-
-    @torch.inference_mode()
-    def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
-        """uint8 `b t h w 3` from a stream's start → latents `b n c h w` float32, and the codec's state."""
-        latents, state = self.codec.encode(to_float(frames.to(self.device)).to(self.dtype))
-        return latents.float(), state
-
-    @torch.inference_mode()
-    def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
-        """Latents `b n c h w` that follow `state` → uint8 `b t h w 3`, and the new state."""
-        frames, state = self.codec.decode(latents.to(self.dtype), state)
-        return to_uint8(frames), state
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

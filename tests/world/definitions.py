@@ -9,9 +9,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from world import Actions, World
+from world import Actions
 from world.config import TransformerConfig
 from world.context import KeyValue, Positions, Rotation
+from world.model import Model
 from world.transformer import Conditioning, Output, Transformer
 
 
@@ -166,7 +167,7 @@ def full_pass(network: Transformer, clip: Clip, version: int) -> Output:
     )
 
 
-def random_actions(world: World, batch: int, seed: int) -> Actions:
+def random_actions(world: Model, batch: int, seed: int) -> Actions:
     """One chunk of random actions, frame by frame."""
     generator = torch.Generator().manual_seed(seed)
     frames = world.chunk_pixel_frames
@@ -174,7 +175,7 @@ def random_actions(world: World, batch: int, seed: int) -> Actions:
     return Actions(buttons, torch.rand(batch, frames, len(world.card.axes), generator=generator) * 2 - 1)
 
 
-def context(world: World, seed: int, num_frames: int | None = None) -> tuple[Tensor, Actions]:
+def context(world: Model, seed: int, num_frames: int | None = None) -> tuple[Tensor, Actions]:
     """A random start of one session: frames `1 t h w 3`, actions `1 t`."""
     generator = torch.Generator().manual_seed(seed)
     num_frames = num_frames or world.context_pixel_frames

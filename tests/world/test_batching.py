@@ -14,7 +14,7 @@ SLOT_SETS = [[1, 2, 3], [4, 0, 2]]
 
 def _start(rollout: Rollout, slots: list[int]) -> None:
     """Session of slot s: context s, seed 100 + s, whatever row it is started in."""
-    contexts = [context(rollout.world, seed=slot) for slot in slots]
+    contexts = [context(rollout.model, seed=slot) for slot in slots]
     frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
     rollout.start(slots, frames, actions, [100 + slot for slot in slots])
 

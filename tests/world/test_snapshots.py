@@ -35,7 +35,7 @@ def _go_on(rollout: Rollout, slot: int, num_steps: int = 9) -> tuple[Tensor, Ten
     """(latents, frames) of the next steps, past another wrap of the ring."""
     latents, frames = [], []
     for step in range(num_steps):
-        latents.append(rollout.step_latents(random_actions(rollout.world, 1, 500 + step), [slot]))
+        latents.append(rollout.step_latents(random_actions(rollout.model, 1, 500 + step), [slot]))
         frames.append(rollout.decode(latents[-1], [slot]))
     return torch.cat(latents, 1), torch.cat(frames, 1)
 

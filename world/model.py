@@ -1,0 +1,91 @@
+"""A world's networks at work: codec, transformer and sampler on one device. Owns what a rollout needs of a world;
+knows no files, no start contexts and no sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from world.actions import Actions
+from world.card import WorldCard
+from world.codec import Codec, CodecState, to_float, to_uint8
+from world.errors import ActionError
+from world.schedule import sampling_sigmas
+from world.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """How the student denoises: `num_steps` levels from 1, shifted; clean chunks are committed at `context_sigma`."""
+
+    num_steps: int = 2
+    shift: float = 6.0
+    context_sigma: float = 0.0
+
+
+class Model:
+    """Codec, transformer and sampler, in `dtype` on `device`; the modules given are moved there."""
+
+    def __init__(
+        self,
+        card: WorldCard,
+        codec: Codec,
+        transformer: Transformer,
+        sampler: Sampler,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.card = card
+        self.codec: Codec = codec.to(device, dtype).eval()
+        self.codec.channels_last()
+        self.transformer = transformer.to(device, dtype).eval()
+        self.sampler = sampler
+        self.dtype = dtype
+        self.device = torch.device(device)
+
+    @property
+    def forward_calls(self) -> int:
+        """How often the transformer has been called."""
+        return self.transformer.forward_calls
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The student's noise levels, 1 first, 0 last: float64 `num_steps + 1`."""
+        return sampling_sigmas(self.sampler.num_steps, self.sampler.shift)
+
+    @property
+    def context_sigma(self) -> float:
+        return self.sampler.context_sigma
+
+    @property
+    def context_pixel_frames(self) -> int:
+        """Pixel frames a rollout starts from."""
+        return 1 + (self.transformer.config.context_frames - 1) * self.codec.config.temporal_patch
+
+    @property
+    def chunk_pixel_frames(self) -> int:
+        """Pixel frames one step makes."""
+        return self.transformer.config.chunk_frames * self.codec.config.temporal_patch
+
+    def check_actions(self, actions: Actions) -> None:
+        """Raises ActionError unless the columns are this world's buttons and axes."""
+        got = (actions.buttons.shape[2], actions.axes.shape[2])
+        expected = (len(self.card.buttons), len(self.card.axes))
+        if got != expected:
+            raise ActionError(f"actions have {got} buttons and axes; {self.card.name} has {expected}")
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
+        """uint8 `b t h w 3` from a stream's start → latents `b n c h w` float32, and the codec's state."""
+        latents, state = self.codec.encode(to_float(frames.to(self.device)).to(self.dtype))
+        return latents.float(), state
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
+        """Latents `b n c h w` that follow `state` → uint8 `b t h w 3`, and the new state."""
+        frames, state = self.codec.decode(latents.to(self.dtype), state)
+        return to_uint8(frames), state
