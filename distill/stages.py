@@ -15,6 +15,7 @@ from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import (
+    change_weights,
     generated_frames,
     logit_normal_sigma,
     prefix_lengths,
@@ -36,6 +37,7 @@ class TeacherConfig:
     batch_size: int = 16
     sigma_std: float = 1.2
     shift: float = 6.0
+    change_weight: float = 8.0
 
 
 class TeacherTask:
@@ -59,7 +61,9 @@ class TeacherTask:
         noise = randn_like(x0, generator)
         frames = generated_frames(prefix, x0.shape[1])
         with autocast(True):
-            loss = flow_matching_loss(self.network, x0, noise, sigma, frames, Conditioning(actions=batch.actions))
+            cond = Conditioning(actions=batch.actions)
+            weights = change_weights(x0, self.config.change_weight)
+            loss = flow_matching_loss(self.network, x0, noise, sigma, frames, cond, weights=weights)
         yield "teacher", loss, {}
 
 
@@ -70,6 +74,7 @@ class TeacherForcingConfig:
     batch_size: int = 12
     sigma_std: float = 1.2
     shift: float = 6.0
+    change_weight: float = 8.0
     context_sigma_max: float = 0.15
     first_loss_frame: int = 3
 
@@ -107,6 +112,7 @@ class TeacherForcingTask:
                 frames=frames,
                 context_noise=context_noise,
                 context_sigma=context_sigma,
+                weights=change_weights(x0, self.config.change_weight),
             )
         yield "student", loss, {}
 
@@ -125,6 +131,7 @@ class ConsistencyConfig:
     batch_size: int = 12
     num_levels: int = 16
     shift: float = 6.0
+    change_weight: float = 8.0
     target_decay: float = 0.95
     first_loss_frame: int = 3
 
@@ -163,6 +170,7 @@ class ConsistencyTask:
                 batch.actions,
                 self.pattern,
                 frames,
+                weights=change_weights(batch.latents, self.config.change_weight),
             )
         yield "student", loss, {}
         with torch.no_grad():

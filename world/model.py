@@ -19,11 +19,16 @@ from world.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampler:
-    """How the student denoises: `num_steps` levels from 1, shifted; clean chunks are committed at `context_sigma`."""
+    """How the student denoises: `num_steps` levels from 1, shifted; clean chunks are committed at `context_sigma`.
+
+    renoise: between levels, fresh noise is put on the predicted x0 (what few-step students are trained for); otherwise
+    Euler steps follow the ODE (for students that have not been through a few-step stage).
+    """
 
     num_steps: int = 2
     shift: float = 6.0
     context_sigma: float = 0.0
+    renoise: bool = True
 
 
 class Model:

@@ -23,7 +23,7 @@ from world.codec import CodecState
 from world.context import Banded
 from world.errors import ShapeError
 from world.model import Model
-from world.schedule import add_noise, x0_from_velocity
+from world.schedule import add_noise, euler_step, x0_from_velocity
 from world.transformer import Conditioning
 
 Frames = Tensor | NDArray[np.uint8]
@@ -65,8 +65,7 @@ class Rollout:
         self.config = model.transformer.config
         self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device)
         self._slots: dict[int, _Slot] = {}
-        sigmas = model.sigmas
-        self._stages = [float(s) for s in sigmas[:-1]]
+        self._levels = [float(level) for level in model.sigmas]
 
     @property
     def num_slots(self) -> int:
@@ -112,20 +111,27 @@ class Rollout:
         clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
         next_chunk = torch.tensor([state.next_chunk for state in states], device=device)
         x = self._noise(states, 0)
-        for stage, sigma in enumerate(self._stages):
+        for stage, sigma in enumerate(self._levels[:-1]):
             if stage == 0:
                 context = ArenaContext.of(self.arena, slots, next_chunk - 1)
                 sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
                 levels = [self.model.context_sigma] * chunk + [sigma] * chunk
             else:
                 context = ArenaContext.of(self.arena, slots, next_chunk)
-                x = add_noise(x, self._noise(states, stage), torch.tensor(sigma))
                 sequence, sequence_actions, levels = x, vectors, [sigma] * chunk
             level = torch.tensor(levels, device=device).expand(len(slots), -1)
             output = self.model.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
-            x = x0_from_velocity(x, output.prediction[:, -chunk:].float(), level[:, -chunk:])
+            x = self._next_input(x, output.prediction[:, -chunk:].float(), stage, states)
         self._advance(states, x, vectors)
         return x
+
+    def _next_input(self, x: Tensor, velocity: Tensor, stage: int, states: list[_Slot]) -> Tensor:
+        """From a stage's input and velocity: the next stage's input, or x0 after the last."""
+        sigma, sigma_next = (torch.tensor(level) for level in self._levels[stage : stage + 2])
+        if not self.model.sampler.renoise:
+            return euler_step(x, velocity, sigma, sigma_next)
+        x0 = x0_from_velocity(x, velocity, sigma)
+        return add_noise(x0, self._noise(states, stage + 1), sigma_next) if sigma_next > 0 else x0
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, slots: Sequence[int] | None = None) -> Tensor:

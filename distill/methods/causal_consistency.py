@@ -28,6 +28,8 @@ def causal_consistency_loss(
     actions: Tensor,
     pattern: TeacherForcing,
     frames: Tensor,
+    *,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean squared distance of x0 at neighbouring levels. x0, noise `b f c h w`; sigma > sigma_next `b f`;
     frames bool `b f` says where the loss counts; target is the student's moving average; no gradient but the
@@ -40,4 +42,4 @@ def causal_consistency_loss(
         target_v = teacher_forced_velocity(target, x0, stepped, sigma_next, clean_level, actions, pattern)
         goal = x0_from_velocity(stepped, target_v, sigma_next)
     student_v = teacher_forced_velocity(student, x0, noisy, sigma, clean_level, actions, pattern)
-    return frame_mean((x0_from_velocity(noisy, student_v, sigma) - goal).square(), frames)
+    return frame_mean((x0_from_velocity(noisy, student_v, sigma) - goal).square(), frames, weights)

@@ -19,11 +19,14 @@ def flow_matching_loss(
     frames: Tensor,
     cond: Conditioning,
     context: Context | None = None,
+    *,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """E‖v_θ(x_sigma) − (noise − x0)‖² (arXiv:2210.02747, eq. 9) over the chosen frames; the others are given clean.
 
-    x0, noise: `b f c h w`. sigma: `b`, the level of all chosen frames. frames: bool `b f`.
+    x0, noise: `b f c h w`. sigma: `b`, the level of all chosen frames. frames: bool `b f`. weights:
+    `b f 1 h w` or None.
     """
     level = sigma[:, None] * frames  # b f: clean frames at 0
     predicted = network(add_noise(x0, noise, level), level, cond, context=context).prediction.float()
-    return frame_mean((predicted - velocity(x0, noise)).square(), frames)
+    return frame_mean((predicted - velocity(x0, noise)).square(), frames, weights)

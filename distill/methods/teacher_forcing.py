@@ -42,11 +42,13 @@ def teacher_forcing_loss(
     frames: Tensor,
     context_noise: Tensor,
     context_sigma: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Flow matching (arXiv:2210.02747, eq. 9) of each frame at its own level, given clean (or slightly noised, as in
-    GameNGen, arXiv:2408.14837, §3.2.1) context. All `b f …`; `frames` bool `b f` says where the loss counts."""
+    GameNGen, arXiv:2408.14837, §3.2.1) context. All `b f …`; `frames` bool `b f` says where the loss counts; weights:
+    `b f 1 h w` or None."""
     clean = add_noise(x0, context_noise, context_sigma)
     predicted = teacher_forced_velocity(
         network, clean, add_noise(x0, noise, sigma), sigma, context_sigma, actions, pattern
     )
-    return frame_mean((predicted - velocity(x0, noise)).square(), frames)
+    return frame_mean((predicted - velocity(x0, noise)).square(), frames, weights)
