@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from server.catalogue import find
 from world.actions import Actions
+from world.catalogue import find
 from world.world import World
 
 WARM_UP_STEPS = 3

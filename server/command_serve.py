@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from server.catalogue import find
 from server.config import ServerConfig
 from server.errors import ConfigError
 
@@ -56,7 +55,10 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
-    """The server's settings from the flags. Raises ConfigError on a world that is not there, or on two of one name."""
+    """The server's settings from the flags. Raises CheckpointError on a world that is not there, ConfigError on two of
+    one name."""
+    from world.catalogue import find  # here, since it loads torch
+
     worlds: dict[str, Path] = {}
     for folder in map(find, names):
         name = folder.resolve().name

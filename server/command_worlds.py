@@ -6,8 +6,6 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from server.catalogue import read_card, roots, worlds
-
 if TYPE_CHECKING:
     from world.card import WorldCard
 
@@ -19,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the worlds by name. Exit code 0 also where there is none: that is an answer."""
+    from world.catalogue import read_card, roots, worlds  # here, since it loads torch
+
     cards = {path: read_card(path) for path in worlds().values()}
     if args.json:
         print(json.dumps([{**card.to_json(), "path": str(path)} for path, card in cards.items()], indent=2))

@@ -122,7 +122,7 @@ def test_without_worlds_the_listing_says_how_to_make_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("server.catalogue.SHIPPED", tmp_path)
+    monkeypatch.setattr("world.catalogue.SHIPPED", tmp_path)
     monkeypatch.delenv("LIGHTCONE_WORLDS", raising=False)
     assert lightcone.main(["worlds"]) == 0
     assert "lightcone train" in capsys.readouterr().out

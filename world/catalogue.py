@@ -1,4 +1,4 @@
-"""Which worlds there are to serve. Owns the search for checkpoint folders by name; knows nothing of what is in them.
+"""Which worlds there are. Owns the search for checkpoint folders by name; knows nothing of what is in them.
 
 A world is a folder with a `world.json`. Names are looked up in `checkpoints/` of the current folder, where training
 writes, in the folders of the environment variable LIGHTCONE_WORLDS (separated as in PATH), and in the repository's
@@ -10,12 +10,9 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from server.errors import ConfigError
-
-if TYPE_CHECKING:
-    from world.card import WorldCard
+from world.card import WorldCard
+from world.errors import CheckpointError
 
 CARD = "world.json"
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
@@ -37,7 +34,7 @@ def worlds() -> dict[str, Path]:
 
 
 def find(name_or_path: str) -> Path:
-    """The folder of a world given by name or by path. Raises ConfigError, saying which there are."""
+    """The folder of a world given by name or by path. Raises CheckpointError, saying which there are."""
     known = worlds()
     if name_or_path in known:
         return known[name_or_path]
@@ -45,19 +42,17 @@ def find(name_or_path: str) -> Path:
     if (path / CARD).is_file():
         return path
     if path.is_dir():
-        raise ConfigError(f"{name_or_path} is a folder without a {CARD}; give the folder that holds one")
+        raise CheckpointError(f"{name_or_path} is a folder without a {CARD}; give the folder that holds one")
     there = f"there are {', '.join(sorted(known))}" if known else "there is none yet"
-    raise ConfigError(
+    raise CheckpointError(
         f"no world {name_or_path!r} in {', '.join(map(str, roots()))} ({there}); "
         "give a world's name or folder, or make one with `lightcone train`"
     )
 
 
 def read_card(folder: Path) -> WorldCard:
-    """What a world says of itself, without loading its weights. Raises ConfigError or CheckpointError."""
-    from world.card import WorldCard  # here, since it loads torch
-
+    """What a world says of itself, without loading its weights. Raises CheckpointError."""
     try:
         return WorldCard.from_json(json.loads((folder / CARD).read_text(encoding="utf-8"))["card"])
     except (json.JSONDecodeError, KeyError) as error:
-        raise ConfigError(f"{folder / CARD} is not a world's description: {error!r}; write the world again") from error
+        raise CheckpointError(f"{folder / CARD} is not a world's description: {error!r}; write the world again") from error
