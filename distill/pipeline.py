@@ -123,7 +123,9 @@ class Run:
         return True
 
     def _warm_up(self) -> bool:
-        return self._train_causal("warm_up", self.transformer(), self.preset.warm_up_trainer)
+        clips = self.clips(self.preset.warm_up_clip_frames)
+        task = TeacherForcingTask(self.transformer(), clips, self.preset.warm_up)
+        return self._train("warm_up", task, self.preset.warm_up_trainer)
 
     def _teacher(self) -> bool:
         clips = self.clips(self.preset.window_frames + 1)
@@ -131,11 +133,9 @@ class Run:
         return self._train("teacher", task, self.preset.teacher_trainer)
 
     def _teacher_forced(self) -> bool:
-        return self._train_causal("teacher_forced", self.transformer("teacher"), self.preset.teacher_forced_trainer)
-
-    def _train_causal(self, stage: str, network: Transformer, trainer: TrainerConfig) -> bool:
-        task = TeacherForcingTask(network, self.clips(self.preset.student_clip_frames), self.preset.teacher_forced)
-        return self._train(stage, task, trainer)
+        clips = self.clips(self.preset.student_clip_frames)
+        task = TeacherForcingTask(self.transformer("teacher"), clips, self.preset.teacher_forced)
+        return self._train("teacher_forced", task, self.preset.teacher_forced_trainer)
 
     def _few_step(self) -> bool:
         preset = self.preset

@@ -44,13 +44,17 @@ class Preset:
     num_layers: int = 6
     num_heads: int = 3
     window_frames: int = 15
-    student_clip_frames: int = 16
+    warm_up_clip_frames: int = 16
+    student_clip_frames: int = 24
     warm_up_trainer: TrainerConfig
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     teacher_trainer: TrainerConfig
-    teacher_forced: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
+    warm_up: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
+    teacher_forced: TeacherForcingConfig = field(
+        default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6)
+    )
     teacher_forced_trainer: TrainerConfig
-    few_step: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    few_step: ConsistencyConfig = field(default_factory=lambda: ConsistencyConfig(batch_size=8, first_loss_frame=6))
     few_step_trainer: TrainerConfig
     distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
     distilled_trainer: TrainerConfig
@@ -81,10 +85,10 @@ def pong() -> Preset:
         collect=CollectConfig(environment="pong", num_train=240, num_heldout=80, frames_per_stream=1500),
         codec_trainer=TrainerConfig(num_steps=5000, lr=1e-3, ema_decay=0.998),
         decoder_trainer=TrainerConfig(num_steps=5000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
-        warm_up_trainer=TrainerConfig(num_steps=2500, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
+        warm_up_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
         teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
         teacher_forced_trainer=TrainerConfig(num_steps=2000, lr=4e-4, ema_decay=0.998),
-        few_step_trainer=TrainerConfig(num_steps=400, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled_trainer=TrainerConfig(
             num_steps=400, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
         ),
@@ -101,7 +105,8 @@ def quick(environment: str) -> Preset:
         ffn_dim=384,
         num_heads=2,
         window_frames=11,
-        student_clip_frames=12,
+        warm_up_clip_frames=12,
+        student_clip_frames=18,
         warm_up_trainer=TrainerConfig(num_steps=1500, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
         teacher_trainer=TrainerConfig(num_steps=800, lr=5e-4, ema_decay=0.99),
         teacher_forced_trainer=TrainerConfig(num_steps=800, lr=4e-4, ema_decay=0.99),
@@ -127,15 +132,17 @@ def smoke(environment: str) -> Preset:
         num_layers=2,
         num_heads=1,
         window_frames=5,
-        student_clip_frames=6,
+        warm_up_clip_frames=6,
+        student_clip_frames=8,
         teacher=TeacherConfig(batch_size=2),
         warm_up_trainer=steps,
         teacher_trainer=steps,
+        warm_up=TeacherForcingConfig(batch_size=2),
         teacher_forced=TeacherForcingConfig(batch_size=2),
         teacher_forced_trainer=steps,
         few_step=ConsistencyConfig(batch_size=2),
         few_step_trainer=steps,
-        distilled=SelfForcingConfig(batch_size=2, min_frames=2, max_frames=8),
+        distilled=SelfForcingConfig(batch_size=2, min_frames=2, max_frames=8, prefix_range=(1, 3)),
         distilled_trainer=steps,
     )
 

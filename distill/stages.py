@@ -129,7 +129,7 @@ class ConsistencyConfig:
     """Few-step initialisation: `num_levels` levels between 1 and 0, shifted."""
 
     batch_size: int = 12
-    num_levels: int = 16
+    num_levels: int = 8
     shift: float = 6.0
     change_weight: float = 8.0
     target_decay: float = 0.95
@@ -180,17 +180,21 @@ class ConsistencyTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfForcingConfig:
-    """Self-rollout distribution matching. Rollouts of `min_frames` … `max_frames` frames run past the window; the loss
-    looks at the last clip of the teacher's length, after a given prefix of at least `min_prefix` frames."""
+    """Self-rollout distribution matching. Rollouts of `min_frames` … `max_frames` frames run past the window.
+
+    The loss looks at the last clip of the teacher's length, after a given prefix of `prefix_range` frames or, where
+    less has been generated, of all that has not. sigma_range: levels at which teacher and critic are compared; the
+    teacher, trained with shifted levels, knows little below.
+    """
 
     batch_size: int = 16
     num_steps: int = 2
     shift: float = 6.0
     min_frames: int = 8
     max_frames: int = 28
-    min_prefix: int = 2
-    sigma_range: tuple[float, float] = (0.02, 0.98)
-    sigma_shift: float = 4.0
+    prefix_range: tuple[int, int] = (2, 8)
+    sigma_range: tuple[float, float] = (0.2, 0.98)
+    sigma_shift: float = 6.0
     critic_lr_share: float = 2.0
     critic_updates: int = 3
 
@@ -236,7 +240,9 @@ class SelfForcingTask:
         batch = self.clips.draw(config.batch_size, generator, max_still=self.context_frames - 1)
         context = self.context_frames
         window = self.clip_frames
-        prefix = max(config.min_prefix, window - num_frames)
+        shortest, longest = config.prefix_range
+        prefix = chunk * int(torch.randint(-(-shortest // chunk), longest // chunk + 1, (1,), generator=generator))
+        prefix = min(max(prefix, window - num_frames), window - chunk)
         grad_from = max(0, num_frames - window + prefix)
         with autocast(True):
             cache = RollingCache.prefill(

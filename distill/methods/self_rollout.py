@@ -69,8 +69,9 @@ def self_rollout(
 ) -> Tensor:
     """Generate `b f c h w` after `cache` under `actions` `b f a`. sigmas: falling levels, ending in 0.
 
-    Each chunk is denoised to `exit_stage` (the same for all, as in Self-Forcing), re-noising between stages; the exit
-    stage's x0 is the output, with gradient for frames from `grad_from` on.
+    Chunks before frame `grad_from` are denoised by all stages, as when served, without gradient. Later ones stop at
+    `exit_stage` (the same for all, as in Self-Forcing), whose x0 is the output and carries the gradient; stages before
+    it carry none. Between stages x0 is re-noised.
     """
     config = cache.config
     outputs = []
@@ -78,7 +79,8 @@ def self_rollout(
         cond = Conditioning(actions=actions[:, first : first + config.chunk_frames])
         shape = (actions.shape[0], config.chunk_frames, config.channels, config.height, config.width)
         x = torch.randn(shape, generator=generator)
-        for stage in range(exit_stage + 1):
+        last_stage = exit_stage if first >= grad_from else len(sigmas) - 2
+        for stage in range(last_stage + 1):
             with torch.set_grad_enabled(stage == exit_stage and first >= grad_from):
                 if stage > 0:
                     x = add_noise(x, randn_like(x, generator), sigmas[stage])
