@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,28 @@ class Dataset:
     def episodes(self, split: str, limit: int | None = None) -> Iterator[Episode]:
         for path in self.paths(split)[:limit]:
             yield load_episode(path)
+
+
+def load_dones(path: Path) -> NDArray[np.bool_]:
+    """An episode's `dones` alone, without unpacking its frames."""
+    with np.load(path) as arrays:
+        dones: NDArray[np.bool_] = arrays["dones"]
+        return dones
+
+
+def unbroken(dones: NDArray[np.bool_], *, continuing: bool) -> list[tuple[int, int]]:
+    """Stretches `start, stop` of a stream that clips may be cut from: between the ends of episodes, or all of it."""
+    ends = [] if continuing else [int(i) + 1 for i in np.flatnonzero(dones) if i + 1 < len(dones)]
+    return list(pairwise([0, *ends, len(dones)]))
+
+
+def clip_starts(dones: NDArray[np.bool_], num_frames: int, *, continuing: bool) -> NDArray[np.int64]:
+    """Where clips of `num_frames` frames may start; not at frame 0, which no action led to."""
+    parts = [
+        np.arange(max(start, 1), stop - num_frames + 1, dtype=np.int64)
+        for start, stop in unbroken(dones, continuing=continuing)
+    ]
+    return np.concatenate(parts)
 
 
 def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, Any]) -> None:

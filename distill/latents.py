@@ -1,7 +1,8 @@
 """Clips of latents in memory. Owns encoding a dataset once and drawing training clips; knows no loss.
 
 `encode_dataset` writes one file: per training stream float16 latents `n c h w` and action vectors `n a` (all pixel
-frames' actions of a latent side by side).
+frames' actions of a latent side by side); where episodes end within a stream, also the stretches `k 2` of latents
+between their ends. No clip crosses one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.clips import Dataset
+from distill.clips import Dataset, DatasetError, unbroken
 from distill.trainer import autocast
 from world.codec import Codec, to_float
 from world.rollout import action_vectors
@@ -34,17 +35,27 @@ def encode_dataset(codec: Codec, dataset: Dataset, target: Path, *, quiet: bool 
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     p = codec.config.temporal_patch
-    streams = []
+    streams: list[tuple[Tensor, ...]] = []
     for episode in tqdm(dataset.episodes("train"), total=len(dataset.paths("train")), desc="encode", disable=quiet):
         num = len(episode) - (len(episode) - 1) % p
         frames = torch.from_numpy(episode.frames[:num])[None]
         with autocast(True):
             parts = [codec.encode(to_float(part))[0].half() for part in frames.split(_part_frames(num, p), dim=1)]
         actions = action_vectors(episode.actions().frames(0, num), p)[0]
-        streams.append((torch.cat(parts, dim=1)[0], actions.half()))
+        stream = (torch.cat(parts, dim=1)[0], actions.half())
+        stretches = unbroken(episode.dones[:num], continuing=dataset.spec.continuing)
+        whole = len(stretches) == 1
+        streams.append(stream if whole else (*stream, torch.tensor([_latents_of(part, p) for part in stretches])))
     partial = target.with_suffix(".partial")
     torch.save(streams, partial)
     partial.replace(target)
+
+
+def _latents_of(stretch: tuple[int, int], temporal_patch: int) -> tuple[int, int]:
+    """The latents that lie wholly in a stretch of pixel frames; latent i > 0 ends with pixel frame i·p."""
+    start, stop = stretch
+    first = 0 if start == 0 else 1 + -(-(start - 1) // temporal_patch)
+    return first, max(first, (stop - 1) // temporal_patch + 1)
 
 
 def _part_frames(num: int, temporal_patch: int) -> int:
@@ -57,8 +68,23 @@ class ClipSampler:
     action, for a random part of the clip, as a world started from a single picture does."""
 
     def __init__(self, path: Path, num_frames: int, *, still_share: float = 0.1, limit: int | None = None) -> None:
-        streams: list[tuple[Tensor, Tensor]] = torch.load(path, weights_only=True)
-        self.streams = streams[:limit]
+        streams: list[tuple[Tensor, ...]] = torch.load(path, weights_only=True)
+        self.streams: list[tuple[Tensor, Tensor]] = []
+        self.starts: list[Tensor] = []
+        longest = 0
+        for latents, actions, *rest in streams[:limit]:
+            stretches = rest[0].tolist() if rest else [(0, len(latents))]
+            longest = max(longest, *(b - a for a, b in stretches))
+            # latent 0 was led to by no action
+            starts = torch.cat([torch.arange(max(a, 1), max(a, 1, b - num_frames + 1)) for a, b in stretches])
+            if len(starts):
+                self.streams.append((latents, actions))
+                self.starts.append(starts)
+        if not self.streams:
+            raise DatasetError(
+                f"{path} holds no unbroken clip of {num_frames} latent frames after a first one (its longest stretch "
+                f"has {longest}): record longer streams or episodes, or train with a smaller window"
+            )
         self.num_frames = num_frames
         self.still_share = still_share
 
@@ -72,13 +98,15 @@ class ClipSampler:
         latents, actions = [], []
         for pick in torch.randint(len(self.streams), (batch,), generator=generator).tolist():
             stream, stream_actions = self.streams[pick]
-            start = int(torch.randint(1, len(stream) - length + 1, (1,), generator=generator))
+            starts = self.starts[pick]
+            start = int(starts[torch.randint(len(starts), (1,), generator=generator)])
             still = 0
             if float(torch.rand((), generator=generator)) < self.still_share:
                 still = int(torch.randint(1, (max_still or length - 1) + 1, (1,), generator=generator))
             index = start + (torch.arange(length) - still).clamp_min(0)
             row = stream_actions[index].clone()
-            row[:still] = 0
+            if still:
+                row[: still + 1] = 0  # every showing of the picture, also the last, before anything moves
             latents.append(stream[index])
             actions.append(row)
         return Clips(torch.stack(latents).float(), torch.stack(actions).float())

@@ -34,7 +34,11 @@ class AxisSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvironmentSpec:
-    """What a world needs to know of the environment it imitates."""
+    """What a world needs to know of the environment it imitates.
+
+    continuing: its stream goes on over the end of a game, which is then part of the world; otherwise what follows a
+    `done` is another episode, and no clip runs from one into the other.
+    """
 
     name: str
     title: str
@@ -47,6 +51,7 @@ class EnvironmentSpec:
     exclusive_buttons: bool = True
     data_license: str
     oracle_names: tuple[str, ...] = ()
+    continuing: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -43,6 +43,7 @@ SPEC = EnvironmentSpec(
         "for research; the ROM itself is not part of this repository."
     ),
     oracle_names=("ball_x", "ball_y", "paddle_y", "enemy_y", "score", "enemy_score"),
+    continuing=True,
 )
 
 
