@@ -7,12 +7,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 from PIL import Image
 
 from distill.environments.base import AxisSpec, ButtonSpec, Control, EnvironmentSpec, Frame, Step
 from world.errors import LightconeError
 
 PATCH = 16
+DIGITS = (*range(1, 10), 0)
 NAMED_ACTIONS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "CarRacing": (
         ("right", "Right", ("ArrowRight", "KeyD")),
@@ -20,7 +22,13 @@ NAMED_ACTIONS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("gas", "Gas", ("ArrowUp", "KeyW")),
         ("brake", "Brake", ("ArrowDown", "KeyS")),
     ),
+    "LunarLander": (
+        ("left", "Left engine", ("ArrowLeft", "KeyA")),
+        ("main", "Main engine", ("ArrowUp", "KeyW")),
+        ("right", "Right engine", ("ArrowRight", "KeyD")),
+    ),
 }
+"""Discrete environments whose action 0 does nothing; the names of the others, from 1 on."""
 
 
 class UnsupportedEnvironmentError(LightconeError):
@@ -28,8 +36,11 @@ class UnsupportedEnvironmentError(LightconeError):
 
 
 class GymnasiumEnvironment:
-    """Wraps `gymnasium.make(env_id, render_mode="rgb_array")`; a discrete action 0 counts as doing nothing.
+    """Wraps `gymnasium.make(env_id, render_mode="rgb_array")`.
 
+    Discrete actions become buttons. Where action 0 is known to do nothing (`NAMED_ACTIONS`) it is no button pressed;
+    elsewhere every action has a button, and no button repeats action 0. A box becomes axes in [−1, 1], which are mapped
+    to each bound linearly; a component without bounds takes the axis as it is.
     Frames are resized by area averaging to `height`×`width` (multiples of 16). Episodes that end restart by themselves.
     Some environments accept a discrete variant (`continuous=False`), which is chosen where it exists.
     """
@@ -38,8 +49,10 @@ class GymnasiumEnvironment:
         if height % PATCH or width % PATCH:
             raise UnsupportedEnvironmentError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
         self._env = _make(env_id)
-        self._discrete = isinstance(self._env.action_space, spaces.Discrete)
-        buttons, axes = _controls(env_id, self._env.action_space)
+        self._space = self._env.action_space
+        buttons, axes = _controls(env_id, self._space)
+        # with nothing to press for action 0, the first button is action 1
+        self._first_action = int(isinstance(self._space, spaces.Discrete) and len(buttons) < int(self._space.n))
         native_fps = float(self._env.metadata.get("render_fps") or 30.0)
         self.spec = EnvironmentSpec(
             name=env_id.split("/")[-1].lower(),
@@ -75,10 +88,12 @@ class GymnasiumEnvironment:
         return None
 
     def _native_action(self, control: Control) -> Any:
-        if not self._discrete:
-            return control.axes
-        pressed = np.flatnonzero(control.buttons)
-        return int(pressed[0]) + 1 if len(pressed) else 0
+        if isinstance(self._space, spaces.Discrete):
+            pressed = np.flatnonzero(control.buttons)
+            return int(self._space.start) + (int(pressed[0]) + self._first_action if len(pressed) else 0)
+        assert isinstance(self._space, spaces.Box)
+        low, high = _bounds(self._space)
+        return (low + (np.clip(control.axes, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(self._space.dtype)
 
     def _render(self) -> Frame:
         frame = self._env.render()
@@ -106,13 +121,19 @@ def _controls(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[ButtonSpec, 
     if isinstance(space, spaces.Discrete):
         named = next((names for key, names in NAMED_ACTIONS.items() if key in env_id), None)
         if named is None or len(named) != int(space.n) - 1:
-            named = tuple((f"action{i}", f"Action {i}", (f"Digit{i}",)) for i in range(1, int(space.n)))
+            keys = [(f"Digit{digit}",) for digit in DIGITS] + [()] * int(space.n)
+            named = tuple((f"action{i}", f"Action {i}", keys[i]) for i in range(int(space.n)))
         return tuple(ButtonSpec(name=name, label=label, keys=keys) for name, label, keys in named), ()
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        low, high = np.maximum(space.low, -1e3), np.minimum(space.high, 1e3)
         axes = (
-            AxisSpec(name=f"axis{i}", label=f"Axis {i}", low=float(low[i]), high=float(high[i]), source=f"gamepad_{i}")
+            AxisSpec(name=f"axis{i}", label=f"Axis {i}", low=-1.0, high=1.0, source=f"gamepad_{i}")
             for i in range(space.shape[0])
         )
         return (), tuple(axes)
     raise UnsupportedEnvironmentError(f"{env_id} has action space {space}; supported: Discrete and one-dimensional Box")
+
+
+def _bounds(space: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What axes at −1 and 1 stand for; a component without both bounds takes the axis itself."""
+    bounded = np.isfinite(space.low) & np.isfinite(space.high)
+    return np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)

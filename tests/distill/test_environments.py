@@ -1,7 +1,9 @@
 """Environments: their oracle agrees with their picture, their buttons move what they say, and streams repeat."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -175,7 +177,7 @@ def gym(request: pytest.FixtureRequest) -> GymnasiumEnvironment:
 def test_any_gymnasium_environment_gives_frames_of_the_asked_size(gym: GymnasiumEnvironment) -> None:
     first = gym.reset(1)
     rng = np.random.default_rng(0)
-    frames = [gym.step(random_control(gym.spec, rng)).frame for _ in range(5)]
+    frames = [gym.step(random_control(gym.spec, rng)).frame for _ in range(12)]
     assert first.frame.shape == (32, 48, 3)
     assert first.frame.dtype == np.uint8
     assert not np.array_equal(frames[0], frames[-1])
@@ -184,11 +186,12 @@ def test_any_gymnasium_environment_gives_frames_of_the_asked_size(gym: Gymnasium
 def test_discrete_actions_become_buttons_and_boxes_axes(gym: GymnasiumEnvironment) -> None:
     spec = gym.spec
     if spec.title == CART_POLE:
-        assert [button.name for button in spec.buttons] == ["action1"]
+        assert [button.name for button in spec.buttons] == ["action0", "action1"]
+        assert [button.keys for button in spec.buttons] == [("Digit1",), ("Digit2",)]
         assert not spec.axes
     else:
         assert not spec.buttons
-        assert [(axis.low, axis.high) for axis in spec.axes] == [(-2.0, 2.0)]
+        assert [(axis.low, axis.high) for axis in spec.axes] == [(-1.0, 1.0)]
     assert spec.fps > 0
 
 
@@ -214,9 +217,80 @@ def test_a_button_acts_on_the_environment() -> None:
     for pressed in (False, True):
         environment.reset(0)
         for _ in range(6):
-            step = environment.step(Control(np.array([pressed]), NONE))
+            step = environment.step(Control(np.array([not pressed, pressed]), NONE))
         frames.append(step.frame)
     assert not np.array_equal(frames[0], frames[1])
+
+
+class Listening(gymnasium.Env[Any, Any]):
+    """Draws nothing and remembers what it was told."""
+
+    def __init__(self, space: gymnasium.Space[Any], render_mode: str = "rgb_array") -> None:
+        self.action_space, self.observation_space = space, gymnasium.spaces.Discrete(1)
+        self.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+        self.render_mode = render_mode
+        self.heard: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        return 0, {}
+
+    def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
+        self.heard.append(action)
+        return 0, 0.0, False, False, {}
+
+    def render(self) -> Any:
+        return np.zeros((20, 20, 3), np.uint8)
+
+
+@pytest.fixture
+def listening() -> Iterator[Callable[..., tuple[GymnasiumEnvironment, Listening]]]:
+    """Registers an environment of the asked action space under an id and opens it."""
+    made: list[str] = []
+
+    def make(env_id: str, space: gymnasium.Space[Any]) -> tuple[GymnasiumEnvironment, Listening]:
+        gymnasium.register(
+            env_id, lambda **options: Listening(space, **options), disable_env_checker=True, order_enforce=False
+        )
+        made.append(env_id)
+        environment = GymnasiumEnvironment(env_id, height=16, width=16)
+        inner = environment._env.unwrapped
+        assert isinstance(inner, Listening)
+        return environment, inner
+
+    yield make
+    for env_id in made:
+        gymnasium.registry.pop(env_id)
+
+
+def test_axes_reach_the_bounds_of_their_box_and_unbounded_ones_stay(listening: Callable[..., Any]) -> None:
+    low, high = np.array([-2, 0, -np.inf], np.float32), np.array([2, 10, np.inf], np.float32)
+    environment, inner = listening("Boxed-v0", gymnasium.spaces.Box(low, high))
+    assert all((axis.low, axis.high) == (-1.0, 1.0) for axis in environment.spec.axes)
+    for value in (-1.0, 0.0, 1.0):
+        environment.step(Control(np.zeros(0, np.bool_), np.full(3, value, np.float32)))
+    assert np.array_equal(inner.heard, [[-2, 0, -1], [0, 5, 0], [2, 10, 1]])
+    assert inner.heard[0].dtype == np.float32
+
+
+def test_every_discrete_action_has_a_button_unless_action_0_is_known_to_do_nothing(
+    listening: Callable[..., Any],
+) -> None:
+    environment, inner = listening("Walker-v0", gymnasium.spaces.Discrete(3))
+    for pressed in (None, 0, 1, 2):
+        environment.step(Control(np.arange(3) == (-1 if pressed is None else pressed), NONE))
+    assert inner.heard == [0, 0, 1, 2]
+    environment, inner = listening("MyCarRacing-v0", gymnasium.spaces.Discrete(5))
+    assert [button.name for button in environment.spec.buttons] == ["right", "left", "gas", "brake"]
+    for pressed in (None, 0, 3):
+        environment.step(Control(np.arange(4) == (-1 if pressed is None else pressed), NONE))
+    assert inner.heard == [0, 1, 4]
+
+
+def test_many_actions_get_only_keys_that_exist(listening: Callable[..., Any]) -> None:
+    environment, _ = listening("Keyboard-v0", gymnasium.spaces.Discrete(18))
+    keys = [key for button in environment.spec.buttons for key in button.keys]
+    assert len(environment.spec.buttons) == 18
+    assert sorted(keys) == [f"Digit{i}" for i in range(10)]
 
 
 def test_what_cannot_be_an_environment_is_named() -> None:
