@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
-from distill.clips import Dataset
-from distill.presets import Preset
-from world.actions import Actions
+from distill.clips import Dataset, DatasetError, clip_starts, load_dones, load_episode
+from distill.presets import PRESETS, Preset
 from world.card import Axis, Button, WorldCard
 from world.codec import Codec
 from world.transformer import Transformer
@@ -23,13 +25,18 @@ def export_world(
     preset: Preset,
     dataset: Dataset,
     codec: Codec,
+    stage: str,
     student: Transformer,
-    teacher: Transformer,
+    teacher: Transformer | None,
 ) -> World:
-    """Write `target` with codec, student, teacher, card and start contexts (from training episodes only)."""
-    world = World(make_card(name, preset, dataset), codec, student, preset.sampler)
+    """Write `target` with codec, the student of `stage`, the teacher where there is one, card and start contexts (from
+    training episodes only)."""
+    sampler = preset.stage_sampler(stage)
+    card = replace(make_card(name, preset, dataset), num_steps=sampler.num_steps)
+    card = replace(card, provenance=card.provenance | {"stage": stage})
+    world = World(card, codec, student, sampler)
     world.starts = pick_starts(dataset, world.context_pixel_frames)
-    world.save(target, extra={"teacher": teacher})
+    world.save(target, extra={"teacher": teacher} if teacher is not None else None)
     return world
 
 
@@ -48,20 +55,44 @@ def make_card(name: str, preset: Preset, dataset: Dataset) -> WorldCard:
         window=preset.window_frames,
         num_steps=preset.sampler.num_steps,
         data_license=spec.data_license,
-        provenance={
-            "environment": dataset.collected["environment"],
-            "training_frames": dataset.collected["num_train"] * dataset.collected["frames_per_stream"],
-            "command": f"lightcone train {name}",
-        },
+        provenance=provenance(name, dataset),
     )
 
 
+def provenance(name: str, dataset: Dataset) -> dict[str, Any]:
+    """Where a world's data is from, how much there was, and the command that makes it. A world from videos says of how
+    many (`videos`); every other names an environment that can be recorded again."""
+    collected = dataset.collected
+    facts: dict[str, Any] = {"environment": collected.get("environment", dataset.spec.name)}
+    command = f"lightcone train {name}"
+    if "videos" in collected:
+        facts["videos"] = len(collected["videos"])
+        command = f"lightcone train --videos FOLDER --name {name}"
+    elif name not in PRESETS:
+        command = f"lightcone train --env {facts['environment']} --name {name}"
+    frames = sum(len(load_dones(path)) for path in dataset.paths("train"))
+    return facts | {"training_frames": frames, "command": command}
+
+
 def pick_starts(dataset: Dataset, num_frames: int) -> list[Start]:
-    """One context from each of the first training episodes, a third into it."""
-    starts = []
-    for number, episode in enumerate(dataset.episodes("train", NUM_STARTS)):
-        first = len(episode) // 3
+    """One context from each of the first training streams, about a third into it, within one episode. Raises
+    DatasetError where no stream is long enough for one."""
+    starts: list[Start] = []
+    for path in dataset.paths("train"):
+        places = clip_starts(load_dones(path), num_frames, continuing=dataset.spec.continuing)
+        if len(places) == 0:
+            continue
+        episode = load_episode(path)
+        first = int(places[np.abs(places - len(episode) // 3).argmin()])
         part = slice(first, first + num_frames)
-        actions = Actions(torch.from_numpy(episode.buttons[part])[None], torch.from_numpy(episode.axes[part])[None])
-        starts.append(Start(f"Start {number + 1}", torch.from_numpy(episode.frames[part].copy()), actions))
+        actions = episode.actions().frames(part.start, part.stop)
+        frames = torch.from_numpy(episode.frames[part].copy())
+        starts.append(Start(f"Start {len(starts) + 1}", frames, actions))
+        if len(starts) == NUM_STARTS:
+            return starts
+    if not starts:
+        raise DatasetError(
+            f"no training stream of {dataset.root} runs for {num_frames + 1} frames between the ends of episodes, "
+            "as a start context needs: record longer ones, or train with a smaller window"
+        )
     return starts

@@ -15,10 +15,10 @@ import torch
 
 from distill.clips import Dataset
 from distill.codec import CodecTask, DecoderTask, fix_statistics
-from distill.collect import collect
+from distill.collect import collect, collect_config
 from distill.export import export_world
 from distill.latents import ClipSampler, encode_dataset
-from distill.presets import STAGES, Preset
+from distill.presets import STAGES, STUDENT_STAGES, Preset
 from distill.stages import ConsistencyTask, SelfForcingTask, TeacherForcingTask, TeacherTask
 from distill.trainer import Task, Trainer, TrainerConfig, load_product
 from world.codec import Codec
@@ -35,12 +35,14 @@ class StageError(LightconeError):
 
 @dataclass
 class Run:
-    """One world's training run. folder: its state outside the checkout. checkpoint: where `export` writes."""
+    """One world's training run. folder: its state outside the checkout. checkpoint: where `export` writes. videos: a
+    folder to learn from instead of the preset's environment."""
 
     name: str
     preset: Preset
     folder: Path
     checkpoint: Path
+    videos: Path | None = None
     quiet: bool = False
     stop_after_s: float | None = None
 
@@ -95,8 +97,18 @@ class Run:
         return ClipSampler(self.folder / "latents" / "train.pt", num_frames)
 
     def _collect(self) -> bool:
-        if not (self.folder / "data" / "dataset.json").exists():
-            collect(self.folder / "data", self.preset.collect, quiet=self.quiet)
+        data, config = self.folder / "data", self.preset.collect
+        if self.videos is not None:
+            from distill.environments.video import import_videos  # here, since it loads the video libraries
+
+            import_videos(self.videos, data, height=config.height, width=config.width, quiet=self.quiet)
+            return True
+        before = Dataset.open(data).collected if (data / "dataset.json").exists() else {}
+        if "videos" in before:
+            return True
+        if before.get("num_train"):  # `lightcone collect` ran, perhaps with arguments of its own: those count
+            config = collect_config(before)
+        collect(data, config, quiet=self.quiet)  # records what is not there; evaluation leaves only held-out streams
         return True
 
     def _codec(self) -> bool:
@@ -154,31 +166,46 @@ class Run:
         return self._train("distilled", task, preset.distilled_trainer)
 
     def _export(self) -> bool:
+        stage = self.best_stage()
         export_world(
             self.checkpoint,
             self.name,
             self.preset,
             self.dataset(),
             self.codec(),
-            self.best_student(),
-            self.transformer("teacher"),
+            stage,
+            self.transformer(stage),
+            self.transformer("teacher") if self._has_weights("teacher") else None,
         )
         return True
 
-    def best_student(self) -> Transformer:
-        """The student of the latest stage that has weights."""
-        for stage in ("distilled", "few_step", "teacher_forced", "warm_up"):
-            if (self.folder / stage / "state.pt").exists():
-                return self.transformer(stage)
+    def best_stage(self) -> str:
+        """The latest stage that has weights of a student."""
+        for stage in reversed(STUDENT_STAGES):
+            if self._has_weights(stage):
+                return stage
         raise StageError(f"no student in {self.folder}: run `lightcone train {self.name}`")
+
+    def _has_weights(self, stage: str) -> bool:
+        return (self.folder / stage / "state.pt").exists()
 
     def student_worlds(self, world: World) -> dict[str, World]:
         """The student after each stage that has weights here, ready to play like `world`."""
-        stages = [s for s in ("teacher_forced", "few_step", "distilled") if (self.folder / s / "state.pt").exists()]
-        return {
-            stage: World(world.card, world.codec, self.transformer(stage), world.sampler, dtype=world.dtype)
-            for stage in stages
-        }
+        worlds = {}
+        for stage in STUDENT_STAGES:
+            if self._has_weights(stage):
+                network = Transformer(world.transformer.config)
+                network.load_state_dict(load_product(self.folder / stage)[0])
+                # the codec is shared: same dtype and device, or it would be moved from under `world`
+                worlds[stage] = World(
+                    world.card,
+                    world.codec,
+                    network,
+                    self.preset.stage_sampler(stage),
+                    dtype=world.dtype,
+                    device=world.device,
+                )
+        return worlds
 
     def _train(self, stage: str, task: Task, config: TrainerConfig) -> bool:
         folder = self.folder / stage

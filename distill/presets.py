@@ -28,6 +28,10 @@ STAGES = (
 """In order; each has a folder of its name in the world's run."""
 
 
+STUDENT_STAGES = ("warm_up", "teacher_forced", "few_step", "distilled")
+"""Those that make a causal student; the last two make it a few-step one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
     """A world's recipe: data, model shape and one trainer per stage."""
@@ -59,6 +63,11 @@ class Preset:
     distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
     distilled_trainer: TrainerConfig
     sampler: Sampler = field(default_factory=Sampler)
+    many_step_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=4, renoise=False))
+
+    def stage_sampler(self, stage: str) -> Sampler:
+        """How a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
+        return self.sampler if stage in ("few_step", "distilled") else self.many_step_sampler
 
     def codec_config(self, spec: EnvironmentSpec) -> CodecConfig:
         return CodecConfig(height=spec.height, width=spec.width, channels=self.codec_channels, widths=self.codec_widths)
