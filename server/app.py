@@ -92,7 +92,7 @@ async def _stream(socket: WebSocket) -> None:
     await socket.accept()
     try:
         host_header = socket.headers.get("host", "")
-        check_origin(socket.headers.get("origin"), host_header, config.host, config.allowed_origins)
+        check_origin(socket.headers.get("origin"), host_header, config.allowed_origins, config.allowed_hosts)
     except ServerError as error:
         await refuse(transport, error)
         return

@@ -46,6 +46,13 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help="a page of another host that may connect, such as https://play.example.org; may be repeated",
     )
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name this server is reached by, such as play.example.org; addresses and localhost need none",
+    )
+    parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default=config.log_level,
@@ -71,6 +78,7 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         max_sessions=args.max_sessions,
         num_threads=args.threads,
         allowed_origins=tuple(args.allow_origin),
+        allowed_hosts=tuple(args.allow_host),
         log_level=args.log_level,
         log_json=args.log_json,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import ConfigError
+from server.origin import place_of
 
 WEB_DIST = Path(__file__).resolve().parent.parent / "clients" / "web" / "dist"
 
@@ -19,6 +20,9 @@ class ServerConfig:
     `queue_limit` more wait. `max_unacked_chunks`: chunks sent and not yet acknowledged before a session's world waits
     for its player. `buckets`: batch sizes to pad ticks to, for devices that want few shapes; empty for none.
     `allowed_origins`: pages of other hosts that may connect, such as "https://play.example.org"; "*" lifts the check.
+    `allowed_hosts`: names of this server itself, such as "play.example.org"; addresses and "localhost" need none.
+    `max_messages_per_s`: what one client may send on average. `send_timeout_s`: how long one message may take to leave
+    before its client counts as gone.
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
     """
 
@@ -35,10 +39,13 @@ class ServerConfig:
     num_threads: int | None = None
     jpeg_quality: int = 92
     allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     handshake_timeout_s: float = 10.0
     max_message_bytes: int = 256 * 1024
     max_image_bytes: int = 1024 * 1024
-    max_image_pixels: int = 4096 * 4096
+    max_image_pixels: int = 2048 * 2048
+    max_messages_per_s: float = 500.0
+    send_timeout_s: float = 10.0
     goodbye_s: float = 0.2
     log_level: str = "info"
     log_json: bool = False
@@ -47,6 +54,12 @@ class ServerConfig:
         for name in ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("max_messages_per_s", "send_timeout_s", "handshake_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for origin in self.allowed_origins:
+            if origin != "*" and place_of(origin) is None:
+                raise ConfigError(f"allowed_origins has {origin!r}; write it as in https://play.example.org, or *")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be between 1 and 100")
         if self.buckets and (tuple(sorted(set(self.buckets))) != self.buckets or self.buckets[-1] < self.max_batch):

@@ -10,20 +10,27 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.bucket import TokenBucket
 from server.config import ServerConfig
 from server.engine import Engine
 from server.errors import (
     BadMessageError,
     BadVersionError,
     CloseCode,
+    ErrorCode,
     HandshakeTimeoutError,
+    ImageTooLargeError,
     InternalError,
     MessageTooLargeError,
+    RateLimitedError,
     ServerError,
     TooManyPendingError,
     UnsupportedError,
@@ -48,6 +55,9 @@ from server.session import StartRequest
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 2.0
+MESSAGES_PER_TURN = 32  # of one client, before every other connection has had its turn
+
+_PICTURES = ThreadPoolExecutor(1, thread_name_prefix="lightcone-picture")  # one picture at a time in the whole process
 
 
 class DisconnectedError(Exception):
@@ -73,10 +83,12 @@ async def converse(transport: Transport, engine: Engine, config: ServerConfig) -
             await Conversation(key, transport, engine, config).run()
         finally:
             engine.leave(key)  # before any goodbye, which a deaf client could draw out
-        await transport.close(CloseCode.NORMAL, "bye")
         logger.info("left")
-    except DisconnectedError:
-        logger.info("the connection is gone")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await transport.close(CloseCode.NORMAL, "bye")
+    except DisconnectedError as gone:
+        logger.info("the connection is gone%s", f": {gone}" if gone.args else "")
     except ServerError as error:
         logger.info("refused: %s: %s", error.code, error)
         await refuse(transport, error)
@@ -104,27 +116,36 @@ class Conversation:
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        self._outbox = Outbox(self._wake)
+        self._outbox = Outbox(partial(self._signal, self._news))  # called from the engine's threads
+        self._admitted = asyncio.Event()
+        self._opened = asyncio.Event()  # admitted, and the first start has been asked for
+        self._allowance = TokenBucket(config.max_messages_per_s, config.max_messages_per_s, time.monotonic())
+        self._logged: set[ErrorCode] = set()
 
     async def run(self) -> None:
         """Handshake, then read and write until either ends. Returns after `bye`; raises otherwise."""
-        world = await self._handshake()
-        tasks = {asyncio.create_task(self._read(world)), asyncio.create_task(self._write())}
+        hello = await self._handshake()
+        world = self._join(hello)
+        opening, reading, writing = (
+            asyncio.create_task(work) for work in (self._open(hello.start, world), self._read(world), self._write())
+        )
+        running = {opening, reading, writing}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while {reading, writing} <= running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
         finally:
-            for task in tasks:
+            for task in (opening, reading, writing):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+            await asyncio.gather(opening, reading, writing, return_exceptions=True)
 
-    def _wake(self) -> None:
-        """Called from the engine's threads."""
-        self._loop.call_soon_threadsafe(self._news.set)
+    def _signal(self, event: asyncio.Event) -> None:
+        """Set an event from any thread."""
+        self._loop.call_soon_threadsafe(event.set)
 
-    async def _handshake(self) -> WorldInfo:
-        """Take the hello and join the world; the welcome (or a place in the queue) is then in the outbox."""
+    async def _handshake(self) -> Hello:
+        """Take the hello."""
         try:
             async with asyncio.timeout(self._config.handshake_timeout_s):
                 data = await self._transport.receive()
@@ -137,20 +158,37 @@ class Conversation:
             raise BadVersionError(f"protocol version {hello.version}: this server speaks {PROTOCOL_VERSION}")
         if hello.resume is not None:
             raise UnsupportedError("resume: this server cannot do it yet; say hello without it")
+        return hello
+
+    def _join(self, hello: Hello) -> WorldInfo:
+        """Join the world; the welcome (or a place in the queue) is then in the outbox."""
         world = self._engine.info(hello.world)
-        start = await self._start_request(hello.start, None, world)
-        self._engine.join(self._key, hello, start, self._outbox)
+        self._check_start(hello.start)
+        at_once = self._start_request(hello.start, None) if hello.start.image is None else None
+        self._engine.join(self._key, hello, at_once, self._outbox, partial(self._signal, self._admitted))
         return world
+
+    async def _open(self, start: StartFrom, world: WorldInfo) -> None:
+        """Once there is a slot, and not before: read the picture to start from, if there is one."""
+        await self._admitted.wait()
+        if start.image is not None:
+            self._engine.want_start(self._key, await self._start_from_picture(start, None, world))
+        self._opened.set()
 
     async def _read(self, world: WorldInfo) -> None:
         """Act on messages until `bye`. What is refused but not fatal is answered and forgotten."""
+        count = 0
         while True:
             message = self._decode(await self._transport.receive())
             if isinstance(message, Bye):
                 return
+            if not self._allowance.take(time.monotonic()):
+                raise RateLimitedError(f"more than {self._config.max_messages_per_s:g} messages a second; send fewer")
             await self._handle(message, world)
-            if self._outbox.overflowed:
-                raise TooManyPendingError("replies pile up unread; read what the server sends")
+            self._check_overflow()
+            count += 1
+            if count % MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
 
     def _decode(self, data: bytes) -> ClientMessage:
         """Only messages that can carry a picture may be larger than the message limit."""
@@ -171,37 +209,69 @@ class Conversation:
                 case Hello() | Bye():
                     raise BadMessageError(f"{message.type}: already said")
                 case Start():
-                    request = await self._start_request(message.start, message.seq, world)
-                    self._engine.want_start(self._key, request)
+                    await self._start_again(message, world)
                 case _:
                     self._engine.receive(self._key, message)
         except ServerError as error:
             if error.fatal:
                 raise
-            logger.info("refused: %s: %s", error.code, error)
+            if error.code not in self._logged:  # once: a client could fill the log
+                self._logged.add(error.code)
+                logger.info("refused, and further ones of this kind unlogged: %s: %s", error.code, error)
             seq = getattr(message, "seq", None)  # acts and controls have one
             self._outbox.put(Error(code=error.code, message=str(error), fatal=False, seq=seq))
 
-    async def _start_request(self, start: StartFrom, seq: int | None, world: WorldInfo) -> StartRequest:
-        """What the engine needs of a `StartFrom`; pictures are read on another thread."""
+    async def _start_again(self, message: Start, world: WorldInfo) -> None:
+        self._check_start(message.start)
+        if not self._admitted.is_set():
+            return
+        await self._opened.wait()  # so that the hello's own start does not overtake this one
+        if message.start.image is None:
+            request = self._start_request(message.start, message.seq)
+        else:
+            request = await self._start_from_picture(message.start, message.seq, world)
+        self._engine.want_start(self._key, request)
+
+    def _check_start(self, start: StartFrom) -> None:
+        """What can be said of a start without reading its picture."""
         if start.image is not None and start.index is not None:
             raise BadMessageError("start: give an index or an image, not both")
+        if start.image is not None and len(start.image) > (limit := self._config.max_image_bytes):
+            raise ImageTooLargeError(f"the picture has {len(start.image)} bytes, the limit is {limit}; send it smaller")
+
+    def _start_request(
+        self, start: StartFrom, seq: int | None, picture: NDArray[np.uint8] | None = None
+    ) -> StartRequest:
+        """What the engine needs of a `StartFrom`."""
         seed = secrets.randbelow(2**31) if start.seed is None else start.seed
-        picture = None if start.image is None else await asyncio.to_thread(self._read_picture, start.image, world)
         return StartRequest(index=start.index or 0, picture=picture, seed=seed, control_seq=seq)
 
-    def _read_picture(self, image: bytes, world: WorldInfo) -> NDArray[np.uint8]:
+    async def _start_from_picture(self, start: StartFrom, seq: int | None, world: WorldInfo) -> StartRequest:
+        assert start.image is not None
         limits = self._config
-        return read_picture(
-            image, world.height, world.width, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels
-        )
+        read = partial(read_picture, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
+        picture = await self._loop.run_in_executor(_PICTURES, read, start.image, world.height, world.width)
+        return self._start_request(start, seq, picture)
+
+    def _check_overflow(self) -> None:
+        if self._outbox.overflowed:
+            raise TooManyPendingError("replies pile up unread; read what the server sends")
 
     async def _write(self) -> None:
         """Send what the outbox holds, control messages first, until the engine ends the session."""
         while True:
             self._news.clear()
             while (data := self._outbox.take()) is not None:
-                await self._transport.send(data)
+                await self._send(data)
+                self._check_overflow()
             if self._outbox.ending is not None:
                 raise self._outbox.ending
             await self._news.wait()
+
+    async def _send(self, data: bytes) -> None:
+        """Raises DisconnectedError as well when the client reads nothing for too long."""
+        try:
+            async with asyncio.timeout(self._config.send_timeout_s):
+                await self._transport.send(data)
+        except TimeoutError as exc:
+            raise DisconnectedError(f"nothing was read for {self._config.send_timeout_s:g} s") from exc

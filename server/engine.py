@@ -1,9 +1,9 @@
 """The thread that owns the models, and what connections may ask of it. Owns sessions, slots and ticks.
 
 Connections (on the event loop) call `join`, `receive`, `want_start` and `leave`; these hold the one lock for
-microseconds. The model thread loads and warms the worlds, then repeats: carry out starts, let the scheduler pick,
-sample the picked sessions' input at the last moment, run one batched step, hand the latents to the pipeline's thread.
-Knows no sockets.
+microseconds. The model thread loads and warms the worlds, then repeats: let the scheduler pick, sample the picked
+sessions' input at the last moment, run one batched step, hand the latents to the pipeline's thread, carry out at most
+one start. What a model or codec raises ends every session, since its state can no longer be trusted. Knows no sockets.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.admission import Admitted, Lobby, Waiting
 from server.config import ServerConfig
-from server.errors import InternalError, NotReadyError, ServerError, UnknownWorldError
+from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError, UnknownWorldError
 from server.frames import choose_encoding
 from server.log import session_key
 from server.outbox import Outbox
@@ -24,7 +24,7 @@ from server.pipeline import Pipeline, Row, Tick
 from server.protocol import PROTOCOL_VERSION, Ack, GoAway, Hello, Limits, Queued, Welcome, WorldInfo
 from server.scheduler import NEVER, Plan, plan
 from server.session import Request, Session, StartRequest
-from server.worlds import WorldHost, WorldLoader, world_info
+from server.worlds import WorldHost, WorldLoader, share_cores, world_info
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,14 @@ logger = logging.getLogger(__name__)
 class _Member:
     session: Session
     outbox: Outbox
+    on_admitted: Callable[[], None]
 
 
 class Engine:
-    """`loaders`: how to get each world. `ready` is set after warm-up, or once `failure` says why it never will be."""
+    """`loaders`: how to get each world. `ready` is set after warm-up, or once `failure` says why it never will be.
+
+    `failure` may also come later; nobody can play from then on.
+    """
 
     def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader]) -> None:
         self.config = config
@@ -50,7 +54,8 @@ class Engine:
         self._lobby = Lobby(config.max_sessions, config.queue_limit)
         self._news = threading.Condition()
         self._stopping = False
-        self._pipeline = Pipeline(self._fail)
+        self._closed: ServerError | None = None  # why nobody may join any more
+        self._pipeline = Pipeline(self._break)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application
@@ -63,19 +68,21 @@ class Engine:
         """End both threads; sessions that are left get no more frames."""
         with self._news:
             self._stopping = True
+            self._closed = self._closed or ShuttingDownError("the server is stopping; connect again later")
             self._news.notify_all()
         self._thread.join()
 
     def say_goodbye(self, time_left_s: float, error: ServerError) -> None:
-        """Tell every client that the server stops, and close its connection."""
+        """Tell every client that the server stops, and close its connection; nobody joins any more."""
         with self._news:
+            self._closed = self._closed or error
             for member in self._members.values():
                 member.outbox.put(GoAway(time_left_s=time_left_s, reason=str(error)))
                 member.outbox.end(error)
 
     @property
     def is_ready(self) -> bool:
-        return self.ready.is_set() and self.failure is None and not self._stopping
+        return self.ready.is_set() and self.failure is None and self._closed is None
 
     @property
     def worlds(self) -> list[WorldInfo]:
@@ -94,7 +101,9 @@ class Engine:
             return {key: (m.outbox.num_frame_bytes, m.outbox.num_dropped) for key, m in self._members.items()}
 
     def info(self, name: str) -> WorldInfo:
-        """A served world. Raises NotReadyError or UnknownWorldError."""
+        """A served world. Raises NotReadyError, UnknownWorldError or why nobody may join any more."""
+        if self._closed is not None:
+            raise self._closed
         if not self.is_ready:
             raise NotReadyError("the worlds are still being loaded; ask /readyz and come back")
         if name not in self._infos:
@@ -103,8 +112,13 @@ class Engine:
 
     # ---- for connections
 
-    def join(self, key: str, hello: Hello, start: StartRequest, outbox: Outbox) -> None:
-        """Take a player in: `welcome` or `queued` appears in the outbox. Raises a ServerError."""
+    def join(
+        self, key: str, hello: Hello, start: StartRequest | None, outbox: Outbox, on_admitted: Callable[[], None]
+    ) -> None:
+        """Take a player in: `welcome` or `queued` appears in the outbox, `on_admitted` is called once there is a slot.
+
+        Without `start` the world waits for `want_start`. Raises a ServerError.
+        """
         world = self.info(hello.world)
         session = Session(
             key,
@@ -117,10 +131,13 @@ class Engine:
             max_unacked=self.config.max_unacked_chunks,
             max_pending_acts=self.config.max_pending_acts,
         )
-        session.want_start(start)
+        if start is not None:
+            session.want_start(start, time.monotonic())
         with self._news:
+            if self._closed is not None:
+                raise self._closed
             place = self._lobby.join(key, time.monotonic())
-            self._members[key] = _Member(session, outbox)
+            self._members[key] = _Member(session, outbox, on_admitted)
             self._announce([place])
 
     def leave(self, key: str) -> None:
@@ -144,11 +161,11 @@ class Engine:
             self._news.notify()
 
     def want_start(self, key: str, request: StartRequest) -> None:
-        """A playing client wants to start again; ignored while it is queued. Raises UnknownStartError."""
+        """A playing client wants to start again; ignored while it is queued. Raises a ServerError."""
         with self._news:
             member = self._members.get(key)
             if member is not None and member.session.slot is not None:
-                member.session.want_start(request)
+                member.session.want_start(request, time.monotonic())
                 self._news.notify()
 
     def _announce(self, places: Sequence[Admitted | Waiting]) -> None:
@@ -157,6 +174,7 @@ class Engine:
             if isinstance(place, Admitted):
                 member.session.slot = place.slot
                 member.outbox.put(self._welcome(member.session))
+                member.on_admitted()
                 logger.info("session %s plays %s in slot %d", place.key, member.session.world.name, place.slot)
             else:
                 member.outbox.put(Queued(position=place.position, eta_s=place.eta_s))
@@ -187,64 +205,65 @@ class Engine:
         except Exception as exc:  # noqa: BLE001  # whatever a loader raises, those who wait for the worlds must know
             self.failure = exc
         self.ready.set()
-        while self.failure is None and (starts := self._next_turn()) is not None:
-            for member, request in starts:
-                self._begin_run(member, request)
-            self._tick()
+        try:
+            while self._something_due():
+                self._tick()
+                self._begin_run()
+        except Exception as exc:  # noqa: BLE001  # whatever a model raises, those who play must know
+            self._break(exc)
         self._pipeline.stop()
 
     def _load(self) -> None:
-        if self.config.num_threads is not None:
-            import torch  # here, since the rest of the process starts without it
-
-            torch.set_num_threads(self.config.num_threads)
+        share_cores(self.config.num_threads, self._pipeline.call)
         for name, loader in self._loaders.items():
             began = time.perf_counter()
             world = loader()
             host = WorldHost(world, self.config.max_sessions, self.config.max_batch, self.config.buckets)
-            host.warm_up()
+            host.warm_up(self._pipeline.call)
             self._hosts[name] = host
             self._infos[name] = world_info(name, world)
             took = {size: round(ms, 1) for size, ms in host.latency_ms.items()}
             logger.info("%s loaded and warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
 
-    def _next_turn(self) -> list[tuple[_Member, StartRequest]] | None:
-        """Wait until there is something to do; which sessions start anew before the next tick. None: the end."""
+    def _something_due(self) -> bool:
+        """Wait until a tick or a start is due. False: the end."""
         with self._news:
-            while not self._stopping:
+            while not self._stopping and self.failure is None:
                 now = time.monotonic()
-                playing = [m for m in self._members.values() if m.session.slot is not None]
-                starts = [(m, request) for m in playing if (request := m.session.due_start()) is not None]
-                ticking = self._plan(now)
-                if starts or ticking.slots:
-                    return starts
-                self._news.wait(None if ticking.wake_at == NEVER else max(0.0, ticking.wake_at - now))
-            return None
+                starts = (m.session.start_at() for m in self._playing())
+                wake_at = min(self._plan(now).wake_at, *starts, NEVER)
+                if wake_at <= now:
+                    return True
+                self._news.wait(None if wake_at == NEVER else wake_at - now)
+            return False
+
+    def _playing(self) -> list[_Member]:
+        return [m for m in self._members.values() if m.session.slot is not None]
 
     def _plan(self, now: float) -> Plan:
-        views = (m.session.view() for m in self._members.values() if m.session.slot is not None)
-        return plan(views, now, self.config.max_batch)
+        return plan((m.session.view() for m in self._playing()), now, self.config.max_batch)
 
-    def _begin_run(self, member: _Member, request: StartRequest) -> None:
-        """Fill the session's slot; its first picture goes out as a frame of kind "start"."""
-        session = member.session
-        session_key.set(session.key)
+    def _begin_run(self) -> None:
+        """Carry out the start that has waited longest, if one is due: fill its session's slot.
+
+        The first picture goes out as a frame of kind "start", in place of frames that have not left yet.
+        """
         with self._news:
-            if session.key not in self._members or session.slot is None:
+            now = time.monotonic()
+            member = min(self._playing(), key=lambda m: m.session.start_at(), default=None)
+            request = member.session.due_start(now) if member else None
+            if member is None or request is None:
                 return
-            ticket, replies = session.begin_run(time.monotonic())
-        row = Row(session.key, session.slot, ticket, member.outbox)
-        self._pipeline.drain()  # the codec's state of this slot must not be in use
-        try:
-            start = request.index if request.picture is None else request.picture
-            picture = self._hosts[session.world.name].start(session.slot, start, request.seed)
-        except Exception:  # whatever a model raises must end this session, not the thread
-            logger.exception("a start failed")
-            self._fail([row])
-            return
+            session = member.session
+            ticket, replies = session.begin_run(now)
+        assert session.slot is not None
+        session_key.set(session.key)
+        self._pipeline.wait_for(session.slot)  # the codec's state of this slot must not be in use
+        start = request.index if request.picture is None else request.picture
+        picture = self._hosts[session.world.name].start(session.slot, start, request.seed)
         for reply in replies:
             member.outbox.put(reply)
-        self._pipeline.put(Tick([row], None, picture[None, None]))
+        self._pipeline.put(Tick([Row(session.key, session.slot, ticket, member.outbox)], None, picture[None, None]))
         session_key.set("-")
 
     def _tick(self) -> None:
@@ -264,17 +283,17 @@ class Engine:
         if ticking.world is None:
             return
         host = self._hosts[ticking.world]
-        try:
-            stepped = host.step(samples, [row.slot for row in rows])
-        except Exception:  # whatever a model raises must end these sessions, not the thread
-            logger.exception("a step of %d sessions of %s failed", len(rows), ticking.world)
-            self._fail(rows)
-            return
+        stepped = host.step(samples, [row.slot for row in rows])
         self.num_ticks += 1
         self._pipeline.put(Tick(rows, host, stepped))
 
-    def _fail(self, rows: Sequence[Row]) -> None:
-        """End sessions whose world broke; the log has the trace, the clients get none."""
-        for row in rows:
-            row.outbox.end(InternalError("the world failed; the server's log says why. Connect again to start anew"))
-            self.leave(row.key)
+    def _break(self, failure: Exception) -> None:
+        """End every session, since a world broke; the log has the trace, the clients get none. From either thread."""
+        logger.error("a world failed; nobody can play until the server is started again", exc_info=failure)
+        error = InternalError("the world failed; the server's log says why. Connect again later")
+        with self._news:
+            self.failure = self.failure or failure
+            self._closed = self._closed or error
+            for member in self._members.values():
+                member.outbox.end(error)
+            self._news.notify_all()

@@ -11,6 +11,7 @@
     ├── BadImageError           an uploaded picture that cannot be read
     ├── MessageTooLargeError    a message over the size limit
     ├── TooManyPendingError     more unapplied messages than the server keeps for one session
+    ├── RateLimitedError        more messages a second than the server takes from one client
     ├── ServerFullError         every slot and every place in the queue is taken
     ├── OriginRefusedError      the page that opened the socket is not on the allow-list
     ├── HandshakeTimeoutError   no `hello` arrived in time
@@ -41,6 +42,7 @@ class ErrorCode(StrEnum):
     BAD_IMAGE = "bad_image"
     MESSAGE_TOO_LARGE = "message_too_large"
     TOO_MANY_PENDING = "too_many_pending"
+    RATE_LIMITED = "rate_limited"
     SERVER_FULL = "server_full"
     ORIGIN_REFUSED = "origin_refused"
     HANDSHAKE_TIMEOUT = "handshake_timeout"
@@ -133,6 +135,12 @@ class TooManyPendingError(ServerError):
 
     code = ErrorCode.TOO_MANY_PENDING
     fatal = False
+
+
+class RateLimitedError(ServerError):
+    """More messages a second than the server takes from one client."""
+
+    code = ErrorCode.RATE_LIMITED
 
 
 class ServerFullError(ServerError):

@@ -14,6 +14,9 @@ from server.protocol import Encoding
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
+# `read_picture` checks the size itself. Set once: `warnings.catch_warnings` is not safe among threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 
 def choose_encoding(offered: tuple[str, ...]) -> Encoding:
     """The first encoding a client offers that this server has. Raises UnsupportedError."""
@@ -44,17 +47,16 @@ def read_picture(data: bytes, height: int, width: int, *, max_bytes: int, max_pi
     if len(data) > max_bytes:
         raise ImageTooLargeError(f"the picture has {len(data)} bytes, the limit is {max_bytes}; send it smaller")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked right below
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise ImageTooLargeError(
                 f"the picture has {image.width} x {image.height} pixels, the limit is {max_pixels}; send it smaller"
             )
+        image.draft("RGB", (2 * max(height, width),) * 2)  # a JPEG is decoded no larger than this needs
         fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     except ImageTooLargeError:
         raise
-    except Image.DecompressionBombError as exc:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ImageTooLargeError(f"the picture has more than {max_pixels} pixels; send it smaller") from exc
     except Exception as exc:  # Pillow's decoders raise almost anything on damaged files
         raise BadImageError(

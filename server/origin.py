@@ -1,26 +1,64 @@
 """Which pages may open a stream. Owns the rule alone: strings in, yes or no out.
 
 Browsers send `Origin` with every WebSocket; programs that are no browser send none and are let in (they could send
-anything anyway). By default a page must come from the very host it connects to, and a server that listens on loopback
-takes only pages of a loopback name, since a foreign name can be made to resolve to 127.0.0.1 (DNS rebinding).
+anything anyway). A page must come from the very host it connects to, and that host must be an address, "localhost" or a
+name this server was told is its own: a foreign name can be made to resolve to any server (DNS rebinding), and its page
+would then be of "the same host". Pages of other origins must be allowed one by one.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from server.errors import OriginRefusedError
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+Place = tuple[str, str, int]  # scheme, host, port
 
 
-def check_origin(origin: str | None, host_header: str, bound_host: str, allowed: Collection[str]) -> None:
+def check_origin(
+    origin: str | None, host_header: str, allowed_origins: Collection[str], allowed_hosts: Collection[str]
+) -> None:
     """Raises OriginRefusedError unless a page of `origin` may connect to this server."""
-    if origin is None or origin in allowed or "*" in allowed:
+    if origin is None or "*" in allowed_origins:
         return
-    page = urlsplit(origin)
-    same_host = page.scheme in ("http", "https") and page.netloc.lower() == host_header.lower()
-    if same_host and (bound_host not in LOOPBACK or page.hostname in LOOPBACK):
+    page = place_of(origin)
+    if page is None:
+        raise OriginRefusedError(f"{origin[:200]!r} is no origin of a page, such as https://play.example.org")
+    allowed = {place_of(each) for each in allowed_origins}
+    if page in allowed:
         return
-    raise OriginRefusedError(f"pages of {origin[:200]!r} may not connect; allow that origin in the server's settings")
+    scheme, host, _ = page
+    own_names = {name.strip().lower().rstrip(".") for name in allowed_hosts} | {each[1] for each in allowed if each}
+    is_ours = host == "localhost" or _is_address(host) or host in own_names
+    if page == place_of(f"{scheme}://{host_header}"):
+        if is_ours:
+            return
+        raise OriginRefusedError(
+            f"{host[:200]!r} is not a name of this server; start it with --allow-host {host[:200]}"
+        )
+    raise OriginRefusedError(f"pages of {origin[:200]!r} may not connect; start the server with --allow-origin for it")
+
+
+def place_of(origin: str) -> Place | None:
+    """An http(s) origin as its parts, however it is written; None for anything else."""
+    try:
+        parts = urlsplit(origin.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
+    if parts.scheme not in DEFAULT_PORTS or not host or not is_bare:
+        return None
+    return parts.scheme, host.rstrip("."), DEFAULT_PORTS[parts.scheme] if port is None else port
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

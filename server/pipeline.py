@@ -1,7 +1,7 @@
 """Latents to sent frames, on a thread of its own: tick i is decoded and encoded while the model makes tick i + 1.
 
 Knows no scheduling and changes no session: what it needs is in the tickets. At most `DEPTH` ticks wait, so the model
-cannot run ahead of what is shown.
+cannot run ahead of what is shown. After a failure everything is let through undone, so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +30,8 @@ from server.worlds import Stepped, WorldHost
 logger = logging.getLogger(__name__)
 
 DEPTH = 2
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,14 @@ class Tick:
 
 
 class Pipeline:
-    """`on_failure(rows)` is called, from this thread, for a tick that could not be decoded."""
+    """`on_failure(exc)` is called once, from this thread, when a tick could not be decoded."""
 
-    def __init__(self, on_failure: Callable[[Sequence[Row]], None]) -> None:
+    def __init__(self, on_failure: Callable[[Exception], None]) -> None:
         self._on_failure = on_failure
-        self._ticks: queue.Queue[Tick | None] = queue.Queue(maxsize=DEPTH)
+        self._failed = False
+        self._work: queue.Queue[Tick | Callable[[], None] | None] = queue.Queue(maxsize=DEPTH)
+        self._waiting: Counter[int] = Counter()
+        self._handled = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="lightcone-decode", daemon=True)
 
     def start(self) -> None:
@@ -61,27 +69,47 @@ class Pipeline:
 
     def put(self, tick: Tick) -> None:
         """Hand a tick on; waits while `DEPTH` ticks wait already."""
-        self._ticks.put(tick)
+        with self._handled:
+            self._waiting.update(row.slot for row in tick.rows)
+        self._work.put(tick)
 
-    def drain(self) -> None:
-        """Wait until everything put so far has been handled."""
-        self._ticks.join()
+    def wait_for(self, slot: int) -> None:
+        """Wait until every tick of `slot` that was put so far has been handled."""
+        with self._handled:
+            self._handled.wait_for(lambda: not self._waiting[slot])
+
+    def call(self, work: Callable[[], _T]) -> _T:
+        """Do something else on this thread and wait for its result."""
+        future: Future[_T] = Future()
+
+        def answer() -> None:
+            try:
+                future.set_result(work())
+            except Exception as exc:  # noqa: BLE001  # it is the caller's, who waits for it
+                future.set_exception(exc)
+
+        self._work.put(answer)
+        return future.result()
 
     def stop(self) -> None:
         """Finish what was put and end the thread."""
-        self._ticks.put(None)
+        self._work.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while (tick := self._ticks.get()) is not None:
+        while (work := self._work.get()) is not None:
+            if not isinstance(work, Tick):
+                work()
+                continue
             try:
-                self._handle(tick)
-            except Exception:  # whatever a model or codec raises must end these sessions, not the thread
-                logger.exception("a tick of %d sessions could not be decoded", len(tick.rows))
-                self._on_failure(tick.rows)
-            finally:
-                self._ticks.task_done()
-        self._ticks.task_done()
+                if not self._failed:
+                    self._handle(work)
+            except Exception as exc:  # noqa: BLE001  # whatever a model or codec raises, those who play must know
+                self._failed = True
+                self._on_failure(exc)
+            with self._handled:
+                self._waiting.subtract(row.slot for row in work.rows)
+                self._handled.notify_all()
 
     def _handle(self, tick: Tick) -> None:
         step_ms = decode_ms = 0.0

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 OLDEST_UVICORN = (0, 52)
 READY_POLL_S = 0.02
+UNREAD_TIMEOUT_MS = 60_000  # after that the kernel drops what a closed connection's client never read
 
 
 class Server(uvicorn.Server):
@@ -109,8 +110,10 @@ async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], No
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 picks one. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: TCP_NODELAY only with this
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; it holds for every connection that is accepted
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
     try:
         listener.bind((host, port))
     except OSError as exc:

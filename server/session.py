@@ -14,7 +14,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from server.errors import UnknownStartError, UnsupportedError
+from server.errors import TooManyPendingError, UnknownStartError, UnsupportedError
 from server.mailbox import Mailbox, Sample
 from server.protocol import (
     Ack,
@@ -35,6 +35,8 @@ from server.protocol import (
 from server.scheduler import NEVER, View, grid_point, next_due
 
 Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork
+
+START_INTERVAL_S = 0.5  # a start costs as much as many steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -87,7 +89,11 @@ class Session:
         self.slot: int | None = None
         self._wanted_start: StartRequest | None = None
         self._start_after_seq = -1
-        self._owed_starts: deque[int] = deque(maxlen=max_pending_acts)
+        self._wanted_at = 0.0
+        self._started_at = -NEVER
+        self._unacked_start: int | None = None  # frame index of a start picture
+        self._owed_starts: list[int] = []
+        self._max_owed_starts = max_pending_acts
         self._chunk_frames = chunk_frames
         self._jpeg_quality = jpeg_quality
         self._receipts = receipts
@@ -129,6 +135,8 @@ class Session:
             case Ack():
                 while self._in_flight and self._in_flight[0] <= message.frame:
                     self._in_flight.popleft()
+                if self._unacked_start is not None and self._unacked_start <= message.frame:
+                    self._unacked_start = None
                 return []
             case Pause() | Play():
                 self._paused, self._num_steps = isinstance(message, Pause), 0
@@ -152,23 +160,39 @@ class Session:
             case _:
                 assert_never(message)
 
-    def want_start(self, request: StartRequest) -> None:
-        """Restart as soon as there is credit, after the acts that wait in lock-step; the newest request wins.
+    def want_start(self, request: StartRequest, now: float) -> None:
+        """Restart as soon as `start_at` allows; the newest request wins.
 
-        Raises UnknownStartError.
+        Raises UnknownStartError or TooManyPendingError.
         """
         if request.picture is None and request.index >= len(self.world.starts):
             there = f"0 to {len(self.world.starts) - 1}" if self.world.starts else "none; send a picture"
             raise UnknownStartError(f"start {request.index}: {self.world.name} has {there}")
+        if len(self._owed_starts) >= self._max_owed_starts:
+            raise TooManyPendingError(f"{len(self._owed_starts)} starts already wait; wait for a start's receipt")
+        if self._wanted_start is None:
+            self._wanted_at = now
         self._wanted_start, self._start_after_seq = request, self._mailbox.last_seq
         if request.control_seq is not None:
             self._owed_starts.append(request.control_seq)
 
-    def due_start(self) -> StartRequest | None:
+    def start_at(self) -> float:
+        """When the wanted start may be carried out: `START_INTERVAL_S` after the one before at the earliest.
+
+        NEVER without one, while acts sent before it wait in lock-step, and until the picture of the start before is
+        acknowledged. Other chunks in flight do not count: a start makes them obsolete.
+        """
+        if self._wanted_start is None or self._unacked_start is not None or self._acts_come_first():
+            return NEVER
+        return max(self._wanted_at, self._started_at + START_INTERVAL_S)
+
+    def due_start(self, now: float) -> StartRequest | None:
         """The start to carry out now, if there is one."""
+        return self._wanted_start if self.start_at() <= now else None
+
+    def _acts_come_first(self) -> bool:
         oldest = self._mailbox.oldest_seq
-        waits = not self._paused and oldest is not None and oldest <= self._start_after_seq
-        return None if waits or self.num_unacked >= self._max_unacked else self._wanted_start
+        return not self._paused and oldest is not None and oldest <= self._start_after_seq
 
     def control_applied(self, seq: int | None) -> list[ServerMessage]:
         """The receipt a control with a `seq` is owed."""
@@ -187,13 +211,19 @@ class Session:
         )
 
     def begin_run(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
-        """`due_start` is being carried out: the ticket of its one still picture, and the receipts owed for it."""
+        """`due_start` is being carried out: the ticket of its one still picture, and the receipts owed for it.
+
+        Chunks in flight are forgotten: the picture takes the place of those that have not left.
+        """
         replies = [receipt for seq in self._owed_starts for receipt in self.control_applied(seq)]
         self._owed_starts.clear()
         self._wanted_start = None
         self._run += 1
         self._run_frame = 0
         self._due_at = -NEVER
+        self._started_at = now
+        self._in_flight.clear()
+        self._unacked_start = self._next_index
         return self._ticket(1, Sample(), now, generated=False), replies
 
     def begin_chunk(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
@@ -212,7 +242,7 @@ class Session:
 
     def _ready_at(self) -> float:
         """When the next chunk may begin, as far as pacing goes."""
-        if self._run < 0 or self.due_start() is not None:
+        if self._run < 0 or (self._wanted_start is not None and not self._acts_come_first()):
             return NEVER
         if self._num_steps:
             return self._asked_at

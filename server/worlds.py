@@ -1,14 +1,17 @@
 """The rollouts behind the sessions: loading, warm-up, steps and padding; all of the server that touches tensors.
 
 One `WorldHost` per served world, used by the engine's threads alone: `start` and `step` by the model thread, `decode`
-by the decode thread (never while `start` runs). Knows no sessions, no sockets and no protocol beyond the world's card.
+by the decode thread (never while `start` fills one of its slots). Knows no sessions, no sockets and no protocol beyond
+the world's card.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
     from world import Actions, World, WorldCard
 
 WorldLoader = Callable[[], "World"]
+OnThread = Callable[[Callable[[], Any]], Any]
 WARM_STEPS = 2
+FEW_CORES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +62,21 @@ class WorldHost:
         """Milliseconds one step and its decode took at warm-up, by batch size."""
         return self._latency_ms
 
-    def warm_up(self) -> None:
-        """Run every batch size that can occur once cold and once timed, so that no player meets a first call."""
+    def warm_up(self, on_decode_thread: OnThread) -> None:
+        """Run every batch size that can occur once cold and once timed, so that no player meets a first call.
+
+        Each part runs on the thread that will run it: torch keeps some of what it warms up by thread.
+        """
         slots = (*range(self.num_slots), *self._spare)
         blank = np.zeros((self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
         for slot in slots:
             self.start(slot, blank, 0)
-        for size in sorted({bucket_for(n, self.buckets) for n in _warm_sizes(self.max_batch)}):
+        for size in range(1, self.max_batch + 1):  # the decoder meets each size, the model its bucket
+            chosen = slots[:size]
             for _ in range(WARM_STEPS):
                 began = time.perf_counter()
-                chosen = slots[: min(size, self.max_batch)]
-                self.decode(self.step([Sample()] * len(chosen), chosen), chosen)
+                stepped = self.step([Sample()] * size, chosen)
+                on_decode_thread(partial(self.decode, stepped, chosen))
                 self._latency_ms[size] = (time.perf_counter() - began) * 1e3
 
     def start(self, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
@@ -121,9 +130,25 @@ def world_info(name: str, world: World) -> WorldInfo:
     )
 
 
-def _warm_sizes(max_batch: int) -> list[int]:
-    """1, 2, 4 … and `max_batch`."""
-    sizes = [1]
-    while sizes[-1] * 2 <= max_batch:
-        sizes.append(sizes[-1] * 2)
-    return sorted({*sizes, max_batch})
+def share_cores(num_threads: int | None, on_decode_thread: OnThread) -> None:
+    """Called on the model's thread: `num_threads` for its tensor operations (None: torch's choice).
+
+    On few cores the decoder gets one thread, since it works beside the model.
+    """
+    import torch
+
+    model_threads = num_threads or torch.get_num_threads()
+    on_decode_thread(partial(_use_threads, 1 if _num_cores() <= FEW_CORES else model_threads))
+    _use_threads(model_threads)
+
+
+def _use_threads(num_threads: int) -> None:
+    """For the calling thread, and for threads that have not used torch yet."""
+    import torch
+
+    torch.get_num_threads()  # a thread's first call of torch takes over the newest setting of any thread
+    torch.set_num_threads(num_threads)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,8 +11,8 @@ from hypothesis import settings
 
 from server.config import ServerConfig
 from server.protocol import Hello
-from server.testing import RunningServer, serve
 from tests.server.raw import Raw, RawClient, raw_client
+from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure

@@ -13,8 +13,8 @@ import pytest
 from server.config import WEB_DIST, ServerConfig
 from server.errors import ConfigError
 from server.protocol import WorldInfo
-from server.testing import RunningServer, serve
 from tests.server.raw import hello, raw_client
+from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
 CONFIG = ServerConfig(max_sessions=2, num_threads=1)

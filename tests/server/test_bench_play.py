@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from lightcone_client import Frame, Timings
+from lightcone_client import Frame, Timings, connect
 
-from benchmarks.play import Record, figures, percentile
+from benchmarks.play import Record, address_of, figures, percentile, watch
+from server.errors import ConfigError
+from tests.server.serving import RunningServer
 from world.testing import tiny_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,26 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert (percentile(values, 50), percentile(values, 99), percentile(values, 100)) == (50.0, 99.0, 99.0)
     with pytest.raises(ValueError, match="--seconds"):
         percentile([], 50)
+
+
+def test_a_server_that_is_never_ready_is_not_waited_for() -> None:
+    silent = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(silent, stdout=subprocess.PIPE, text=True) as process:
+        with pytest.raises(ConfigError, match=r"not ready in 0\.2 s"):
+            address_of(process, "pong", timeout_s=0.2)
+        assert process.poll() is not None
+
+
+async def test_what_goes_wrong_with_the_keys_ends_the_measurement(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> int:
+        raise ZeroDivisionError
+
+    async with connect(server.url, world="pixel") as session:
+        monkeypatch.setattr(session, "act", broken)
+        with pytest.raises(ZeroDivisionError):
+            await watch(session, 30.0, Record())
 
 
 def test_it_plays_a_real_server_process(tmp_path: Path) -> None:

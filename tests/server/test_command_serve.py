@@ -52,7 +52,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     parser = ArgumentParser()
     add_arguments(parser)
     words = "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json"
-    args = parser.parse_args(["--world", str(tiny), *words.split()])
+    args = parser.parse_args(["--world", str(tiny), "--allow-host", "b.example", *words.split()])
     config = config_from(args, args.world)
     assert config == ServerConfig(
         worlds={"tiny": tiny},
@@ -61,6 +61,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
         max_sessions=3,
         num_threads=2,
         allowed_origins=("https://a.example",),
+        allowed_hosts=("b.example",),
         log_json=True,
     )
 

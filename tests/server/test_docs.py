@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from server.dump import lines
 from server.errors import CloseCode, ErrorCode
 from server.protocol import PROTOCOL_VERSION, json_schema
+from tests.server.dump import lines
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`\"?([a-z_]+)\"?`", PAGE))

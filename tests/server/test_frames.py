@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from server.errors import BadImageError, ImageTooLargeError, UnsupportedError
 from server.frames import choose_encoding, encode_picture, read_picture
@@ -60,6 +61,21 @@ def test_pictures_over_the_limits_are_refused_before_they_are_decoded() -> None:
     bomb = encoded(np.zeros((2000, 2000, 3), dtype=np.uint8))
     with pytest.raises(ImageTooLargeError, match="2000 x 2000"):
         read_picture(bomb, 48, 40, max_bytes=10**6, max_pixels=10**6)
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int]] = []
+    real = ImageOps.fit
+
+    def fit(image: Image.Image, *how: Any) -> Image.Image:
+        sizes.append(image.size)
+        return real(image, *how)
+
+    monkeypatch.setattr(ImageOps, "fit", fit)
+    large = encoded(np.full((1600, 2000, 3), 128, dtype=np.uint8), "JPEG")
+    fitted = read_picture(large, 48, 40, max_bytes=10**6, max_pixels=2048**2)
+    assert abs(fitted.astype(int) - 128).max() <= 2
+    assert sizes == [(250, 200)]
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", encoded(picture())[:60], b"\x89PNG\r\n\x1a\n" + bytes(40)])

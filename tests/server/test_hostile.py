@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import itertools
+import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import msgpack
 import numpy as np
 import pytest
 from PIL import Image
+from websockets.exceptions import ConnectionClosed
 
+from server import connection
 from server.config import ServerConfig
+from server.frames import read_picture
 from server.protocol import Ack, Act, Bye, Fork, Rewind, SetSpeed, Start, StartFrom, encode
-from server.testing import RunningServer, serve
 from tests.server.raw import Raw, RawClient, hello, raw_client
+from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
 
@@ -131,6 +137,47 @@ async def test_more_acts_than_lockstep_keeps_are_refused_one_by_one(raw: RawClie
         assert (error.code, error.fatal) == ("too_many_pending", False)
 
 
+async def test_a_flood_of_messages_is_cut_off(raw: RawClient, bystander: Raw, server: RunningServer) -> None:
+    async with raw(hello()) as client:
+        with contextlib.suppress(ConnectionClosed):
+            for seq in range(2000):
+                await client.send(Act(seq=seq))
+        error = await client.error()
+        assert (error.code, error.fatal) == ("rate_limited", True)
+        assert await client.close_code() == 1008
+    await freed(server, 1)
+
+
+async def test_refusals_of_one_kind_are_logged_once(raw: RawClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with raw(hello()) as client:
+        for seq in range(20):
+            await client.send(Act(seq=seq, buttons=("jump",)))
+            assert (await client.error()).seq == seq
+    assert caplog.text.count("bad_action") == 1
+
+
+async def test_pictures_are_read_one_at_a_time(raw: RawClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading: list[int] = []
+    most: list[int] = []
+
+    def slow_read(data: bytes, *where: int, **limits: int) -> np.ndarray:
+        reading.append(1)
+        most.append(len(reading))
+        time.sleep(0.1)
+        reading.pop()
+        return read_picture(data, *where, **limits)
+
+    monkeypatch.setattr(connection, "read_picture", slow_read)
+    out = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 70, dtype=np.uint8)).save(out, "PNG")
+    mine = hello(start={"image": out.getvalue()})
+    async with raw(mine) as one, raw(mine) as two, raw(mine) as three:
+        for client in (one, two, three):
+            assert (np.asarray(Image.open(io.BytesIO((await client.frame()).payload))) == 70).all()
+    assert most == [1, 1, 1]
+
+
 async def test_who_never_says_hello_is_sent_away(raw: RawClient, bystander: Raw) -> None:
     async with raw() as client:
         error = await client.error()
@@ -182,7 +229,7 @@ async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
 
 @pytest.fixture(scope="module")
 def tight() -> Iterator[RunningServer]:
-    config = ServerConfig(max_sessions=4, num_threads=1)
+    config = ServerConfig(max_sessions=4, num_threads=1, max_messages_per_s=1e6)
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as running:
         yield running
 
@@ -193,6 +240,20 @@ def deaf_socket(server: RunningServer) -> socket.socket:
     made.connect(("127.0.0.1", server.port))
     made.setblocking(False)
     return made
+
+
+async def test_a_client_that_reads_nothing_and_stays_is_let_go() -> None:
+    config = ServerConfig(max_sessions=4, num_threads=1, send_timeout_s=0.5)
+    with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as server:
+        deaf = raw_client(server.url, hello(), sock=deaf_socket(server), max_queue=1, close_timeout=0.1)
+        async with deaf as client:
+            await client.send(SetSpeed(speed=None))
+            async with asyncio.timeout(20):
+                while server.engine.num_sessions[0]:
+                    with contextlib.suppress(ConnectionClosed):
+                        await client.send(Ack(frame=2**53 - 1))
+                    await asyncio.sleep(0.002)
+            client.socket.transport.abort()
 
 
 @pytest.mark.parametrize("pacing", ["realtime", "lockstep"])

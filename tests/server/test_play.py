@@ -24,8 +24,8 @@ from server.protocol import (
     Step,
     Welcome,
 )
-from server.testing import RunningServer
 from tests.server.raw import Raw, RawClient, hello
+from tests.server.serving import RunningServer
 
 WORLDS = ["pixel", "wan"]
 
@@ -180,8 +180,31 @@ async def test_who_finds_no_slot_waits_and_plays_when_one_is_free(raw: RawClient
             assert isinstance(error, Error)
             assert (error.code, error.fatal, await refused.close_code()) == ("server_full", True, 1013)
         await waiting.send(Act(seq=0, buttons=("no such button",)))  # ignored while waiting
+        await waiting.send(Start(seq=1, start=StartFrom(image=b"no picture")))
         await one.send(Bye())
         assert await one.close_code() == 1000
         assert isinstance(await waiting.receive(), Welcome)
         assert (await waiting.play(2))[1].kind == "generated"
         assert server.engine.num_sessions == (4, 0)
+
+
+async def test_the_picture_of_who_waits_is_read_when_there_is_a_slot(raw: RawClient) -> None:
+    async with raw(hello()) as one, raw(hello()), raw(hello()), raw(hello()), raw() as waiting:
+        await waiting.send(hello(start={"image": b"no picture"}))
+        assert isinstance(await waiting.receive(), Queued)
+        assert await quiet(waiting)
+        await one.send(Bye())
+        assert isinstance(await waiting.receive(), Welcome)
+        error = await waiting.error()
+        assert (error.code, error.fatal, await waiting.close_code()) == ("bad_image", True, 1008)
+
+
+async def test_a_start_comes_through_while_three_chunks_are_unacknowledged(raw: RawClient) -> None:
+    async with raw(hello()) as client:
+        await client.play(1)
+        while (await client.frame()).chunk < 3:
+            pass
+        await client.send(Start(seq=1))
+        while (frame := await client.frame()).run == 0:
+            pass
+        assert (frame.kind, frame.run_frame) == ("start", 0)

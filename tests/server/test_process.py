@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from server import ServerConfig, run
 from server.errors import ConfigError
+from server.process import listen
 from server.protocol import Error, GoAway
 from tests.server.raw import hello, raw_client
 from world.testing import tiny_world
@@ -59,6 +61,26 @@ async def test_a_process_prints_its_url_plays_and_says_goodbye(process: subproce
     _, log = process.communicate(timeout=10)
     assert '"session": "' + client.welcome.session + '"' in log
     assert "Traceback" not in log
+
+
+def test_small_messages_leave_at_once() -> None:
+    """Without TCP_NODELAY a frame can wait for the client's delayed acknowledgement of the one before."""
+
+    async def accepted_option() -> int:
+        options: asyncio.Queue[int] = asyncio.Queue()
+
+        def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            made = writer.get_extra_info("socket")
+            options.put_nowait(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listener = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(on_connect, sock=listener):
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            writer.close()
+            return await asyncio.wait_for(options.get(), 10)
+
+    assert asyncio.run(accepted_option()) != 0
 
 
 def test_a_taken_port_is_named_with_the_remedy() -> None:

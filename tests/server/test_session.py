@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.errors import UnknownStartError, UnsupportedError
+from server.errors import TooManyPendingError, UnknownStartError, UnsupportedError
 from server.protocol import (
     Ack,
     Act,
@@ -52,7 +52,7 @@ def session(pacing: str = "realtime", *, receipts: bool = False, started: bool =
         max_pending_acts=4,
     )
     made.slot = 0
-    made.want_start(StartRequest())
+    made.want_start(StartRequest(), 0.0)
     if started:
         made.begin_run(0.0)
         made.receive(Ack(frame=0), 0.0)
@@ -70,9 +70,9 @@ def receipts(messages: list[ServerMessage]) -> list[tuple[str, int, str, int | N
 def test_nothing_is_generated_before_the_start_was_carried_out() -> None:
     made = session(started=False)
     assert not ready(made, 1e9)
-    assert made.due_start() is not None
+    assert made.due_start(0.0) is not None
     made.begin_run(0.0)
-    assert made.due_start() is None
+    assert made.due_start(0.0) is None
     assert ready(made, 0.0)
 
 
@@ -117,7 +117,7 @@ def test_an_ack_of_frames_never_made_gives_no_credit_in_advance() -> None:
 def test_frames_are_numbered_over_the_session_and_within_the_run() -> None:
     made = session()
     first, second = made.begin_chunk(0.0)[0], made.begin_chunk(1.0)[0]
-    made.want_start(StartRequest(index=1))
+    made.want_start(StartRequest(index=1), 1.0)
     made.receive(Ack(frame=99), 0.0)
     still = made.begin_run(2.0)[0]
     third = made.begin_chunk(3.0)[0]
@@ -169,41 +169,71 @@ def test_controls_with_a_number_get_a_receipt_and_others_none() -> None:
     made = session()
     assert receipts(made.receive(Pause(seq=4), 0.0)) == [("control", 4, "applied", 1)]
     assert made.receive(Play(), 0.0) == []
-    made.want_start(StartRequest(control_seq=5))
-    made.want_start(StartRequest(control_seq=6))
+    made.want_start(StartRequest(control_seq=5), 0.0)
+    made.want_start(StartRequest(control_seq=6), 0.0)
     assert receipts(made.begin_run(0.0)[1]) == [("control", 5, "applied", 1), ("control", 6, "applied", 1)]
 
 
 def test_in_lockstep_a_start_comes_after_the_acts_before_it() -> None:
     made = session("lockstep")
     made.receive(Act(seq=0), 0.0)
-    made.want_start(StartRequest())
+    made.want_start(StartRequest(), 0.0)
     made.receive(Act(seq=1), 0.0)
-    assert made.due_start() is None
+    assert made.due_start(9.0) is None
     assert made.begin_chunk(0.0)[0].sample.acts == (0,)
-    assert made.due_start() is not None
+    assert made.due_start(9.0) is not None
     assert not ready(made, 1e9)
     made.begin_run(0.0)
     assert made.begin_chunk(0.0)[0].sample.acts == (1,)
 
 
-def test_a_start_waits_for_credit_so_that_starting_again_and_again_costs_nothing() -> None:
+def test_a_start_waits_for_no_chunk_in_flight_and_makes_them_obsolete() -> None:
     made = session()
     made.receive(SetSpeed(speed=None), 0.0)
     for _ in range(3):
         made.begin_chunk(0.0)
-    made.want_start(StartRequest())
-    assert made.due_start() is None
+    made.want_start(StartRequest(), 1.0)
+    assert made.due_start(1.0) is not None
     assert made.view().runnable_at == NEVER
-    made.receive(Ack(frame=6), 0.0)
-    assert made.due_start() is not None
+    made.begin_run(1.0)
+    assert made.num_unacked == 1
+
+
+def test_a_second_start_waits_until_the_picture_of_the_first_was_acknowledged() -> None:
+    made = session()
+    made.want_start(StartRequest(), 1.0)
+    still = made.begin_run(1.0)[0]
+    made.want_start(StartRequest(), 2.0)
+    assert made.start_at() == NEVER
+    made.receive(Ack(frame=still.index - 1), 2.0)
+    assert made.due_start(9.0) is None
+    made.receive(Ack(frame=still.index), 2.0)
+    assert made.due_start(2.0) is not None
+
+
+def test_one_sessions_starts_keep_half_a_second_between_them() -> None:
+    made = session()
+    made.want_start(StartRequest(), 10.0)
+    made.receive(Ack(frame=made.begin_run(10.0)[0].index), 10.0)
+    made.want_start(StartRequest(), 10.1)
+    assert (made.start_at(), made.due_start(10.4)) == (10.5, None)
+    assert made.due_start(10.5) is not None
+
+
+def test_starts_that_wait_are_bounded_and_none_is_forgotten() -> None:
+    made = session()
+    for seq in range(4):
+        made.want_start(StartRequest(control_seq=seq), 0.0)
+    with pytest.raises(TooManyPendingError, match="4 starts"):
+        made.want_start(StartRequest(control_seq=4), 0.0)
+    assert [seq for _, seq, _, _ in receipts(made.begin_run(1.0)[1])] == [0, 1, 2, 3]
 
 
 def test_an_unknown_start_is_refused_but_a_picture_always_fits() -> None:
     made = session()
     with pytest.raises(UnknownStartError, match="0 to 1"):
-        made.want_start(StartRequest(index=2))
-    made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8)))
+        made.want_start(StartRequest(index=2), 0.0)
+    made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8)), 0.0)
 
 
 @pytest.mark.parametrize("message", [Rewind(run_frame=0), Fork()])

@@ -14,8 +14,8 @@ from PIL import Image
 
 from server.config import ServerConfig
 from server.protocol import Ack, Act, Frame, Pause, Play
-from server.testing import RunningServer, serve
 from tests.server.raw import Raw, hello, raw_client
+from tests.server.serving import RunningServer, serve
 from world import World
 from world.testing import tiny_world
 

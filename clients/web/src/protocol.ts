@@ -78,7 +78,7 @@ export interface ErrorMessage {
 }
 
 /** Every `code` that an `error` message can carry. */
-export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "server_full" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
+export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
 
 /** Branch the session into a second one. Reserved: answered with `error{unsupported}` by servers that cannot. */
 export interface ForkMessage {

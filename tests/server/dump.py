@@ -1,6 +1,6 @@
-"""The example in docs/protocol.md: a short conversation as bytes. `python -m server.dump` prints it; a test compares.
+"""The example in docs/protocol.md: a short conversation as bytes.
 
-Owns the choice of messages; their bytes are `protocol`'s.
+`python -m tests.server.dump` prints it; a test compares. Owns the choice of messages; their bytes are `protocol`'s.
 """
 
 from __future__ import annotations

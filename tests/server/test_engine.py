@@ -1,0 +1,208 @@
+"""The model and decode threads: who starts when, what is warmed up where, and how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from server import worlds
+from server.config import ServerConfig
+from server.errors import ShuttingDownError
+from server.protocol import Pause, Receipt, Start, StartFrom
+from server.worlds import Stepped, WorldHost, share_cores
+from tests.server.raw import Raw, RawClient, hello, raw_client
+from tests.server.serving import RunningServer, serve
+from world.testing import tiny_world
+
+CONFIG = ServerConfig(max_sessions=3, num_threads=1)
+
+Starting = Callable[[WorldHost, int, int | NDArray[np.uint8], int], NDArray[np.uint8]]
+
+
+async def controls_applied(client: Raw, num: int) -> list[int]:
+    """The numbers of the next controls that were applied."""
+    seqs: list[int] = []
+    while len(seqs) < num:
+        if isinstance(message := await client.receive(), Receipt):
+            seqs.append(message.seq)
+    return seqs
+
+
+async def test_a_start_that_is_replaced_while_another_session_starts_is_not_carried_out(
+    raw: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a start is answered with is what was done: the newest request, not the one of a moment ago."""
+    busy, go_on, carried_out = threading.Event(), threading.Event(), []
+    real: Starting = WorldHost.start
+
+    def start(host: WorldHost, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        carried_out.append(seed)
+        if seed == 1:
+            busy.set()
+            assert go_on.wait(20)
+        return real(host, slot, start, seed)
+
+    async with raw(hello()) as one, raw(hello()) as two:
+        for client in (one, two):
+            await client.play(1)
+            await client.send(Pause())
+        await asyncio.sleep(0.6)  # from here on neither start has to keep its distance to the first
+        monkeypatch.setattr(WorldHost, "start", start)
+        await one.send(Start(start=StartFrom(seed=1)))
+        assert await asyncio.to_thread(busy.wait, 20)
+        await two.send(Start(seq=10, start=StartFrom(index=0, seed=2)))
+        await asyncio.sleep(0.1)
+        await two.send(Start(seq=11, start=StartFrom(index=1, seed=3)))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert await controls_applied(two, 2) == [10, 11]
+    assert carried_out == [1, 3]
+
+
+async def test_players_get_frames_between_the_starts_of_others(
+    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks_at_start: list[int] = []
+    real: Starting = WorldHost.start
+
+    def slow_start(host: WorldHost, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        ticks_at_start.append(server.engine.num_ticks)
+        time.sleep(0.3)
+        return real(host, slot, start, seed)
+
+    async def play_on(client: Raw) -> None:
+        while True:
+            await client.play(1)
+
+    async with raw(hello()) as player:
+        await player.play(2)
+        monkeypatch.setattr(WorldHost, "start", slow_start)
+        playing = asyncio.create_task(play_on(player))
+        async with AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(raw(hello(pacing="lockstep"))) for _ in range(3)]
+            for other in others:
+                await other.play(1)
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+    assert len(set(ticks_at_start)) == 3  # never two starts in a row
+
+
+async def test_a_player_who_starts_again_and_again_is_slowed_down(raw: RawClient) -> None:
+    async with raw(hello(pacing="lockstep")) as client:
+        await client.play(1)
+        began = time.monotonic()
+        for seq in range(3):
+            await client.send(Start(seq=seq))
+            assert (await client.play(1))[0].kind == "start"
+        assert time.monotonic() - began > 2 * 0.5
+
+
+@pytest.mark.parametrize("method", ["step", "decode"])
+async def test_a_world_that_breaks_ends_every_session_and_readiness(
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(CONFIG, {"pixel": tiny_world}) as server:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(raw_client(server.url, hello())) for _ in range(3)]
+            waiting = await stack.enter_async_context(raw_client(server.url))
+            await waiting.send(hello())
+            await waiting.receive()
+            for client in clients:
+                await client.play(2)
+
+            def broken(*_: object) -> Stepped:
+                raise ArithmeticError("the world is upside down")
+
+            monkeypatch.setattr(WorldHost, method, broken)
+            for client in [*clients, waiting]:
+                error = await client.error()
+                assert (error.code, error.fatal) == ("internal", True)
+                assert "upside down" not in error.message
+                assert await client.close_code() == 1011
+        assert "upside down" in caplog.text
+        assert isinstance(server.engine.failure, ArithmeticError)
+        reply = await asyncio.to_thread(httpx.get, f"{server.url}/readyz")
+        assert (reply.status_code, reply.json()) == (503, {"status": "failed"})
+        async with raw_client(server.url) as late:
+            await late.send(hello())
+            assert (await late.error()).code == "internal"
+        began = time.monotonic()
+    assert time.monotonic() - began < 10  # neither thread waits for the other
+
+
+async def test_nobody_joins_while_goodbye_is_said() -> None:
+    with serve(CONFIG, {"pixel": tiny_world}) as server:
+        server.engine.say_goodbye(1.0, ShuttingDownError("closing"))
+        async with raw_client(server.url) as late:
+            await late.send(hello())
+            assert (await late.error()).code == "shutting_down"
+        assert server.engine.num_sessions == (0, 0)
+        assert not server.engine.is_ready
+
+
+def test_every_batch_size_is_warmed_up_on_the_threads_that_will_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    threads: set[str] = set()
+    real = WorldHost.decode
+
+    def decode(host: WorldHost, stepped: Stepped, slots: list[int]) -> NDArray[np.uint8]:
+        sizes.append(len(slots))
+        threads.add(threading.current_thread().name)
+        return real(host, stepped, slots)
+
+    monkeypatch.setattr(WorldHost, "decode", decode)
+    with serve(CONFIG, {"pixel": tiny_world}):
+        pass
+    assert set(sizes) == {1, 2, 3}
+    assert threads == {"lightcone-decode"}
+
+
+@pytest.mark.parametrize(("num_cores", "expected"), [(2, (2, 1)), (8, (2, 2))])
+def test_on_few_cores_the_decoder_has_one_thread(
+    num_cores: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch sees it on each of the two threads, after both have computed something."""
+    monkeypatch.setattr(worlds, "_num_cores", lambda: num_cores)
+    seen: dict[str, int] = {}
+    decode_may_set, decode_has_set, model_has_set = threading.Event(), threading.Event(), threading.Event()
+    work: list[Callable[[], object]] = []
+
+    def computed(name: str) -> None:
+        torch.ones(64, 64) @ torch.ones(64, 64)
+        seen[name] = torch.get_num_threads()
+
+    def on_decode_thread(asked: Callable[[], object]) -> None:
+        work.append(asked)
+        decode_may_set.set()
+        assert decode_has_set.wait(10)
+
+    def decode_thread() -> None:
+        assert decode_may_set.wait(10)
+        work[0]()
+        decode_has_set.set()
+        assert model_has_set.wait(10)
+        computed("decode")
+
+    def model_thread() -> None:
+        share_cores(2, on_decode_thread)
+        model_has_set.set()
+        computed("model")
+
+    threads = [threading.Thread(target=target) for target in (decode_thread, model_thread)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        torch.set_num_threads(1)
+    assert (seen["model"], seen["decode"]) == expected
