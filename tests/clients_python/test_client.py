@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 
 import lightcone_client
 import numpy as np
 import pytest
+import websockets.asyncio.server
 from lightcone_client import ConnectionFailedError, Queued, RefusedError, Session, connect, play
 from lightcone_client import messages as client_messages
 from PIL import Image
@@ -21,7 +23,7 @@ from PIL import Image
 from server import protocol
 from server.config import ServerConfig
 from server.errors import ErrorCode
-from server.testing import RunningServer, serve
+from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
 CONFIG = ServerConfig(max_sessions=2, queue_limit=2, num_threads=1)
@@ -98,6 +100,56 @@ async def test_controls_return_when_they_are_applied(server: RunningServer) -> N
         await session.resume()
         assert (await session.frame()).run_frame >= 3
         await session.set_pacing("lockstep")
+
+
+async def test_a_start_returns_though_no_frame_has_been_taken(server: RunningServer) -> None:
+    async with connect(server.url, world="pixel") as session:
+        await asyncio.sleep(0.5)  # three chunks are unacknowledged by now
+        async with asyncio.timeout(10):
+            await session.start(index=1)
+            await session.start(index=0)
+            while (frame := await session.frame()).run < 2:
+                pass
+        assert frame.kind == "start"
+
+
+@contextlib.asynccontextmanager
+async def odd_server(server: RunningServer, *messages: bytes) -> AsyncIterator[str]:
+    """Welcomes like the real one, and answers the first control with these messages."""
+    async with connect(server.url, world="pixel") as real:
+        welcome = client_messages.pack("welcome", **asdict(real.welcome))
+
+    async def serve_one(socket: websockets.asyncio.server.ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(welcome)
+        await socket.recv()
+        for message in messages:
+            await socket.send(message)
+        await socket.wait_closed()
+
+    async with websockets.asyncio.server.serve(serve_one, "127.0.0.1", 0) as odd:
+        yield f"http://127.0.0.1:{odd.sockets[0].getsockname()[1]}"
+
+
+async def test_a_control_that_is_answered_twice_returns_once(server: RunningServer) -> None:
+    receipt = client_messages.pack("receipt", about="control", seq=1, status="applied", frame=0)
+    last = client_messages.pack("go_away", time_left_s=1.0, reason="over")
+    async with odd_server(server, receipt, receipt, receipt, last) as url, connect(url, world="pixel") as session:
+        await asyncio.wait_for(session.pause(), 10)
+        async with asyncio.timeout(10):
+            while session.go_away is None:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_message_that_cannot_be_handled_ends_the_session_and_leaves_nobody_waiting(
+    server: RunningServer,
+) -> None:
+    strange = client_messages.pack("receipt", about="control", seq=[], status="applied", frame=0)
+    async with odd_server(server, strange) as url, connect(url, world="pixel") as session:
+        with pytest.raises(lightcone_client.ProtocolError, match="failed"):
+            await asyncio.wait_for(session.pause(), 10)
+        with pytest.raises(lightcone_client.ProtocolError):
+            await asyncio.wait_for(session.frame(), 10)
 
 
 async def test_a_refused_control_raises_and_the_session_goes_on(server: RunningServer) -> None:

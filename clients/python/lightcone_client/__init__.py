@@ -1,5 +1,6 @@
 """Play worlds of a Lightcone server from Python. `connect` for event loops, `play` without them."""
 
+from lightcone_client.connecting import connect
 from lightcone_client.errors import (
     ConnectionFailedError,
     ConnectionLostError,
@@ -8,7 +9,7 @@ from lightcone_client.errors import (
     RefusedError,
 )
 from lightcone_client.messages import Frame, Queued, Receipt, Timings, Welcome, WorldInfo
-from lightcone_client.session import Session, connect
+from lightcone_client.session import Session
 from lightcone_client.sync import SyncSession, play
 
 __all__ = [

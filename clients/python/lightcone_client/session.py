@@ -8,25 +8,23 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import websockets.asyncio.client
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed
 
 from lightcone_client.errors import (
-    ConnectionFailedError,
     ConnectionLostError,
     LightconeClientError,
     ProtocolError,
     RefusedError,
 )
 from lightcone_client.messages import (
-    PROTOCOL_VERSION,
     Frame,
     GoAway,
     Queued,
     Receipt,
     Refusal,
+    ServerMessage,
     Welcome,
     WorldInfo,
     pack,
@@ -34,18 +32,10 @@ from lightcone_client.messages import (
 )
 
 Pacing = Literal["realtime", "lockstep"]
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-
-
-def stream_url(url: str) -> str:
-    """The stream's address from a server's: `http://host:8000` becomes `ws://host:8000/v1/stream`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, parts.path if parts.path not in ("", "/") else "/v1/stream", "", ""))
 
 
 class Session:
-    """Made by `connect`. Iterate it for frames; each is acknowledged as it is taken (unless `auto_ack` is off)."""
+    """Made by `connecting.connect`. Iterate it for frames; each is acknowledged as it is taken, unless told otherwise."""
 
     def __init__(self, socket: websockets.asyncio.client.ClientConnection, *, auto_ack: bool) -> None:
         self.welcome: Welcome
@@ -56,6 +46,8 @@ class Session:
         self._seq = 0
         self._frames: asyncio.Queue[Frame | LightconeClientError] = asyncio.Queue()
         self._controls: dict[int, asyncio.Future[None]] = {}
+        self._num_starting = 0
+        self._newest: Frame | None = None
         self._ended: LightconeClientError | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -119,8 +111,17 @@ class Session:
         await self._control("step", num_chunks=num_chunks)
 
     async def start(self, *, index: int | None = None, image: bytes | None = None, seed: int | None = None) -> None:
-        """Start again from one of the world's starts, or from a picture (PNG, JPEG or WebP)."""
-        await self._control("start", start={"index": index, "image": image, "seed": seed})
+        """Start again from one of the world's starts, or from a picture (PNG, JPEG or WebP).
+
+        Frames not taken yet stay to be taken, but count as seen: the server waits for none of them.
+        """
+        self._num_starting += 1
+        try:
+            if self._newest is not None:
+                await self.ack(self._newest)
+            await self._control("start", start={"index": index, "image": image, "seed": seed})
+        finally:
+            self._num_starting -= 1
 
     async def set_pacing(self, pacing: Pacing) -> None:
         await self._control("pacing", pacing=pacing)
@@ -196,22 +197,41 @@ class Session:
         """Sort what arrives until the connection ends."""
         try:
             while True:
-                self._sort(await self._receive())
+                message = unpack(await self._receive())
+                self._sort(message)
+                if self._num_starting and isinstance(message, Frame) and message.end_of_chunk:
+                    await self.ack(message)  # a start waits until the picture of the one before is acknowledged
         except LightconeClientError as error:
-            self._ended = self._ended or error
-            self._frames.put_nowait(self._ended)
-            for future in self._controls.values():
-                if not future.done():
-                    future.set_exception(self._ended)
+            self._end(error)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, nobody may wait for ever for what is read no more
+            self._end(ProtocolError(f"reading what the server sends failed: {exc!r}"))
 
-    def _sort(self, data: bytes) -> None:
-        match unpack(data):
+    def _end(self, error: LightconeClientError) -> None:
+        self._ended = self._ended or error
+        self._frames.put_nowait(self._ended)
+        for seq in list(self._controls):
+            self._answer(seq, self._ended)
+
+    def _answer(self, seq: int | None, error: LightconeClientError | None = None) -> bool:
+        """Let the control `seq` return, or raise; False if none of that number is waited for."""
+        future = None if seq is None else self._controls.get(seq)
+        if future is None or future.done():
+            return False
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        return True
+
+    def _sort(self, message: ServerMessage | None) -> None:
+        match message:
             case Frame() as frame:
+                self._newest = frame
                 self._frames.put_nowait(frame)
             case Receipt() as receipt:
                 self.last_receipt = receipt
-                if receipt.about == "control" and receipt.seq in self._controls:
-                    self._controls[receipt.seq].set_result(None)
+                if receipt.about == "control":
+                    self._answer(receipt.seq)
             case GoAway() as go_away:
                 self.go_away = go_away
             case Refusal() as refusal:
@@ -220,56 +240,8 @@ class Session:
     def _refusal(self, refusal: Refusal) -> None:
         if refusal.fatal:
             self._ended = _refused(refusal)
-        elif refusal.seq in self._controls:
-            self._controls[refusal.seq].set_exception(_refused(refusal))
-        else:
-            self._frames.put_nowait(_refused(refusal))
-
-
-@contextlib.asynccontextmanager
-async def connect(
-    url: str,
-    *,
-    world: str,
-    pacing: Pacing = "realtime",
-    encoding: Literal["jpeg", "png"] = "jpeg",
-    index: int | None = None,
-    image: bytes | None = None,
-    seed: int | None = None,
-    receipts: bool = False,
-    token: str | None = None,
-    auto_ack: bool = True,
-    timeout_s: float = 30.0,
-    on_queued: Callable[[Queued], None] | None = None,
-) -> AsyncIterator[Session]:
-    """A session in `world` of the server at `url`, open inside `async with`.
-
-    Starts from the world's start `index` or from a picture `image`; `seed` fixes the noise. `encoding="png"` is exact.
-    `timeout_s` bounds connecting; waiting in the queue is not bounded (`on_queued` hears of it).
-    Raises ConnectionFailedError or RefusedError.
-    """
-    hello = pack(
-        "hello",
-        version=PROTOCOL_VERSION,
-        world=world,
-        encodings=[encoding],
-        pacing=pacing,
-        start={"index": index, "image": image, "seed": seed},
-        receipts=receipts,
-        token=token,
-    )
-    try:
-        socket = await websockets.asyncio.client.connect(
-            stream_url(url), compression=None, max_size=MAX_MESSAGE_BYTES, open_timeout=timeout_s
-        )
-    except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as exc:
-        raise ConnectionFailedError(f"no Lightcone server answers at {url}: {exc}") from exc
-    session = Session(socket, auto_ack=auto_ack)
-    try:
-        await session.open(hello, on_queued)
-        yield session
-    finally:
-        await session.close()
+        elif not self._answer(refusal.seq, error := _refused(refusal)):
+            self._frames.put_nowait(error)
 
 
 def _refused(refusal: Refusal) -> RefusedError:

@@ -9,8 +9,9 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
+from lightcone_client.connecting import connect
 from lightcone_client.messages import Frame, Welcome, WorldInfo
-from lightcone_client.session import Pacing, Session, connect
+from lightcone_client.session import Pacing, Session
 
 _T = TypeVar("_T")
 
@@ -95,7 +96,7 @@ class SyncSession:
 
 @contextlib.contextmanager
 def play(url: str, *, world: str, **options: Any) -> Iterator[SyncSession]:
-    """A session open inside `with`; the options are those of `session.connect`."""
+    """A session open inside `with`; the options are those of `connecting.connect`."""
     loop = _LoopThread()
     try:
         opened: AbstractAsyncContextManager[Session] = connect(url, world=world, **options)
