@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -69,13 +72,25 @@ def server_process(world: str, players: int, threads: int | None) -> Iterator[st
     command += [] if threads is None else ["--threads", str(threads)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            for line in process.stdout or ():
-                if found := re.search(r"http://\S+", line):
-                    yield found[0]
-                    return
-            raise ConfigError(f"the server of world {world!r} ended before it was ready; its message is above")
+            yield address_of(process, world)
         finally:
             process.terminate()
+
+
+def address_of(process: subprocess.Popen[str], world: str, timeout_s: float = START_TIMEOUT_S) -> str:
+    """What the server prints once it is ready. Raises ConfigError when it ends or takes too long."""
+    alarm = threading.Timer(timeout_s, process.kill)
+    alarm.start()
+    try:
+        for line in process.stdout or ():
+            if found := re.search(r"http://\S+", line):
+                return found[0]
+    finally:
+        alarm.cancel()
+        alarm.join()
+    if process.wait() == -signal.SIGKILL:
+        raise ConfigError(f"the server of world {world!r} was not ready in {timeout_s:g} s; is the machine busy?")
+    raise ConfigError(f"the server of world {world!r} ended before it was ready; its message is above")
 
 
 @dataclass(slots=True)
@@ -125,10 +140,12 @@ async def watch(session: Session, seconds: float, record: Record) -> None:
             _ = frame.picture  # a player has to see it
             record.arrived.append(time.perf_counter())
             record.frames.append(frame)
-            if record.arrived[-1] >= end:
+            if record.arrived[-1] >= end or keys.done():
                 return
     finally:
         keys.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keys  # raises what went wrong with it
 
 
 async def toggle(session: Session, record: Record) -> None:
