@@ -12,7 +12,7 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 COPY constraints.txt ./
 ARG TORCH_INDEX_URL=""
-RUN pip install ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} --constraint constraints.txt torch
+RUN pip install ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} --constraint constraints.txt torch
 # The sources stay in place (editable): the page and the shipped worlds are found beside them.
 COPY pyproject.toml README.md LICENSE lightcone.py ./
 COPY kernels kernels

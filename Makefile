@@ -1,7 +1,7 @@
 # `make serve` and `make test` need Python 3.11 or newer and nothing else; both build .venv first.
 # Variables: PYTHON (interpreter), WORLD and ARGS (for serve), TORCH (another torch release), PIP_FLAGS (for every pip).
 
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 python))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do command -v $$name && break; done)
 WORLD ?= pong
 ARGS ?=
 TORCH ?=
@@ -10,7 +10,10 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
-      $(if $(TORCH),torch==$(TORCH),--constraint constraints.txt)
+      --constraint $(VENV)/constraints.txt $(if $(TORCH),torch==$(TORCH))
+# What the page's tools need; in a shell, true where it is there.
+NEW_NODE = command -v npm >/dev/null && \
+           node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'
 WEB := clients/web
 
 .DEFAULT_GOAL := help
@@ -30,8 +33,8 @@ test: $(VENV)/develop.stamp ## the tests that need no GPU and no patience
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
 check: lint ## what CI runs: format, lint, types, generated files, the page, then the tests
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
-	 else echo "npm is not installed: the built page is compared with its sources by the tests only"; fi
+	@if $(NEW_NODE); then $(MAKE) --no-print-directory web; \
+	 else echo "no npm with Node 20.19 or newer: the built page is compared with its sources by the tests only"; fi
 	@$(MAKE) --no-print-directory test
 
 lint: $(VENV)/develop.stamp ## format, lint, types, Dockerfile, generated files
@@ -61,6 +64,7 @@ $(VENV)/serve.stamp: pyproject.toml clients/python/pyproject.toml constraints.tx
 	 { echo "$(PYTHON) is older than Python 3.11: install a newer one and give it: make PYTHON=/path/to/python"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	 { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: on Debian, apt-get install python3-venv"; exit 1; }
+	@grep -v $(if $(TORCH),'^torch==','^#') constraints.txt > $(VENV)/constraints.txt
 	@$(PIP) --editable . --editable clients/python
 	@touch $@
 

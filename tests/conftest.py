@@ -1,5 +1,18 @@
-"""What all tests share: one thread for tensors. The models are tiny; waking a second core costs more than it gives."""
+"""What all tests share: one thread for tensors, since the models are tiny and waking a second core costs more than it
+gives; and how long a test may take.
+"""
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+TIMEOUT_S = {"slow": 3600, "browser": 600}  # the browser tests may install the page's tools first
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that are marked take longer than the time limit of all others."""
+    for item in items:
+        for name, seconds in TIMEOUT_S.items():
+            if item.get_closest_marker(name) and not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(seconds))
