@@ -12,12 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from distill.clips import Episode, save_episode, write_dataset_json
-from distill.environments import Control, Environment, idle_control, make_environment, random_control
+from distill.clips import Dataset, DatasetError, Episode, save_episode, write_dataset_json
+from distill.environments import Control, Environment, EnvironmentSpec, idle_control, make_environment, random_control
 from world.errors import LightconeError
 
 
@@ -45,20 +46,40 @@ class CollectConfig:
             raise LightconeError(f"shares {self.skilled_share} + {self.random_share} exceed 1")
 
 
+def collect_config(collected: dict[str, Any]) -> CollectConfig:
+    """The config that a dataset says it was collected with."""
+    return CollectConfig(**{**collected, "segment_frames": tuple(collected["segment_frames"])})
+
+
 HELDOUT_SEED_OFFSET = 1_000_000
 
 
 def collect(root: Path, config: CollectConfig, *, workers: int | None = None, quiet: bool = False) -> None:
-    """Record every stream of `config` that `root` does not hold yet; then write `dataset.json`."""
+    """Record every stream of `config` that `root` does not hold yet; then write `dataset.json`.
+
+    Raises DatasetError where `root` holds streams of another environment or frame size.
+    """
     jobs = [("train", i, config.seed + i) for i in range(config.num_train)]
     jobs += [("heldout", i, config.seed + HELDOUT_SEED_OFFSET + i) for i in range(config.num_heldout)]
     jobs = [job for job in jobs if not _path(root, job[0], job[1]).exists()]
     spec = make_environment(config.environment, height=config.height, width=config.width).spec
+    _check_same_source(root, spec)
     with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
         futures = [pool.submit(_record_job, root, config, *job) for job in jobs]
         for future in tqdm(as_completed(futures), total=len(futures), desc="collect", unit="stream", disable=quiet):
             future.result()
     write_dataset_json(root, spec, asdict(config))
+
+
+def _check_same_source(root: Path, spec: EnvironmentSpec) -> None:
+    if not (root / "dataset.json").exists():
+        return
+    there = Dataset.open(root).spec
+    if (there.name, there.height, there.width) != (spec.name, spec.height, spec.width):
+        raise DatasetError(
+            f"{root} holds {there.name} at {there.height}x{there.width}, asked for is {spec.name} at "
+            f"{spec.height}x{spec.width}: choose another name, or delete the folder"
+        )
 
 
 def _path(root: Path, split: str, index: int) -> Path:

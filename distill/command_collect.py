@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from distill.collect import CollectConfig, collect
-from distill.command_train import choose
+from distill.choice import choose
+from distill.collect import collect
 from distill.runs import world_run
 
 
@@ -23,20 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    name, preset = choose(args.world, args.env, "quick", args.name, videos=args.videos)
+    data = world_run(name) / "data"
     if args.videos is not None:
         from distill.environments.video import import_videos
 
-        name = args.name or args.videos.name
-        import_videos(args.videos, world_run(name) / "data", height=args.height, width=args.width)
+        import_videos(args.videos, data, height=args.height, width=args.width)
     else:
-        name, preset = choose(args.world, args.env, "quick", args.name)
-        config: CollectConfig = preset.collect
+        config = preset.collect
         if args.env is not None:
             config = replace(config, height=args.height, width=args.width)
         if args.streams is not None:
             config = replace(config, num_train=args.streams)
         if args.frames is not None:
             config = replace(config, frames_per_stream=args.frames)
-        collect(world_run(name) / "data", config)
-    print(f"recorded to {world_run(name) / 'data'}")
+        collect(data, config)
+    print(f"recorded to {data}; `lightcone train {name}` goes on from there")
     return 0

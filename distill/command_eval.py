@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from distill.command_train import choose
-from distill.evaluation.card import write_card
+from distill.choice import recipe_of
+from distill.evaluation.card import load_teacher, write_card
 from distill.evaluation.evaluate import EvaluationConfig, compare_stages, evaluate
+from distill.evaluation.long_rollouts import DriftConfig
 from distill.pipeline import Run
-from distill.presets import PRESETS
 from distill.runs import world_run
+from world.catalogue import find
 from world.world import World
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("world", help="a checkpoint's name under checkpoints/, or its folder")
+    parser.add_argument("world", help="a world's name (`lightcone worlds` lists them), or its folder")
     parser.add_argument("--env", help="its environment, for worlds without a preset of their own (default: its card's)")
     parser.add_argument("--starts", type=int, default=256, help="held-out starts")
     parser.add_argument("--no-drift", action="store_true", help="leave out the 3,000-frame rollouts")
@@ -28,16 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = Path(args.world) if (Path(args.world) / "world.json").exists() else Path("checkpoints") / args.world
+    folder = find(args.world)
     world = World.load(folder, num_steps=args.steps)
-    name = world.card.name
-    env = args.env or (None if name in PRESETS else world.card.provenance.get("environment"))
-    _, preset = choose(None if env else name, env, "quick", name)
-    config = EvaluationConfig(num_starts=args.starts, num_teacher_starts=args.teacher_starts, drift=not args.no_drift)
+    name, preset = world.card.name, recipe_of(world.card, args.env)
+    config = EvaluationConfig(
+        num_starts=args.starts, num_teacher_starts=args.teacher_starts, drift=None if args.no_drift else DriftConfig()
+    )
     report = evaluate(world, preset, world_run(name), config)
     if args.stages:
         run_state = Run(name, preset, world_run(name), folder, quiet=True)
-        teacher = World.load(folder, role="teacher")
+        teacher = load_teacher(folder)
         report["stages"] = compare_stages(
             world, run_state.student_worlds(world), teacher, preset, world_run(name), config
         )

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from distill.choice import choose
 from distill.pipeline import Run
 from distill.presets import GENERIC_PRESETS, PRESETS, STAGES, Preset
 from distill.runs import world_run
@@ -14,31 +15,26 @@ from world.errors import LightconeError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("world", nargs="?", help=f"a world with a preset of its own: {', '.join(PRESETS)}")
+    parser.add_argument(
+        "world", nargs="?", help=f"a world with a preset of its own ({', '.join(PRESETS)}) or collected data"
+    )
     parser.add_argument("--env", help="instead: any Gymnasium id, such as CarRacing-v3, or bouncer")
-    parser.add_argument("--preset", choices=sorted(GENERIC_PRESETS), default="quick", help="recipe for --env")
-    parser.add_argument("--name", help="name of the world made from --env (default: the id, lower case)")
+    parser.add_argument("--videos", type=Path, help="instead: a folder of videos (clip.mp4 with clip.actions.jsonl)")
+    parser.add_argument(
+        "--preset", choices=sorted(GENERIC_PRESETS), default="quick", help="recipe of worlds without one of their own"
+    )
+    parser.add_argument(
+        "--name", help="name of the world made (default: the environment's or the folder's, lower case)"
+    )
     parser.add_argument("--stage", choices=STAGES, help="run this stage only (default: all that are not finished)")
     parser.add_argument("--steps", type=int, help="with --stage: train to this many steps instead of the preset's")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes a stage; run again to go on")
     parser.add_argument("--out", type=Path, help="checkpoint folder (default: checkpoints/NAME)")
 
 
-def choose(world: str | None, env: str | None, preset: str, name: str | None) -> tuple[str, Preset]:
-    """(name, preset) of the world asked for. Raises LightconeError naming the choices."""
-    if (world is None) == (env is None):
-        raise LightconeError("name a world (such as `lightcone train pong`) or an environment (--env ID), not both")
-    if env is not None:
-        return name or env.split("/")[-1].lower(), GENERIC_PRESETS[preset](env)
-    assert world is not None
-    if world not in PRESETS:
-        raise LightconeError(f"no preset for {world!r}: choose {', '.join(PRESETS)}, or give --env")
-    return world, PRESETS[world]()
-
-
 def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    name, preset = choose(args.world, args.env, args.preset, args.name)
+    name, preset = choose(args.world, args.env, args.preset, args.name, videos=args.videos)
     if args.steps is not None:
         preset = with_steps(preset, args.stage, args.steps)
     job = Run(
@@ -46,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         preset,
         world_run(name),
         args.out or Path("checkpoints") / name,
+        videos=args.videos,
         stop_after_s=args.minutes * 60 if args.minutes else None,
     )
     finished = job.stage(args.stage) if args.stage else job.all_stages()

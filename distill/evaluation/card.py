@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.evaluation.clips import held_out_starts, student_generator, teacher_generator
+from distill.evaluation.clips import held_out_starts
 from distill.evaluation.evaluate import held_out
+from distill.evaluation.generators import student_generator, teacher_generator
 from distill.presets import Preset
 from world.world import World
 
-STRIP_EVERY, STRIP_FRAMES, STRIP_CLIPS = 6, 64, 2
+STRIP_EVERY, STRIP_FRAMES, STRIP_CLIPS, STRIP_TEACHER_STEPS = 6, 64, 2, 16
 FIGURES = (
     "paddle_error_px_mean",
     "ball_present_ratio",
@@ -35,18 +36,23 @@ def write_card(folder: Path, world: World, report: dict[str, Any], preset: Prese
 
 
 def draw_strips(folder: Path, world: World, preset: Preset, run: Path) -> None:
-    """Truth, teacher and student of a few held-out starts, one row each, every sixth frame."""
-    starts = held_out_starts(held_out(preset, run), STRIP_CLIPS, world.context_pixel_frames, STRIP_FRAMES)
-    teacher = teacher_generator(World.load(folder, role="teacher"), num_steps=16, shift=world.sampler.shift)
+    """Truth, teacher (where there is one) and student of a few held-out starts, one row each, every sixth frame."""
+    dataset = held_out(world.card, preset, run)
+    starts = held_out_starts(dataset, STRIP_CLIPS, world.context_pixel_frames, STRIP_FRAMES)
+    generators = [student_generator(world)]
+    if (teacher := load_teacher(folder)) is not None:
+        generators.insert(0, teacher_generator(teacher, num_steps=STRIP_TEACHER_STEPS, shift=world.sampler.shift))
     rows = []
-    made = [
-        starts.truth,
-        *(g(starts.context, starts.context_actions, starts.actions) for g in (teacher, student_generator(world))),
-    ]
+    made = [starts.truth, *(g(starts.context, starts.context_actions, starts.actions) for g in generators)]
     for clip in range(STRIP_CLIPS):
         rows += [_strip(frames[clip]) for frames in made]
     picture = Image.fromarray(np.concatenate(rows, axis=0))
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(folder / "strips.png")
+
+
+def load_teacher(folder: Path) -> World | None:
+    """A checkpoint's teacher; None for a world exported before its teacher was trained."""
+    return World.load(folder, role="teacher") if (folder / "teacher.safetensors").exists() else None
 
 
 def _strip(frames: Tensor) -> np.ndarray:
@@ -78,7 +84,12 @@ def card_text(world: World, report: dict[str, Any]) -> str:
     lines += ["", "PSNR (dB) of free-running frames, by frame:", "", *_curves(report), ""]
     if "stages" in report:
         lines += ["What each stage gives, on the same starts:", "", *_stage_table(report["stages"]), ""]
-    lines += ["Every sixth frame; rows: truth, teacher (16 steps), student, twice:", "", "![strips](strips.png)", ""]
+    lines += [
+        "Every sixth frame; rows: truth, teacher (16 steps; where the world has one), student, twice:",
+        "",
+        "![strips](strips.png)",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -86,7 +97,7 @@ def _curves(report: dict[str, Any]) -> list[str]:
     names = [n for n in ("psnr", "psnr_other_actions", "psnr_copy_last", "sharpness_ratio") if n in report]
     frames = list(report[names[0]])
     header = ["| | " + " | ".join(frames) + " |", "|---" * (len(frames) + 1) + "|"]
-    return header + [f"| {n} | " + " | ".join(_number(report[n][f]) for f in frames) + " |" for n in names]
+    return header + [f"| {n} | " + " | ".join(_number(report[n].get(f)) for f in frames) + " |" for n in names]
 
 
 def _stage_table(stages: dict[str, dict[str, Any]]) -> list[str]:
@@ -101,4 +112,6 @@ def _stage_table(stages: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

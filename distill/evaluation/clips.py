@@ -1,37 +1,32 @@
-"""Held-out starts to continue from, and who continues them. Owns the draw of starts and the two generators."""
+"""Held-out starts to continue from. Owns the draw of starts; knows no model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from distill.clips import Dataset
+from distill.clips import Dataset, DatasetError, Episode, clip_starts, load_dones, load_episode, unbroken
 from world.actions import Actions
-from world.rollout import action_vectors
-from world.schedule import euler_step, sampling_sigmas
-from world.transformer import Conditioning
-from world.world import World
 
-Generator = Callable[[Tensor, Actions, Actions], Tensor]
-"""(context frames uint8 `b t h w 3`, their actions `b t`, actions to follow `b f`) → frames uint8 `b f h w 3`."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """Held-out clips: context to continue from and what truly followed."""
+    """Held-out clips: context to continue from, what truly followed, and which recorded stream each is from (`b`)."""
 
     context: Tensor
     context_actions: Actions
     truth: Tensor
     actions: Actions
     oracle: NDArray[np.float32]
+    episode: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.context)
@@ -39,94 +34,70 @@ class Starts:
     def head(self, num: int) -> Starts:
         rows = slice(0, num)
         return Starts(
-            self.context[rows], self.context_actions[rows], self.truth[rows], self.actions[rows], self.oracle[rows]
+            self.context[rows],
+            self.context_actions[rows],
+            self.truth[rows],
+            self.actions[rows],
+            self.oracle[rows],
+            self.episode[rows],
         )
 
-    def shuffled_actions(self) -> Actions:
-        """Every start with another clip's actions."""
-        return self.actions[torch.arange(len(self)).roll(len(self) // 2)]
+    def shuffled_actions(self) -> Actions | None:
+        """Every start with the actions of a clip from another stream; None where there is no other, or no action."""
+        if len(np.unique(self.episode)) < 2 or not self.actions.vector().shape[2]:
+            return None
+        num = len(self)
+        shifts = num // 2 + np.arange(num)
+        partners = (np.arange(num)[:, None] + shifts) % num  # for each row all rows, far ones first
+        elsewhere = self.episode[partners] != self.episode[:, None]
+        return self.actions[torch.from_numpy(partners[np.arange(num), elsewhere.argmax(axis=1)])]
 
 
 def held_out_starts(dataset: Dataset, num: int, context_frames: int, num_frames: int, *, seed: int = 0) -> Starts:
-    """`num` starts spread evenly over the held-out episodes, at random places that a game's end does not cut."""
+    """`num` starts spread evenly over the held-out streams, at random places; the end of an episode cuts none of them.
+
+    Fewer than `num_frames` frames follow where half of the streams have no place for so many; streams without a place
+    are left out. Raises DatasetError where hardly any stream is longer than the context.
+    """
     rng = np.random.default_rng(seed)
-    episodes = list(dataset.episodes("heldout"))
-    rows = []
-    for number in range(num):
-        episode = episodes[number % len(episodes)]
-        first = int(rng.integers(1, len(episode) - context_frames - num_frames))
-        rows.append((episode, slice(first, first + context_frames), first + context_frames, num_frames))
-    ahead = [(episode, slice(split, split + count)) for episode, _, split, count in rows]
+    continuing = dataset.spec.continuing
+    paths = dataset.paths("heldout")
+    dones = [load_dones(path) for path in paths]
+    length = context_frames + _room(dataset.root, dones, continuing, context_frames, num_frames)
+    places = {number: clip_starts(row, length, continuing=continuing) for number, row in enumerate(dones)}
+    usable = [number for number, starts in places.items() if len(starts)]
+    rows = [usable[row % len(usable)] for row in range(num)]
+    firsts = [int(rng.choice(places[number])) for number in rows]
+    clips: list[Episode] = [None] * num  # type: ignore[list-item]  # every place is filled below
+    for number in sorted(set(rows)):
+        episode = load_episode(paths[number])  # one at a time: all of them are gigabytes
+        for row in np.flatnonzero(np.array(rows) == number):
+            clips[row] = _cut(episode, slice(firsts[row], firsts[row] + length))
+    actions = Actions.cat([clip.actions() for clip in clips])
+    frames = torch.from_numpy(np.stack([clip.frames for clip in clips]))
     return Starts(
-        torch.from_numpy(np.stack([episode.frames[part] for episode, part, _, _ in rows])),
-        Actions.cat([_actions(episode.buttons, episode.axes, part) for episode, part, _, _ in rows]),
-        torch.from_numpy(np.stack([episode.frames[part] for episode, part in ahead])),
-        Actions.cat([_actions(episode.buttons, episode.axes, part) for episode, part in ahead]),
-        np.stack([episode.oracle[part] for episode, part in ahead]),
+        frames[:, :context_frames],
+        actions.frames(0, context_frames),
+        frames[:, context_frames:],
+        actions.frames(context_frames),
+        np.stack([clip.oracle[context_frames:] for clip in clips]),
+        np.array(rows, np.int64),
     )
 
 
-def _actions(buttons: NDArray[np.bool_], axes: NDArray[np.float32], part: slice) -> Actions:
-    return Actions(torch.from_numpy(buttons[part])[None], torch.from_numpy(axes[part])[None])
+def _room(root: Path, dones: list[NDArray[np.bool_]], continuing: bool, context_frames: int, num_frames: int) -> int:
+    """How many frames can follow a context: `num_frames`, or what at least half of the streams have a place for."""
+    longest = [max(stop - max(start, 1) for start, stop in unbroken(row, continuing=continuing)) for row in dones]
+    found = int(np.median(longest)) - context_frames
+    if found < 1:
+        raise DatasetError(
+            f"held-out streams of {root} run for {int(np.median(longest))} frames between the ends of episodes; "
+            f"{context_frames + 1} are needed, {context_frames + num_frames} are wanted: record longer ones"
+        )
+    if found < num_frames:
+        logger.warning("held-out streams of %s are short: %d frames are judged, not %d", root, found, num_frames)
+    return min(found, num_frames)
 
 
-def student_generator(world: World, *, seed: int = 0, quiet: bool = True) -> Generator:
-    """The student as it is served: chunk by chunk through the rolling cache."""
-
-    def generate(context: Tensor, context_actions: Actions, actions: Actions) -> Tensor:
-        rollout = world.start(context, context_actions, seed)
-        size = world.chunk_pixel_frames
-        parts = [
-            rollout.step(actions.frames(first, first + size))
-            for first in tqdm(range(0, actions.num_frames, size), disable=quiet)
-        ]
-        return torch.cat(parts, dim=1)
-
-    return generate
-
-
-def teacher_generator(world: World, *, num_steps: int, shift: float, prefix: int = 4, seed: int = 0) -> Generator:
-    """The bidirectional teacher, clip by clip: `prefix` latents are given, the rest of a clip is denoised from noise by
-    `num_steps` Euler steps; its end is the next clip's prefix."""
-
-    @torch.inference_mode()
-    def generate(context: Tensor, context_actions: Actions, actions: Actions) -> Tensor:
-        latents, state = world.encode(context)
-        vectors = action_vectors(Actions.cat([context_actions, actions], 1), world.codec.config.temporal_patch)
-        first, length = latents.shape[1], vectors.shape[1]
-        clip = world.transformer.config.window_frames + 1
-        generator = torch.Generator().manual_seed(seed)
-        while latents.shape[1] < length:
-            start = latents.shape[1] - prefix
-            part = vectors[:, start : start + clip]
-            new = denoise_clip(world, latents[:, -prefix:], part, num_steps, shift, generator)
-            latents = torch.cat([latents, new], dim=1)
-        return world.decode(latents[:, first:], state)[0]
-
-    return generate
-
-
-@torch.inference_mode()
-def denoise_clip(
-    world: World, prefix: Tensor, actions: Tensor, num_steps: int, shift: float, generator: torch.Generator
-) -> Tensor:
-    """Latents `b f−p c h w` that follow a clean prefix `b p c h w` under action vectors `b f a`."""
-    b, p = prefix.shape[:2]
-    f = actions.shape[1]
-    x = torch.randn((b, f - p, *prefix.shape[2:]), generator=generator)
-    sigmas = sampling_sigmas(num_steps, shift).float()
-    level = torch.zeros(b, f)
-    for sigma, sigma_next in pairwise(sigmas):
-        level[:, p:] = sigma
-        output = world.transformer(torch.cat([prefix, x], 1), level, Conditioning(actions=actions))
-        x = euler_step(x, output.prediction[:, p:].float(), sigma, sigma_next)
-    return x
-
-
-def in_batches(generator: Generator, starts: Starts, actions: Actions, size: int = 64) -> Tensor:
-    """Run a generator over all starts, `size` at a time."""
-    parts = []
-    for first in range(0, len(starts), size):
-        rows = slice(first, first + size)
-        parts.append(generator(starts.context[rows], starts.context_actions[rows], actions[rows]))
-    return torch.cat(parts)
+def _cut(episode: Episode, part: slice) -> Episode:
+    return Episode(**{name: getattr(episode, name)[part].copy() for name in Episode.__slots__})

@@ -15,6 +15,7 @@ FIELD_TOP = 16
 PADDLE_COLUMNS, ENEMY_COLUMNS = slice(70, 72), slice(8, 10)
 FIELD_BLUE, BALL_PEAK, BALL_MASS = 17.0, 50.0, 80.0
 RESPONSE_FRAMES = 4
+FULL_MOVE = 8.0
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
@@ -91,8 +92,36 @@ def pong_figures(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_
     }
 
 
-def action_response(truth_y: Floats, seen_y: Floats, buttons: NDArray[np.bool_], first: int = 1) -> float:
-    """Share of action flips after which the paddle moves the way the emulator's does, where that moves ≥ 1 px."""
+def agreement(truth_frames: Pixels, frames: Pixels) -> float:
+    """How near ball and paddle of clips `n t 96 80 3` are to the true ones: 1 / (1 + distance in px), 0 where one has
+    it and the other has not; mean over the frames in which either has it, then over ball and paddle. 1 is perfect.
+
+    Every frame counts, so that a lost ball, a ghost and a far miss all cost, and none hides behind a median.
+    """
+    truth, seen = detect(truth_frames), detect(frames)
+    ball = _nearness(_ball_distance(truth, seen), ~np.isnan(truth.ball_x) | ~np.isnan(seen.ball_x))
+    return (ball + _nearness(_paddle_distance(truth, seen), ~np.isnan(truth.paddle_y) | ~np.isnan(seen.paddle_y))) / 2
+
+
+def _nearness(distance: Floats, counted: NDArray[np.bool_]) -> float:
+    near = np.where(np.isnan(distance), 0.0, 1.0 / (1.0 + np.nan_to_num(distance)))
+    return float(near[counted].mean()) if counted.any() else 1.0
+
+
+def action_response(
+    truth_y: Floats,
+    seen_y: Floats,
+    buttons: NDArray[np.bool_],
+    first: int = 1,
+    *,
+    stops: tuple[float, float] | None = None,
+) -> float:
+    """Share of action flips after which the paddle moves the way the emulator's does, where that moves ≥ 1 px.
+
+    stops: the paddle's highest and lowest place. Where the two paddles have gone apart, one may stand at a stop that
+    the other is far from, and cannot move although the world is right; so with `stops` a flip does not count if either
+    paddle is within one full-speed move of the stop it would move towards. NaN where no flip counts.
+    """
     agree, count = 0, 0
     px = 96 / 64
     for row in range(len(truth_y)):
@@ -104,9 +133,35 @@ def action_response(truth_y: Floats, seen_y: Floats, buttons: NDArray[np.bool_],
             true_move, move = truth_y[row, end] - truth_y[row, t - 1], seen_y[row, end] - seen_y[row, t - 1]
             if np.isnan(true_move) or abs(true_move) < px:
                 continue
+            if stops and _at_stop((truth_y[row, t - 1], seen_y[row, t - 1]), true_move, stops):
+                continue
             count += 1
             agree += int(not np.isnan(move) and np.sign(move) == np.sign(true_move))
-    return agree / max(count, 1)
+    return agree / count if count else float("nan")
+
+
+def _at_stop(places: tuple[float, float], move: float, stops: tuple[float, float]) -> bool:
+    """Whether either place is within a full-speed move of the stop on the side of `move` (a lost paddle is not)."""
+    top, bottom = stops
+    return any(place > bottom - FULL_MOVE if move > 0 else place < top + FULL_MOVE for place in places)
+
+
+def response_over_time(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_]) -> dict[str, float]:
+    """Action response in the first and last of ten windows of long clips `n t 96 80 3`. Rollouts leave the emulator's
+    course, so the twin of a flip is the emulator's paddle under the same actions, which does not depend on the ball."""
+    size = frames.shape[1] // 10
+    windows = {"first": slice(0, size), "last": slice(frames.shape[1] - size, None)}
+    true_y = {name: detect(truth_frames[:, part]).paddle_y for name, part in windows.items()}
+    both = np.concatenate(list(true_y.values()))
+    stops = float(np.nanmin(both)), float(np.nanmax(both))
+    figures = {
+        f"action_response_{name}_window": action_response(
+            true_y[name], detect(frames[:, part]).paddle_y, buttons[:, part], stops=stops
+        )
+        for name, part in windows.items()
+    }
+    ratio = figures["action_response_last_window"] / max(figures["action_response_first_window"], 1e-6)
+    return figures | {"action_response_last_to_first": ratio}
 
 
 def _ball_distance(a: Seen, b: Seen) -> Floats:

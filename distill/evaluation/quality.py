@@ -29,32 +29,49 @@ def curve(values: Tensor) -> dict[str, float]:
     return {str(f): round(float(values[:, f - 1].mean()), 3) for f in FRAMES if f <= values.shape[1]}
 
 
-def lower_bound(differences: Tensor, *, draws: int = 2000, level: float = 0.05, seed: int = 0) -> float:
-    """Lower bootstrap bound of the mean over clips: the `level` quantile of resampled means."""
-    values: NDArray[np.float64] = differences.double().numpy()
+def lower_bound(
+    differences: Tensor, episode: NDArray[np.int64], *, draws: int = 2000, level: float = 0.05, seed: int = 0
+) -> float:
+    """Lower bootstrap bound of the mean over clips: the `level` quantile of resampled means.
+
+    Clips of one recorded stream resemble each other, so streams are resampled, then each one's clips.
+    """
+    _, number, counts = np.unique(episode, return_inverse=True, return_counts=True)
+    order = np.argsort(number, kind="stable")
+    offsets = np.cumsum(counts) - counts
+    values: NDArray[np.float64] = differences.double().numpy()[order]  # stream by stream
     rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
+    streams = rng.integers(len(counts), size=(draws, len(counts)))
+    size = counts[streams][..., None]  # draws, streams, 1
+    place = (rng.random((draws, len(counts), int(counts.max()))) * size).astype(np.int64)
+    drawn = values[offsets[streams][..., None] + place]
+    used = np.arange(drawn.shape[2]) < size
+    means = (drawn * used).sum(axis=(1, 2)) / used.sum(axis=(1, 2))
     return float(np.quantile(means, level))
 
 
-def quality_figures(truth: Tensor, context_last: Tensor, frames: Tensor, other: Tensor) -> dict[str, object]:
-    """Free-running clips under the true actions (`frames`) and another clip's (`other`), uint8 `b t h w 3`, against
-    truth and against copying the last context frame `b h w 3`."""
-    own, others = psnr(frames, truth), psnr(other, truth)
+def quality_figures(
+    truth: Tensor, context_last: Tensor, frames: Tensor, other: Tensor | None, episode: NDArray[np.int64]
+) -> dict[str, object]:
+    """Free-running clips under the true actions (`frames`) and another clip's (`other`, where there is one), uint8
+    `b t h w 3`, against truth and against copying the last context frame `b h w 3`. episode: each clip's stream."""
+    own = psnr(frames, truth)
     copied = psnr(context_last[:, None].expand_as(truth), truth)
-    ratio = sharpness(frames).mean(0) / sharpness(truth).mean(0)
-    gains = {
-        f"psnr_gain_other_{f}": {
-            "mean": round(float((own - others)[:, f - 1].mean()), 3),
-            "lower": round(lower_bound((own - others)[:, f - 1]), 3),
-        }
-        for f in (4, 8, 16)
-        if f <= truth.shape[1]
-    }
-    return {
+    ratio = sharpness(frames).mean(0) / sharpness(truth).mean(0).clamp_min(1e-6)
+    figures: dict[str, object] = {
         "psnr": curve(own),
-        "psnr_other_actions": curve(others),
         "psnr_copy_last": curve(copied),
         "sharpness_ratio": {str(f): round(float(ratio[f - 1]), 3) for f in FRAMES if f <= len(ratio)},
-        **gains,
     }
+    if other is None:
+        return figures
+    others = psnr(other, truth)
+    figures["psnr_other_actions"] = curve(others)
+    for f in (4, 8, 16):
+        if f <= truth.shape[1]:
+            gain = (own - others)[:, f - 1]
+            figures[f"psnr_gain_other_{f}"] = {
+                "mean": round(float(gain.mean()), 3),
+                "lower": round(lower_bound(gain, episode), 3),
+            }
+    return figures
