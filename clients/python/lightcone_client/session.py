@@ -35,7 +35,7 @@ Pacing = Literal["realtime", "lockstep"]
 
 
 class Session:
-    """Made by `connecting.connect`. Iterate it for frames; each is acknowledged as it is taken, unless told otherwise."""
+    """Made by `connect`. Iterate it for frames; each is acknowledged as it is taken, unless `auto_ack` is off."""
 
     def __init__(self, socket: websockets.asyncio.client.ClientConnection, *, auto_ack: bool) -> None:
         self.welcome: Welcome
