@@ -55,4 +55,6 @@ def read_card(folder: Path) -> WorldCard:
     try:
         return WorldCard.from_json(json.loads((folder / CARD).read_text(encoding="utf-8"))["card"])
     except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{folder / CARD} is not a world's description: {error!r}; write the world again") from error
+        raise CheckpointError(
+            f"{folder / CARD} is not a world's description: {error!r}; write the world again"
+        ) from error
