@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distill.environments.base import AxisSpec, ButtonSpec, EnvironmentSpec
+from distill.environments.base import EnvironmentSpec
 from world.actions import Actions
+from world.card import Axis, Button
 from world.errors import LightconeError
 
 SPLITS = ("train", "heldout")
@@ -119,7 +120,7 @@ def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, A
 
 
 def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
-    buttons = tuple(ButtonSpec(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
-    axes = tuple(AxisSpec(**a) for a in fields["axes"])
+    buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
+    axes = tuple(Axis(**a) for a in fields["axes"])
     oracle_names = tuple(fields["oracle_names"])
     return EnvironmentSpec(**{**fields, "buttons": buttons, "axes": axes, "oracle_names": oracle_names})

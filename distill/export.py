@@ -11,7 +11,7 @@ import torch
 
 from distill.clips import Dataset, DatasetError, clip_starts, load_dones, load_episode
 from distill.presets import PRESETS, Preset
-from world.card import Axis, Button, WorldCard
+from world.card import WorldCard
 from world.codec import Codec
 from world.transformer import Transformer
 from world.world import Start, World
@@ -49,8 +49,8 @@ def make_card(name: str, preset: Preset, dataset: Dataset) -> WorldCard:
         fps=spec.fps,
         height=spec.height,
         width=spec.width,
-        buttons=tuple(Button(name=b.name, label=b.label, keys=b.keys) for b in spec.buttons),
-        axes=tuple(Axis(name=a.name, label=a.label, low=a.low, high=a.high, source=a.source) for a in spec.axes),
+        buttons=spec.buttons,
+        axes=spec.axes,
         exclusive_buttons=spec.exclusive_buttons,
         window=preset.window_frames,
         num_steps=preset.sampler.num_steps,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from distill.environments.base import (
-    AxisSpec,
-    ButtonSpec,
     Control,
     Environment,
     EnvironmentSpec,
@@ -30,8 +28,6 @@ def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environ
 
 
 __all__ = [
-    "AxisSpec",
-    "ButtonSpec",
     "Control",
     "Environment",
     "EnvironmentSpec",

@@ -9,27 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from world.card import Axis, Button
+
 Frame = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ButtonSpec:
-    """A named button and the DOM key codes that press it in a browser."""
-
-    name: str
-    label: str
-    keys: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AxisSpec:
-    """A named continuous control in [low, high]; `source` says what drives it ("mouse_x", "gamepad_0", …)."""
-
-    name: str
-    label: str
-    low: float
-    high: float
-    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +28,8 @@ class EnvironmentSpec:
     fps: float
     height: int
     width: int
-    buttons: tuple[ButtonSpec, ...] = ()
-    axes: tuple[AxisSpec, ...] = ()
+    buttons: tuple[Button, ...] = ()
+    axes: tuple[Axis, ...] = ()
     exclusive_buttons: bool = True
     data_license: str
     oracle_names: tuple[str, ...] = ()

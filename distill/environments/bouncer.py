@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill.environments.base import ButtonSpec, Control, EnvironmentSpec, Step
+from distill.environments.base import Control, EnvironmentSpec, Step
+from world.card import Button
 
 SIZE = 32
 PADDLE_HEIGHT, PADDLE_SPEED = 8, 2
@@ -16,8 +17,8 @@ SPEC = EnvironmentSpec(
     height=SIZE,
     width=SIZE,
     buttons=(
-        ButtonSpec(name="up", label="Up", keys=("ArrowUp", "KeyW")),
-        ButtonSpec(name="down", label="Down", keys=("ArrowDown", "KeyS")),
+        Button(name="up", label="Up", keys=("ArrowUp", "KeyW")),
+        Button(name="down", label="Down", keys=("ArrowDown", "KeyS")),
     ),
     data_license="Made by this program; no rights reserved (CC0-1.0).",
     oracle_names=("ball_x", "ball_y", "paddle_y"),

@@ -10,7 +10,8 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.environments.base import AxisSpec, ButtonSpec, Control, EnvironmentSpec, Frame, Step
+from distill.environments.base import Control, EnvironmentSpec, Frame, Step
+from world.card import Axis, Button
 from world.errors import LightconeError
 
 PATCH = 16
@@ -117,16 +118,16 @@ def _make(env_id: str) -> gymnasium.Env[Any, Any]:
         ) from exc
 
 
-def _controls(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[ButtonSpec, ...], tuple[AxisSpec, ...]]:
+def _controls(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[Button, ...], tuple[Axis, ...]]:
     if isinstance(space, spaces.Discrete):
         named = next((names for key, names in NAMED_ACTIONS.items() if key in env_id), None)
         if named is None or len(named) != int(space.n) - 1:
             keys = [(f"Digit{digit}",) for digit in DIGITS] + [()] * int(space.n)
             named = tuple((f"action{i}", f"Action {i}", keys[i]) for i in range(int(space.n)))
-        return tuple(ButtonSpec(name=name, label=label, keys=keys) for name, label, keys in named), ()
+        return tuple(Button(name=name, label=label, keys=keys) for name, label, keys in named), ()
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         axes = (
-            AxisSpec(name=f"axis{i}", label=f"Axis {i}", low=-1.0, high=1.0, source=f"gamepad_{i}")
+            Axis(name=f"axis{i}", label=f"Axis {i}", low=-1.0, high=1.0, source=f"gamepad_{i}")
             for i in range(space.shape[0])
         )
         return (), tuple(axes)

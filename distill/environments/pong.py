@@ -17,7 +17,8 @@ import ale_py
 import numpy as np
 from ale_py import roms
 
-from distill.environments.base import ButtonSpec, Control, EnvironmentSpec, Frame, Step
+from distill.environments.base import Control, EnvironmentSpec, Frame, Step
+from world.card import Button
 from world.errors import LightconeError
 
 NOOP, UP, DOWN = 0, 3, 4
@@ -35,8 +36,8 @@ SPEC = EnvironmentSpec(
     height=CROP_HEIGHT // 2,
     width=80,
     buttons=(
-        ButtonSpec(name="up", label="Up", keys=("ArrowUp", "KeyW")),
-        ButtonSpec(name="down", label="Down", keys=("ArrowDown", "KeyS")),
+        Button(name="up", label="Up", keys=("ArrowUp", "KeyW")),
+        Button(name="down", label="Down", keys=("ArrowDown", "KeyS")),
     ),
     data_license=(
         "Frames rendered by the Arcade Learning Environment (GPL-2.0) from the Atari 2600 Pong ROM that ale-py carries "

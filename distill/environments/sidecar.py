@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.clips import DatasetError
-from distill.environments.base import ButtonSpec
+from world.card import Button
 
 KEYS = {
     "up": ("ArrowUp", "KeyW"),
@@ -76,7 +76,7 @@ def _read(path: Path) -> SidecarActions:
     return SidecarActions(buttons, np.array(axes, np.float32))
 
 
-def named_buttons(names: Sequence[str]) -> tuple[ButtonSpec, ...]:
+def named_buttons(names: Sequence[str]) -> tuple[Button, ...]:
     """Keys by name where the name says one, else the first free digit; no key presses two buttons."""
     taken: set[str] = set()
     buttons = []
@@ -88,5 +88,5 @@ def named_buttons(names: Sequence[str]) -> tuple[ButtonSpec, ...]:
         if not keys:
             keys = [key for key in (f"Digit{i}" for i in (*range(1, 10), 0)) if key not in taken][:1]
         taken.update(keys)
-        buttons.append(ButtonSpec(name=name, label=name.replace("_", " ").title(), keys=tuple(keys)))
+        buttons.append(Button(name=name, label=name.replace("_", " ").title(), keys=tuple(keys)))
     return tuple(buttons)

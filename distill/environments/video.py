@@ -18,8 +18,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from distill.clips import Dataset, DatasetError, Episode, save_episode, write_dataset_json
-from distill.environments.base import AxisSpec, EnvironmentSpec, Frame
+from distill.environments.base import EnvironmentSpec, Frame
 from distill.environments.sidecar import SidecarActions, named_buttons, read_sidecars, sidecar_path
+from world.card import Axis
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 PATCH = 16
@@ -234,7 +235,7 @@ def _spec(
         width=collected["width"],
         buttons=named_buttons(names),
         axes=tuple(
-            AxisSpec(name=f"axis{i}", label=f"Axis {i}", low=float(low[i]), high=float(high[i]), source=f"gamepad_{i}")
+            Axis(name=f"axis{i}", label=f"Axis {i}", low=float(low[i]), high=float(high[i]), source=f"gamepad_{i}")
             for i in range(len(low))
         ),
         exclusive_buttons=False,

@@ -8,7 +8,8 @@ import pytest
 
 from distill.clips import Dataset, DatasetError, Episode, load_episode, save_episode
 from distill.collect import CollectConfig, collect, mixed_policy, record
-from distill.environments import AxisSpec, Control, EnvironmentSpec, Step, make_environment
+from distill.environments import Control, EnvironmentSpec, Step, make_environment
+from world.card import Axis
 from world.errors import LightconeError
 
 CONFIG = CollectConfig(environment="bouncer", num_train=3, num_heldout=2, frames_per_stream=40)
@@ -25,7 +26,7 @@ class Marked:
         fps=30,
         height=16,
         width=16,
-        axes=(AxisSpec(name="x", label="", low=-1, high=1),),
+        axes=(Axis(name="x", label="", low=-1, high=1),),
         data_license="",
     )
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from distill.collect import CollectConfig, record
 from distill.environments import (
-    AxisSpec,
-    ButtonSpec,
     Control,
     Environment,
     EnvironmentSpec,
@@ -22,6 +20,7 @@ from distill.environments import (
 from distill.environments.bouncer import Bouncer
 from distill.environments.gymnasium_env import GymnasiumEnvironment, UnsupportedEnvironmentError
 from distill.environments.pong import PAUSE_FRAMES, Pong
+from world.card import Axis, Button
 
 FRAMES = 600
 UP, DOWN = np.array([True, False]), np.array([False, True])
@@ -301,7 +300,7 @@ def test_what_cannot_be_an_environment_is_named() -> None:
 
 
 def test_controls_stay_within_the_spec() -> None:
-    buttons = tuple(ButtonSpec(name=name, label=name, keys=()) for name in ("a", "b", "c"))
+    buttons = tuple(Button(name=name, label=name, keys=()) for name in ("a", "b", "c"))
     spec = EnvironmentSpec(
         name="",
         title="",
@@ -310,7 +309,7 @@ def test_controls_stay_within_the_spec() -> None:
         height=16,
         width=16,
         buttons=buttons,
-        axes=(AxisSpec(name="x", label="", low=0.5, high=2.0), AxisSpec(name="y", label="", low=-1.0, high=1.0)),
+        axes=(Axis(name="x", label="", low=0.5, high=2.0), Axis(name="y", label="", low=-1.0, high=1.0)),
         data_license="",
     )
     assert idle_control(spec).axes.tolist() == [0.5, 0.0]

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from distill.clips import Dataset, DatasetError, Episode, save_episode, write_dataset_json
 from distill.environments import EnvironmentSpec
-from distill.environments.base import ButtonSpec
 from distill.evaluation.clips import Starts, held_out_starts
 from distill.evaluation.drift import drift_figures
 from distill.evaluation.generators import (
@@ -23,6 +22,7 @@ from distill.evaluation.generators import (
 from distill.evaluation.pong import action_response, agreement
 from distill.evaluation.quality import lower_bound, quality_figures
 from world.actions import Actions
+from world.card import Button
 from world.testing import CONFIGS, tiny_world
 from world.world import World
 
@@ -51,7 +51,7 @@ def _dataset(root: Path, lengths: list[int], dones: list[list[int]], *, continui
         fps=30,
         height=SIZE,
         width=SIZE,
-        buttons=(ButtonSpec(name="a", label="", keys=()),),
+        buttons=(Button(name="a", label="", keys=()),),
         continuing=continuing,
         data_license="",
     )
