@@ -63,11 +63,11 @@ class Preset:
     distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
     distilled_trainer: TrainerConfig
     sampler: Sampler = field(default_factory=Sampler)
-    many_step_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=4, renoise=False))
+    early_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=2, renoise=False))
 
     def stage_sampler(self, stage: str) -> Sampler:
         """How a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
-        return self.sampler if stage in ("few_step", "distilled") else self.many_step_sampler
+        return self.sampler if stage in ("few_step", "distilled") else self.early_sampler
 
     def codec_config(self, spec: EnvironmentSpec) -> CodecConfig:
         return CodecConfig(height=spec.height, width=spec.width, channels=self.codec_channels, widths=self.codec_widths)
