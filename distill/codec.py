@@ -23,13 +23,15 @@ from world.codec import Codec, to_float
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecLossConfig:
-    """Weights of the codec's loss. `change_weight` multiplies within `change_reach` pixels of what differs between
-    neighbouring frames; without the reach a wrong bright pixel beside a moving thing would cost almost nothing.
+    """Weights of the codec's loss. `change_weight` is added where neighbouring frames differ, `near_weight` within
+    `near_reach` pixels of that: without the second a wrong bright pixel beside a moving thing would cost almost
+    nothing, without the first a small thing is left out wherever its place is in doubt.
     `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still."""
 
     batch_size: int = 32
-    change_weight: float = 20.0
-    change_reach: int = 6
+    change_weight: float = 60.0
+    near_weight: float = 20.0
+    near_reach: int = 6
     flicker_weight: float = 4.0
     change_gain: float = 4.0
     latent_noise: float = 0.2
@@ -101,9 +103,10 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, config: CodecLossConfig
     """Weighted L1 + squared error of `b t 3 h w`, and the L1 of its change in time."""
     change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2)
     change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
-    reach = config.change_reach
-    near = nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)[:, :, None]
-    weight = 1 + config.change_weight * (near * config.change_gain).clamp(max=1.0)
+    change = (change * config.change_gain).clamp(max=1.0)
+    reach = config.near_reach
+    near = nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)
+    weight = (1 + config.change_weight * change + config.near_weight * near)[:, :, None]
     error = decoded - frames
     flicker = (error[:, 1:] - error[:, :-1]).abs().mean()
     return (weight * (error.abs() + error.square())).mean() + config.flicker_weight * flicker
