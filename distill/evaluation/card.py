@@ -75,7 +75,8 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         f"Data: {card.data_license} Made by `{card.provenance.get('command', 'unknown')}`.",
         "",
         f"Measured {date.today().isoformat()} on {platform.machine()}, {torch.get_num_threads()} threads, by "
-        f"`lightcone eval {card.name} --stages --card`; the whole report is `report.json`.",
+        f"`lightcone eval {card.name}{' --stages' if 'stages' in report else ''} --card`; the whole report is "
+        "`report.json`.",
         "",
         "| figure | value |",
         "|---|---|",
