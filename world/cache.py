@@ -16,6 +16,7 @@ from torch import Tensor
 from kernels.attention import attention
 from world.config import TransformerConfig
 from world.context import KeyValue, Positions, Rotation, sink_positions
+from world.errors import PatternError
 
 
 class Arena:
@@ -45,12 +46,15 @@ class Arena:
         place = torch.where(chunks < config.sink_chunks, chunks, ring)
         return place[:, None] * config.chunk_frames + torch.arange(config.chunk_frames, device=chunks.device)
 
-    def write(self, layer: int, slots: Tensor, chunks: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store one chunk's K/V `b l n d` for each of `slots`."""
-        places = self.frame_places(chunks)
-        shape = (len(slots), self.config.chunk_frames, self.config.tokens_per_frame)
-        self.k[layer, slots[:, None], places] = k.unflatten(1, shape[1:]).to(self.k.dtype)
-        self.v[layer, slots[:, None], places] = v.unflatten(1, shape[1:]).to(self.v.dtype)
+    def rows(self, slots: Tensor, chunks: Tensor) -> Tensor:
+        """Where one chunk of each slot lives, as rows of a layer's frames: int64 `b`, `b` → `b·chunk_frames`."""
+        return (slots[:, None] * self.capacity_frames + self.frame_places(chunks)).flatten()
+
+    def write(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
+        """Store K/V `b l n d` of one chunk of each slot, at `rows`."""
+        frame = (self.config.tokens_per_frame, self.config.num_heads, self.config.head_dim)
+        self.k[layer].flatten(0, 1).index_copy_(0, rows, k.reshape(-1, *frame).to(self.k.dtype))
+        self.v[layer].flatten(0, 1).index_copy_(0, rows, v.reshape(-1, *frame).to(self.v.dtype))
 
     def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
         """Store consecutive chunks of one session, K/V `1 l n d` per layer, from `first_chunk` on."""
@@ -81,22 +85,29 @@ class ArenaContext:
 
     first_chunk: int64 `b`, the index of each slot's first chunk in this pass. With two chunks in the sequence, the
     first (clean: a commit) writes and attends before the second (noisy: the next chunk's first denoise) writes, so
-    clean never sees noisy. slots: int64 `b`.
+    clean never sees noisy. slots: int64 `b`. rows: of each chunk in the sequence, where it is written.
     """
 
     arena: Arena
     slots: Tensor
     first_chunk: Tensor
+    rows: tuple[Tensor, ...]
     contiguous: slice | None
 
     @staticmethod
-    def of(arena: Arena, slots: list[int], first_chunk: Tensor) -> ArenaContext:
+    def of(arena: Arena, slots: list[int], first_chunk: Tensor, num_chunks: int = 1) -> ArenaContext:
         neighbours = slots == list(range(slots[0], slots[0] + len(slots)))
         contiguous = slice(slots[0], slots[0] + len(slots)) if neighbours else None
-        return ArenaContext(arena, torch.tensor(slots), first_chunk, contiguous)
+        index = torch.tensor(slots, device=first_chunk.device)
+        rows = tuple(arena.rows(index, first_chunk + number) for number in range(num_chunks))
+        return ArenaContext(arena, index, first_chunk, rows, contiguous)
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         config = self.arena.config
+        if num_frames != len(self.rows) * config.chunk_frames:
+            raise PatternError(
+                f"{len(self.rows)} chunks of {config.chunk_frames} frames met a sequence of {num_frames}"
+            )
         frames = self.first_chunk[:, None] * config.chunk_frames + torch.arange(num_frames, device=device)
         return Positions(frames, sink_positions(frames, config))
 
@@ -106,9 +117,9 @@ class ArenaContext:
         length = config.chunk_frames * config.tokens_per_frame
         num_sink = config.sink_frames * config.tokens_per_frame
         parts = []
-        for number, start in enumerate(range(0, q.shape[1], length)):
-            part = slice(start, start + length)
-            self.arena.write(layer, self.slots, self.first_chunk + number, k[:, part], v[:, part])
+        for number, rows in enumerate(self.rows):
+            part = slice(number * length, (number + 1) * length)
+            self.arena.write(layer, rows, k[:, part], v[:, part])
             keys, values = self.arena.read(layer, self.slots, self.contiguous)
             sink = None if q_sink is None else q_sink[:, part]
             parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=num_sink))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kernels.linear import pack_linears
 from world.actions import Actions
 from world.card import WorldCard
 from world.codec import Codec, CodecState, to_float, to_uint8
@@ -48,6 +49,7 @@ class Model:
         self.codec: Codec = codec.to(device, dtype).eval()
         self.codec.channels_last()
         self.transformer = transformer.to(device, dtype).eval()
+        pack_linears(self.transformer, rows=transformer.config.chunk_frames * transformer.config.tokens_per_frame)
         self.sampler = sampler
         self.dtype = dtype
         self.device = torch.device(device)

@@ -113,7 +113,7 @@ class Rollout:
         x = self._noise(states, 0)
         for stage, sigma in enumerate(self._levels[:-1]):
             if stage == 0:
-                context = ArenaContext.of(self.arena, slots, next_chunk - 1)
+                context = ArenaContext.of(self.arena, slots, next_chunk - 1, num_chunks=2)
                 sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
                 levels = [self.model.context_sigma] * chunk + [sigma] * chunk
             else:

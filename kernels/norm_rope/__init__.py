@@ -1,8 +1,9 @@
 """RMS norm, then rotary embedding, of queries or keys: the door. Owns the choice of implementation."""
 
+import torch
 from torch import Tensor
 
-from kernels.norm_rope.fused import NormRope
+from kernels.norm_rope.fused import NormRope, norm_rope_forward
 
 __all__ = ["norm_rope"]
 
@@ -18,5 +19,7 @@ def norm_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float = 
         raise ValueError(
             f"norm_rope: x {tuple(x.shape)}, weight {tuple(weight.shape)}, cos {tuple(cos.shape)} do not fit"
         )
+    if not torch.is_grad_enabled():
+        return norm_rope_forward(x, weight, cos, sin, eps)
     result: Tensor = NormRope.apply(x, weight, cos, sin, eps)  # type: ignore[no-untyped-call]  # torch's own
     return result

@@ -12,6 +12,16 @@ import torch
 from torch import Tensor
 
 
+def norm_rope_forward(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+    """norm_rope without gradients: as few passes and calls as it takes."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    unit = x.to(dtype)
+    num = weight.numel()
+    norm = torch.linalg.vector_norm(unit, dim=tuple(range(-weight.ndim, 0)), keepdim=True)
+    root = norm.square_().mul_(1 / num).add_(eps).rsqrt_()
+    return _rotate_((unit * root).mul_(weight), torch.complex(cos.to(dtype), sin.to(dtype)).unsqueeze(-2)).to(x.dtype)
+
+
 class NormRope(torch.autograd.Function):
     """norm_rope(x, weight, cos, sin, eps); no gradient for the angles."""
 

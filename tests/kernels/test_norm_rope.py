@@ -25,17 +25,21 @@ def test_values_and_gradients_are_the_definitions(
         inputs = x.clone().requires_grad_(True), weight.clone().requires_grad_(True)
         out = operation(inputs[0], inputs[1], angle.cos(), angle.sin(), 1e-6)
         (out * seen).sum().backward()
+        with torch.no_grad():  # the path without gradients is its own
+            torch.testing.assert_close(operation(inputs[0], inputs[1], angle.cos(), angle.sin(), 1e-6), out)
         results.append((out.detach(), inputs[0].grad, inputs[1].grad))
     for ours, definition in zip(*results, strict=True):
         torch.testing.assert_close(ours, definition, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rounding_is_no_worse_than_twice_the_definitions(dtype: torch.dtype) -> None:
+def test_rounding_is_no_worse_than_twice_the_definitions(dtype: torch.dtype, gradients: bool) -> None:
     x, weight, angle = draw(2, 9, 3, 16), 1 + 0.3 * draw(16, seed=1), draw(9, 8, seed=2)
     low = x.to(dtype), weight.to(dtype), angle.cos().float(), angle.sin().float()
     exact = norm_rope_reference(low[0].double(), low[1].double(), angle.cos(), angle.sin(), 1e-6)
-    error = (norm_rope(*low).double() - exact).abs().max()
+    with torch.set_grad_enabled(gradients):
+        error = (norm_rope(*low).double() - exact).abs().max()
     assert error <= 2 * (norm_rope_reference(*low, 1e-6).double() - exact).abs().max() + 1e-7
     assert norm_rope(*low).dtype is dtype
 
@@ -43,8 +47,10 @@ def test_rounding_is_no_worse_than_twice_the_definitions(dtype: torch.dtype) -> 
 def test_the_input_is_not_written_to() -> None:
     x = draw(1, 3, 2, 4).float()
     before = x.clone()
-    norm_rope(x, torch.ones(4), torch.zeros(3, 2), torch.ones(3, 2))
-    assert torch.equal(x, before)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            norm_rope(x, torch.ones(4), torch.zeros(3, 2), torch.ones(3, 2))
+        assert torch.equal(x, before)
 
 
 def test_misfits_are_named() -> None:

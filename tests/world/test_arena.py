@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from world.cache import Arena
+from world.cache import Arena, ArenaContext
+from world.errors import PatternError
 from world.testing import CONFIGS
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2), st.integers(1, 60))
@@ -29,3 +31,10 @@ def test_a_ring_holds_the_sink_and_the_newest_chunks_and_nothing_else(shape: tup
         first_sinks = range(min(sink, index + 1))
         newest = range(max(sink, index - window), index + 1)
         assert sorted(set(held.values())) == [*first_sinks, *newest]
+
+
+def test_a_sequence_of_other_length_than_the_context_was_made_for_is_refused() -> None:
+    arena = Arena(CONFIGS["pixel"][1], 1, dtype=torch.float32)
+    context = ArenaContext.of(arena, [0], torch.tensor([7]), num_chunks=2)
+    with pytest.raises(PatternError, match="2 chunks of"):
+        context.positions(1, arena.config.chunk_frames, torch.device("cpu"))

@@ -150,7 +150,7 @@ def test_the_ring_equals_the_full_pass(network: Transformer, clip: Clip, slots: 
             torch.cat([_pick(clip.clean, commits), _pick(clip.noisy[0], denoises)], 1),
             torch.cat([_pick(clip.context_sigma, commits), _pick(clip.sigma[0], denoises)], 1),
             _conditioning(clip, commits, denoises),
-            context=ArenaContext.of(arena, slots, chunk),
+            context=ArenaContext.of(arena, slots, chunk, num_chunks=2),
         )
         second = network(
             _pick(clip.noisy[1], denoises),
