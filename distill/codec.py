@@ -1,7 +1,7 @@
 """Train the codec. Owns its loss and its latent statistics; does not know what the latents will be used for.
 
-Loss: L1 + squared error, weighted where and around where neighbouring frames differ, so that small moving things (a
-ball of two pixels) count as much as the still picture, and their surroundings as much as they. Noise on the
+Loss: L1 + squared error, weighted where neighbouring frames differ, so that small moving things (a ball of two pixels)
+count as much as the still picture; for the decoder alone also around them. Noise on the
 unit-variance latents makes the space smooth and gives moving things large codes, which is what the diffusion model
 needs.
 """
@@ -26,17 +26,23 @@ class CodecLossConfig:
     """Weights of the codec's loss. `change_weight` is added where neighbouring frames differ, `near_weight` within
     `near_reach` pixels of that: without the second a wrong bright pixel beside a moving thing would cost almost
     nothing, without the first a small thing is left out wherever its place is in doubt.
-    `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still."""
+    `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
+
+    The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
+    around them, there, teaches it to leave them out. The decoder, alone, gets all three (`DECODER_LOSS`)."""
 
     batch_size: int = 32
     change_weight: float = 60.0
-    near_weight: float = 20.0
+    near_weight: float = 0.0
     near_reach: int = 6
-    flicker_weight: float = 4.0
+    flicker_weight: float = 0.0
     change_gain: float = 4.0
     latent_noise: float = 0.2
     decoder_noise: float = 0.05
     statistics_momentum: float = 0.02
+
+
+DECODER_LOSS = CodecLossConfig(near_weight=20.0, flicker_weight=4.0)
 
 
 class CodecTask:

@@ -127,7 +127,7 @@ class Run:
 
     def _decoder(self) -> bool:
         codec = self.codec(polished=False).train()
-        task = DecoderTask(codec, self.dataset(), self.preset.codec_loss, num_episodes=self.preset.codec_episodes)
+        task = DecoderTask(codec, self.dataset(), self.preset.decoder_loss, num_episodes=self.preset.codec_episodes)
         return self._train("decoder", task, self.preset.decoder_trainer)
 
     def _latents(self) -> bool:

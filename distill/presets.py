@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from distill.codec import CodecLossConfig
+from distill.codec import DECODER_LOSS, CodecLossConfig
 from distill.collect import CollectConfig
 from distill.environments.base import EnvironmentSpec
 from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
@@ -40,6 +40,7 @@ class Preset:
     codec_channels: int = 8
     codec_widths: tuple[int, int, int] = (48, 80, 112)
     codec_loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    decoder_loss: CodecLossConfig = DECODER_LOSS
     codec_trainer: TrainerConfig
     decoder_trainer: TrainerConfig
     codec_episodes: int = 60
@@ -134,6 +135,7 @@ def smoke(environment: str) -> Preset:
         collect=CollectConfig(environment=environment, num_train=3, num_heldout=2, frames_per_stream=60),
         codec_widths=(8, 8, 8),
         codec_loss=CodecLossConfig(batch_size=4),
+        decoder_loss=replace(DECODER_LOSS, batch_size=4),
         codec_trainer=steps,
         decoder_trainer=steps,
         dim=32,

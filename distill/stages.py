@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from distill.latents import ClipSampler
+from distill.latents import Clips, ClipSampler
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
@@ -23,7 +23,7 @@ from distill.methods.sampling import (
     uniform_sigma,
 )
 from distill.methods.self_rollout import RollingCache, self_rollout
-from distill.methods.teacher_forcing import teacher_forcing_loss
+from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
 from distill.trainer import autocast
 from world.context import TeacherForcing
 from world.schedule import sampling_sigmas, shift_sigma
@@ -69,13 +69,17 @@ class TeacherTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherForcingConfig:
-    """Autoregressive initialisation of the student; on half of the samples the context is noised a little."""
+    """Autoregressive initialisation of the student; on half of the samples the context is noised a little.
+
+    self_resampled_share: of the samples, whose context is the student's own one-step prediction of it.
+    """
 
     batch_size: int = 12
     sigma_std: float = 1.2
     shift: float = 6.0
     change_weight: float = 8.0
     context_sigma_max: float = 0.15
+    self_resampled_share: float = 0.0
     first_loss_frame: int = 3
 
 
@@ -96,8 +100,7 @@ class TeacherForcingTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         b, f = x0.shape[:2]
-        sigma = shift_sigma(logit_normal_sigma(b * f, generator, std=self.config.sigma_std), self.config.shift)
-        sigma = sigma.view(b, f)
+        sigma = self._sigma(b, generator)
         context_sigma = context_levels(b, f, self.config.context_sigma_max, generator)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
         noise, context_noise = randn_like(x0, generator), randn_like(x0, generator)
@@ -112,9 +115,24 @@ class TeacherForcingTask:
                 frames=frames,
                 context_noise=context_noise,
                 context_sigma=context_sigma,
+                context=self._context(batch, generator),
                 weights=change_weights(x0, self.config.change_weight),
             )
         yield "student", loss, {}
+
+    def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
+        levels = logit_normal_sigma(batch * self.clips.num_frames, generator, std=self.config.sigma_std)
+        return shift_sigma(levels, self.config.shift).view(batch, -1)
+
+    def _context(self, batch: Clips, generator: torch.Generator) -> Tensor:
+        """The clips, the first of them as the student itself predicts them (their first frame stays as it is)."""
+        num = round(self.config.self_resampled_share * len(batch.latents))
+        if num == 0:
+            return batch.latents
+        x0, actions = batch.latents[:num], batch.actions[:num]
+        noise, sigma = randn_like(x0, generator), self._sigma(num, generator)
+        own = self_resampled(self.network, x0, noise, sigma, actions, self.pattern)
+        return torch.cat([torch.cat([x0[:, :1], own[:, 1:]], dim=1), batch.latents[num:]])
 
 
 def context_levels(batch: int, num_frames: int, maximum: float, generator: torch.Generator) -> Tensor:

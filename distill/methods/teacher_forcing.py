@@ -8,7 +8,7 @@ from torch import Tensor
 from distill.methods.network import Network
 from distill.methods.sampling import frame_mean
 from world.context import TeacherForcing
-from world.schedule import add_noise, velocity
+from world.schedule import add_noise, velocity, x0_from_velocity
 from world.transformer import Conditioning
 
 
@@ -42,13 +42,26 @@ def teacher_forcing_loss(
     frames: Tensor,
     context_noise: Tensor,
     context_sigma: Tensor,
+    context: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Flow matching (arXiv:2210.02747, eq. 9) of each frame at its own level, given clean (or slightly noised, as in
-    GameNGen, arXiv:2408.14837, §3.2.1) context. All `b f …`; `frames` bool `b f` says where the loss counts; weights:
-    `b f 1 h w` or None."""
-    clean = add_noise(x0, context_noise, context_sigma)
+    GameNGen, arXiv:2408.14837, §3.2.1) context. All `b f …`; `frames` bool `b f` says where the loss counts; context:
+    frames to be given in x0's place; weights: `b f 1 h w` or None."""
+    clean = add_noise(x0 if context is None else context, context_noise, context_sigma)
     predicted = teacher_forced_velocity(
         network, clean, add_noise(x0, noise, sigma), sigma, context_sigma, actions, pattern
     )
     return frame_mean((predicted - velocity(x0, noise)).square(), frames, weights)
+
+
+@torch.no_grad()
+def self_resampled(
+    network: Network, x0: Tensor, noise: Tensor, sigma: Tensor, actions: Tensor, pattern: TeacherForcing
+) -> Tensor:
+    """Clips as the network itself would have them: every frame of x0 `b f c h w` noised to its level `b f` and denoised
+    in one step, given the clean frames before it. As context, they show a student its own errors, aligned with the
+    truth (self-resampling, arXiv:2512.15702, in its parallel, one-step form)."""
+    noisy = add_noise(x0, noise, sigma)
+    predicted = teacher_forced_velocity(network, x0, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)
+    return x0_from_velocity(noisy, predicted, sigma)

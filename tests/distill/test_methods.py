@@ -13,9 +13,9 @@ from distill.methods.distribution_matching import dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import change_weights
 from distill.methods.self_rollout import RollingCache, self_rollout
-from distill.methods.teacher_forcing import teacher_forcing_loss
+from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
 from world.context import Context, TeacherForcing
-from world.schedule import expand, sampling_sigmas, velocity_from_x0
+from world.schedule import add_noise, expand, sampling_sigmas, velocity_from_x0
 from world.testing import CONFIGS, tiny_transformer
 from world.transformer import Conditioning, Output
 
@@ -114,6 +114,15 @@ def test_teacher_forcing_gradient_vanishes_at_the_exact_velocity_only(offset: fl
     ).backward()
     assert amount.grad is not None
     assert (abs(float(amount.grad)) < 0.02) is vanishes
+
+
+def test_self_resampled_clips_are_the_denoisers_own_and_carry_no_gradient() -> None:
+    x0, noise = draw(3, 4)
+    sigma = torch.rand(3, 4, dtype=torch.float64)
+    pattern = TeacherForcing(CONFIGS["pixel"][1], 4)
+    own = self_resampled(Toy(gaussian_velocity), x0.requires_grad_(True), noise, sigma, torch.zeros(3, 4, 0), pattern)
+    torch.testing.assert_close(own, gaussian_x0(add_noise(x0, noise, sigma), sigma))
+    assert not own.requires_grad
 
 
 def consistency_loss(num_levels: int, student: Callable[[Tensor, Tensor], Tensor]) -> float:

@@ -51,7 +51,9 @@ def _teacher(latents: Path, seed: int) -> Task:
 
 def _teacher_forced(latents: Path, seed: int) -> Task:
     student = tiny_transformer(CONFIGS["pixel"][1], seed)
-    return TeacherForcingTask(student, ClipSampler(latents, 6), TeacherForcingConfig(batch_size=3))
+    return TeacherForcingTask(
+        student, ClipSampler(latents, 6), TeacherForcingConfig(batch_size=3, self_resampled_share=0.5)
+    )
 
 
 def _few_step(latents: Path, seed: int) -> Task:
