@@ -35,7 +35,8 @@ def test_parameters_keep_their_names_and_gradients() -> None:
     for one in (packed, plain):
         one(torch.ones(2, 24).bfloat16()).sum().backward()
     for a, b in zip(packed.parameters(), plain.parameters(), strict=True):
-        assert a.grad is not None and b.grad is not None
+        assert a.grad is not None
+        assert b.grad is not None
         assert torch.equal(a.grad, b.grad)
 
 
