@@ -27,6 +27,7 @@ class CodecLossConfig:
     `near_reach` pixels of that: without the second a wrong bright pixel beside a moving thing would cost almost
     nothing, without the first a small thing is left out wherever its place is in doubt.
     `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
+    `tolerance`: grey levels of error that cost nothing, since a picture is rounded.
 
     The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
     around them, there, teaches it to leave them out. The decoder, alone, gets all three (`DECODER_LOSS`)."""
@@ -37,12 +38,13 @@ class CodecLossConfig:
     near_reach: int = 6
     flicker_weight: float = 0.0
     change_gain: float = 4.0
+    tolerance: float = 0.0
     latent_noise: float = 0.2
     decoder_noise: float = 0.05
     statistics_momentum: float = 0.02
 
 
-DECODER_LOSS = CodecLossConfig(near_weight=20.0, flicker_weight=4.0)
+DECODER_LOSS = CodecLossConfig(near_weight=20.0, flicker_weight=4.0, tolerance=0.3)
 
 
 class CodecTask:
@@ -113,13 +115,25 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, config: CodecLossConfig
     reach = config.near_reach
     near = nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)
     weight = (1 + config.change_weight * change + config.near_weight * near)[:, :, None]
-    error = decoded - frames
+    error = nn.functional.softshrink(decoded - frames, config.tolerance / 127.5)
     flicker = (error[:, 1:] - error[:, :-1]).abs().mean()
     return (weight * (error.abs() + error.square())).mean() + config.flicker_weight * flicker
 
 
 def _psnr(decoded: Tensor, frames: Tensor) -> float:
     return float(-10 * torch.log10((decoded.detach().float() - frames).square().mean() / 4))
+
+
+@torch.no_grad()
+def fix_background(codec: Codec, dataset: Dataset, *, num_episodes: int = 20, per_episode: int = 25) -> None:
+    """Set the codec's background to the median picture of training episodes. Where the camera moves it shows little,
+    and costs nothing."""
+    frames = [
+        episode.frames[np.linspace(0, len(episode) - 1, per_episode).astype(int)]
+        for episode in dataset.episodes("train", num_episodes)
+    ]
+    median = np.median(np.concatenate(frames), axis=0).round().astype(np.uint8)
+    codec.background.copy_(to_float(torch.from_numpy(median)[None, None])[0, 0])
 
 
 @torch.no_grad()

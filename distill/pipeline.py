@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from distill.clips import Dataset
-from distill.codec import CodecTask, DecoderTask, fix_statistics
+from distill.codec import CodecTask, DecoderTask, fix_background, fix_statistics
 from distill.collect import collect, collect_config
 from distill.export import export_world
 from distill.latents import ClipSampler, encode_dataset
@@ -117,6 +117,7 @@ class Run:
             return True
         torch.manual_seed(self.preset.codec_trainer.seed)
         codec = Codec(self.preset.codec_config(self.dataset().spec)).channels_last()
+        fix_background(codec, self.dataset())
         task = CodecTask(codec, self.dataset(), self.preset.codec_loss, num_episodes=self.preset.codec_episodes)
         if not self._train("codec", task, self.preset.codec_trainer):
             return False

@@ -56,7 +56,7 @@ class Preset:
     teacher_trainer: TrainerConfig
     warm_up: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
     teacher_forced: TeacherForcingConfig = field(
-        default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6)
+        default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6, self_resampled_share=0.5)
     )
     teacher_forced_trainer: TrainerConfig
     few_step: ConsistencyConfig = field(default_factory=lambda: ConsistencyConfig(batch_size=8, first_loss_frame=6))
@@ -97,10 +97,10 @@ def pong() -> Preset:
         decoder_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
         warm_up_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
         teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
-        teacher_forced_trainer=TrainerConfig(num_steps=2000, lr=4e-4, ema_decay=0.998),
-        few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        teacher_forced_trainer=TrainerConfig(num_steps=1500, lr=4e-4, ema_decay=0.998),
+        few_step_trainer=TrainerConfig(num_steps=300, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled_trainer=TrainerConfig(
-            num_steps=400, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
+            num_steps=300, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
         ),
     )
 

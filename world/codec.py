@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from world.errors import ShapeError
 
+DEAD_ZONE = 1 / 127.5
+"""One grey level of frames in [−1, 1]."""
+
 CodecState = dict[str, Tensor]
 """Tensors with the session as first dimension; empty when the codec needs no history."""
 
@@ -61,7 +64,9 @@ class Codec(nn.Module):
     """Convolutional codec with a smooth, unit-variance latent space.
 
     Latents are stored relative to their mean at each position (a still background is all zeros), scaled per channel
-    and softly bounded, so that no small bright thing outshouts the rest. With `temporal_patch` p > 1 the encoder sees
+    and softly bounded, so that no small bright thing outshouts the rest. Frames are decoded as `background` plus a
+    difference that is 0 unless it exceeds one grey level, so that what stands still is decoded still. With
+    `temporal_patch` p > 1 the encoder sees
     p frames at once (the first frame counts p times), the decoder the latent before; that latent is the state.
     """
 
@@ -96,6 +101,8 @@ class Codec(nn.Module):
         )
         self.register_buffer("latent_mean", torch.zeros(c, h, w))
         self.register_buffer("latent_std", torch.ones(c, 1, 1))
+        self.register_buffer("background", torch.zeros(3, config.height, config.width))
+        self.background: Tensor
         self.latent_mean: Tensor
         self.latent_std: Tensor
 
@@ -165,8 +172,15 @@ class Codec(nn.Module):
             new_state = {"previous": latents[:, -1], "started": torch.ones_like(state["started"])}
         x = rearrange(inputs, "b n c h w -> (b n) c h w").contiguous(memory_format=torch.channels_last)
         x = F.pixel_shuffle(self.decoder(self.from_latents(x) + self.position), 4)
-        frames = rearrange(x, "(b n) (p c) h w -> b (n p) c h w", n=num, p=p)
+        difference = rearrange(x, "(b n) (p c) h w -> b (n p) c h w", n=num, p=p)
+        frames = self.background + _without_trifles(difference.to(torch.promote_types(x.dtype, torch.float32)))
         return (frames[:, p - 1 :] if first else frames), new_state
+
+
+def _without_trifles(difference: Tensor) -> Tensor:
+    """Soft threshold at `DEAD_ZONE`; gradients pass as if there were none, or a pixel inside could not leave."""
+    shrunk = F.softshrink(difference, DEAD_ZONE)
+    return difference + (shrunk - difference).detach() if difference.requires_grad else shrunk
 
 
 def _uniform(started: Tensor) -> bool:

@@ -48,6 +48,27 @@ def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: Codec) -> None:
         assert torch.equal(state[name], after[name]), "encoding and decoding the same latents end in the same state"
 
 
+@torch.no_grad()
+def test_differences_within_a_grey_level_are_decoded_as_the_background(codec: Codec) -> None:
+    codec.background.uniform_(-1, 1)
+    last = codec.decoder[-1]
+    last.weight.zero_()
+    for grey_levels, expected in ((0.9, 0.0), (-0.9, 0.0), (5.0, 4.0), (-5.0, -4.0)):
+        last.bias.fill_(grey_levels / 127.5)
+        decoded, _ = codec.decode(_latents(codec), codec.initial_state(2))
+        assert_within(decoded - codec.background, torch.full_like(decoded, expected / 127.5), 1e-6)
+
+
+def test_a_pixel_within_the_dead_zone_still_learns(codec: Codec) -> None:
+    last = codec.decoder[-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    decoded, _ = codec.decode(_latents(codec), codec.initial_state(2))
+    assert not decoded.any()
+    decoded.sum().backward()
+    assert bool((last.bias.grad != 0).all())
+
+
 @pytest.mark.parametrize("sizes", [[1] * NUM_LATENTS, [1, 2, 3], [4, 2]], ids=str)
 @torch.no_grad()
 def test_decoding_in_pieces_equals_decoding_whole(codec: Codec, sizes: list[int]) -> None:
