@@ -27,15 +27,17 @@ class CodecLossConfig:
     `near_reach` pixels of that: without the second a wrong bright pixel beside a moving thing would cost almost
     nothing, without the first a small thing is left out wherever its place is in doubt.
     `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
+    `foreground_weight`: added where a frame differs from the background, or a small thing at rest is left out.
     `tolerance`: grey levels of error that cost nothing, since a picture is rounded.
 
     The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
-    around them, there, teaches it to leave them out. The decoder, alone, gets all three (`DECODER_LOSS`)."""
+    around them, there, teaches it to leave them out. The decoder, alone, gets all (`DECODER_LOSS`)."""
 
     batch_size: int = 32
     change_weight: float = 60.0
     near_weight: float = 0.0
     near_reach: int = 6
+    foreground_weight: float = 0.0
     flicker_weight: float = 0.0
     change_gain: float = 4.0
     tolerance: float = 0.0
@@ -44,7 +46,7 @@ class CodecLossConfig:
     statistics_momentum: float = 0.02
 
 
-DECODER_LOSS = CodecLossConfig(near_weight=20.0, flicker_weight=4.0, tolerance=0.3)
+DECODER_LOSS = CodecLossConfig(near_weight=20.0, foreground_weight=20.0, flicker_weight=4.0, tolerance=0.3)
 
 
 class CodecTask:
@@ -69,7 +71,10 @@ class CodecTask:
             noise = torch.randn(latents.shape, generator=generator) * self.config.latent_noise
             keep = (torch.rand(len(latents), 1, 1, 1, 1, generator=generator) < 0.75).float()
             decoded, _ = self.codec.decode(latents + noise * keep, self.codec.initial_state(len(frames)))
-        yield "codec", reconstruction_loss(decoded.float(), frames, self.config), {"psnr": _psnr(decoded, frames)}
+        yield "codec", self._loss(decoded.float(), frames), {"psnr": _psnr(decoded, frames)}
+
+    def _loss(self, decoded: Tensor, frames: Tensor) -> Tensor:
+        return reconstruction_loss(decoded, frames, self.codec.background, self.config)
 
     def batch(self, generator: torch.Generator) -> Tensor:
         """uint8 `b t h w 3`, neighbouring frames."""
@@ -104,20 +109,21 @@ class DecoderTask(CodecTask):
                 latents = self.codec.encode(frames)[0].float()
             latents = latents + torch.randn(latents.shape, generator=generator) * self.config.decoder_noise
             decoded, _ = self.codec.decode(latents, self.codec.initial_state(len(frames)))
-        yield "codec", reconstruction_loss(decoded.float(), frames, self.config), {"psnr": _psnr(decoded, frames)}
+        yield "codec", self._loss(decoded.float(), frames), {"psnr": _psnr(decoded, frames)}
 
 
-def reconstruction_loss(decoded: Tensor, frames: Tensor, config: CodecLossConfig) -> Tensor:
-    """Weighted L1 + squared error of `b t 3 h w`, and the L1 of its change in time."""
+def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, config: CodecLossConfig) -> Tensor:
+    """Weighted L1 + squared error of `b t 3 h w`, and the L1 of its change in time; background: `3 h w`."""
     change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2)
     change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
     change = (change * config.change_gain).clamp(max=1.0)
     reach = config.near_reach
     near = nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)
-    weight = (1 + config.change_weight * change + config.near_weight * near)[:, :, None]
+    foreground = ((frames - background).abs().amax(dim=2) * config.change_gain).clamp(max=1.0)
+    weight = 1 + config.change_weight * change + config.near_weight * near + config.foreground_weight * foreground
     error = nn.functional.softshrink(decoded - frames, config.tolerance / 127.5)
     flicker = (error[:, 1:] - error[:, :-1]).abs().mean()
-    return (weight * (error.abs() + error.square())).mean() + config.flicker_weight * flicker
+    return (weight[:, :, None] * (error.abs() + error.square())).mean() + config.flicker_weight * flicker
 
 
 def _psnr(decoded: Tensor, frames: Tensor) -> float:

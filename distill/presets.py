@@ -94,7 +94,7 @@ def pong() -> Preset:
     return Preset(
         collect=CollectConfig(environment="pong", num_train=240, num_heldout=80, frames_per_stream=1500),
         codec_trainer=TrainerConfig(num_steps=5000, lr=1e-3, ema_decay=0.998),
-        decoder_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
+        decoder_trainer=TrainerConfig(num_steps=8000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
         warm_up_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
         teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
         teacher_forced_trainer=TrainerConfig(num_steps=1500, lr=4e-4, ema_decay=0.998),
