@@ -15,9 +15,9 @@ from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import (
-    change_weights,
     generated_frames,
     logit_normal_sigma,
+    motion_weights,
     prefix_lengths,
     randn_like,
     uniform_sigma,
@@ -38,6 +38,7 @@ class TeacherConfig:
     sigma_std: float = 1.2
     shift: float = 6.0
     change_weight: float = 8.0
+    rest_weight: float = 4.0
 
 
 class TeacherTask:
@@ -62,7 +63,7 @@ class TeacherTask:
         frames = generated_frames(prefix, x0.shape[1])
         with autocast(True):
             cond = Conditioning(actions=batch.actions)
-            weights = change_weights(x0, self.config.change_weight)
+            weights = motion_weights(x0, self.config.change_weight, self.config.rest_weight)
             loss = flow_matching_loss(self.network, x0, noise, sigma, frames, cond, weights=weights)
         yield "teacher", loss, {}
 
@@ -78,6 +79,7 @@ class TeacherForcingConfig:
     sigma_std: float = 1.2
     shift: float = 6.0
     change_weight: float = 8.0
+    rest_weight: float = 4.0
     context_sigma_max: float = 0.15
     self_resampled_share: float = 0.0
     first_loss_frame: int = 3
@@ -116,7 +118,7 @@ class TeacherForcingTask:
                 context_noise=context_noise,
                 context_sigma=context_sigma,
                 context=self._context(batch, generator),
-                weights=change_weights(x0, self.config.change_weight),
+                weights=motion_weights(x0, self.config.change_weight, self.config.rest_weight),
             )
         yield "student", loss, {}
 
@@ -150,6 +152,7 @@ class ConsistencyConfig:
     num_levels: int = 8
     shift: float = 6.0
     change_weight: float = 8.0
+    rest_weight: float = 4.0
     target_decay: float = 0.95
     first_loss_frame: int = 3
 
@@ -188,7 +191,7 @@ class ConsistencyTask:
                 batch.actions,
                 self.pattern,
                 frames,
-                weights=change_weights(batch.latents, self.config.change_weight),
+                weights=motion_weights(batch.latents, self.config.change_weight, self.config.rest_weight),
             )
         yield "student", loss, {}
         with torch.no_grad():

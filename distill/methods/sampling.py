@@ -34,19 +34,22 @@ def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def frame_mean(values: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of `b f …` over the frames where bool `b f` is True; weights: `b f 1 h w`, see `change_weights`."""
+    """Mean of `b f …` over the frames where bool `b f` is True; weights: `b f 1 h w`, see `motion_weights`."""
     per_frame = (values if weights is None else values * weights).flatten(2).mean(-1)
     return (per_frame * frames).sum() / frames.sum().clamp_min(1)
 
 
-def change_weights(x0: Tensor, amount: float) -> Tensor:
-    """Weight of each position of clips `b f c h w`: 1 + amount where it differs from the frame before or after by one
-    standard deviation of the latents or more, less below; mean 1. `b f 1 h w`.
+def motion_weights(x0: Tensor, change: float, rest: float = 0.0) -> Tensor:
+    """Weight of each position of clips `b f c h w`: 1 + change where it differs from the frame before or after by one
+    standard deviation of the latents or more, + rest where it differs so from the still background (which is 0, see
+    `world.codec`); less below; mean 1. `b f 1 h w`.
 
-    A ball is one position of thirty: unweighted, its motion is the last thing that is learned.
+    A ball is one position of thirty: unweighted, its motion is the last thing that is learned. A paddle parked at the
+    edge is one position that does not even move: it is forgotten.
     """
     step = (x0[:, 1:] - x0[:, :-1]).abs().amax(dim=2, keepdim=True).clamp(max=1.0)
     still = torch.zeros_like(step[:, :1])
-    change = torch.maximum(torch.cat([still, step], 1), torch.cat([step, still], 1))
-    weights = 1 + amount * change
+    moved = torch.maximum(torch.cat([still, step], 1), torch.cat([step, still], 1))
+    there = x0.abs().amax(dim=2, keepdim=True).clamp(max=1.0)
+    weights = 1 + change * moved + rest * there
     return weights / weights.mean()

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
-from distill.methods.sampling import change_weights
+from distill.methods.sampling import motion_weights
 from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
 from world.context import Context, TeacherForcing
@@ -208,13 +208,23 @@ def test_self_rollout_carries_gradient_in_its_exit_stage_only(name: str) -> None
     assert cache.next_frame == context
 
 
-def test_change_weights_mark_what_moves_and_average_to_one() -> None:
+def test_motion_weights_mark_what_moves_and_average_to_one() -> None:
     x0 = torch.zeros(1, 4, 2, 3, 3)
     x0[0, 2, 1, 1, 1] = 5.0  # one position of frame 2, so frames 1 to 3 change there
-    weights = change_weights(x0, 8.0)
+    weights = motion_weights(x0, 8.0)
     assert weights.shape == (1, 4, 1, 3, 3)
     assert float(weights.mean()) == pytest.approx(1.0)
     ratio = weights / weights[0, 0, 0, 0, 0]
     assert ratio[0, :, 0, 1, 1].tolist() == pytest.approx([1.0, 9.0, 9.0, 9.0])
     assert int((ratio > 1.01).sum()) == 3
-    assert torch.equal(change_weights(torch.ones_like(x0), 8.0), torch.ones_like(weights))
+    assert torch.equal(motion_weights(torch.ones_like(x0), 8.0), torch.ones_like(weights))
+
+
+def test_motion_weights_mark_what_is_there_though_it_rests() -> None:
+    x0 = torch.zeros(1, 3, 2, 3, 3)
+    x0[0, :, 0, 2, 0], x0[0, :, 1, 0, 0] = -3.0, 0.5  # at rest; the second half as far from the background
+    weights = motion_weights(x0, 8.0, 4.0)
+    ratio = (weights / weights[0, 0, 0, 1, 1])[0, :, 0]
+    assert ratio[:, 2, 0].tolist() == pytest.approx([5.0] * 3)
+    assert ratio[:, 0, 0].tolist() == pytest.approx([3.0] * 3)
+    assert int((ratio > 1.01).sum()) == 6
