@@ -2,7 +2,9 @@
 
 A real server process, a real client on loopback, keys toggled a few times a second. Paced, the world runs at its own
 rate; `--unpaced`, as fast as the client acknowledges. action-to-frame is the time from sending an act to receiving the
-first frame whose `applied_seq` covers it, decoding of the picture included. Owns nothing of the server.
+first frame whose `applied_seq` covers it, decoding of the picture included. ready_s is the time from starting the
+process to its answering as ready, first_frame_ms from connecting (before `hello`) to having the first picture. Owns
+nothing of the server.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import platform
 import re
@@ -50,9 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plays and prints what it was like."""
+    started = time.perf_counter()
     with server_process(args.world, args.players, args.threads) as url:
+        ready_s = round(time.perf_counter() - started, 2)
         played = asyncio.run(play(url, args.seconds, args.unpaced, args.players))
-    report = {"world": args.world, "pacing": "unpaced" if args.unpaced else "real time", **played, "machine": machine()}
+    pacing = "unpaced" if args.unpaced else "real time"
+    report = {"world": args.world, "pacing": pacing, "ready_s": ready_s, **played, "machine": machine()}
     if args.json:
         print(json.dumps(report, indent=1))
         return 0
@@ -95,11 +101,13 @@ def address_of(process: subprocess.Popen[str], world: str, timeout_s: float = ST
 
 @dataclass(slots=True)
 class Record:
-    """What one player saw: arrival times (seconds) and frames, and when each act was sent."""
+    """What one player saw: arrival times (seconds) and frames, when each act was sent, and how long the first frame
+    took from connecting."""
 
     arrived: list[float] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     sent: dict[int, float] = field(default_factory=dict)
+    first_frame_s: float = math.nan
 
     def latencies_ms(self) -> list[float]:
         """From sending each act to the first frame that covers it."""
@@ -116,17 +124,21 @@ async def play(url: str, seconds: float, unpaced: bool, players: int) -> dict[st
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(play_one(url, seconds, unpaced)) for _ in range(players)]
     fps, record = tasks[0].result()
-    return {"players": players, "fps_target": fps, **figures(record)}
+    first_frame_ms = round(1e3 * record.first_frame_s, 1)
+    return {"players": players, "fps_target": fps, "first_frame_ms": first_frame_ms, **figures(record)}
 
 
 async def play_one(url: str, seconds: float, unpaced: bool) -> tuple[float, Record]:
     """One player, after a warm-up."""
     world = await asyncio.to_thread(first_world, url)
+    connecting = time.perf_counter()
     async with connect(url, world=world) as session:
+        _ = (await session.frame()).picture
+        first_frame_s = time.perf_counter() - connecting
         if unpaced:
             await session.set_speed(None)
         await watch(session, WARM_UP_S, Record())
-        record = Record()
+        record = Record(first_frame_s=first_frame_s)
         await watch(session, seconds, record)
         return session.world.fps, record
 

@@ -70,3 +70,4 @@ def test_it_plays_a_real_server_process(tmp_path: Path) -> None:
     assert 0 < report["fps_median"] <= 35
     assert 0 < report["action_to_frame_ms_p50"] <= report["action_to_frame_ms_p99"]
     assert report["frames"] > 10
+    assert 0 < report["first_frame_ms"] < 1e3 * report["ready_s"] < 120e3
