@@ -17,6 +17,8 @@ import { loadWorlds } from "./worlds";
 
 const HUD_MS = 250;
 const MAX_SEED = 2 ** 31 - 1;
+/** Pixels. */
+const SMALL_PICTURE = 128 * 128;
 
 const query = new URLSearchParams(location.search);
 const view = new View();
@@ -43,10 +45,16 @@ function streamUrl(): string {
   return url.href;
 }
 
+/** Small pictures are enlarged until JPEG's artefacts show, and cost nothing to send whole. */
+function encodings(world: WorldInfo): string[] {
+  return world.width * world.height <= SMALL_PICTURE ? ["png", "jpeg"] : ["jpeg"];
+}
+
 function play(world: WorldInfo): void {
   player?.close();
   view.showWorld(world);
-  player = new Player(world, view.canvas, { url: streamUrl(), start: { index: 0, seed } }, {
+  const options = { url: streamUrl(), encodings: encodings(world), start: { index: 0, seed } };
+  player = new Player(world, view.canvas, options, {
     state: (state) => view.showState(state),
     buttons: (pressed) => showHeld(view.pad, pressed),
     refusal: (error) => view.toast(sentence(error.message)),
