@@ -58,7 +58,8 @@ async def test_the_first_picture_is_where_the_world_starts(raw: RawClient, world
         info = client.welcome.world
         assert picture(first).shape == (info.height, info.width, 3)
         second = (await client.play(1))[0]
-        assert (second.kind, second.run_frame) == ("generated", 1)
+        assert second.kind == "generated"
+        assert second.run_frame == second.index >= 1  # latest wins: on a busy machine a frame may be passed over
 
 
 @pytest.mark.parametrize("world", WORLDS)
