@@ -98,9 +98,9 @@ def pong() -> Preset:
         warm_up_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
         teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
         teacher_forced_trainer=TrainerConfig(num_steps=3000, lr=4e-4, ema_decay=0.998),
-        few_step_trainer=TrainerConfig(num_steps=200, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled_trainer=TrainerConfig(
-            num_steps=200, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
+            num_steps=400, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
         ),
     )
 

@@ -6,8 +6,6 @@ Owns the evidence for the door's choice; nothing imports it.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kernels.attention.matmul import matmul_attention
+from kernels.timing import median_ms
 
 SHAPES = ((1, 48, 624), (8, 48, 624), (1, 256, 1024), (4, 288, 288))  # b, lq, lk
 
@@ -22,17 +21,6 @@ SHAPES = ((1, 48, 624), (8, 48, 624), (1, 256, 1024), (4, 288, 288))  # b, lq, l
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`scaled_dot_product_attention` on `b l n d` tensors."""
     return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
-
-
-def median_ms(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time of a call in milliseconds, after one unmeasured call."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
 
 
 def measure(shape: tuple[int, int, int], *, gradients: bool, repeats: int) -> tuple[float, float]:

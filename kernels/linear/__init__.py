@@ -1,7 +1,7 @@
 """Linear layers for inference, their weights laid out once: the door. Owns the choice; knows no models.
 
-In bfloat16 on a CPU with AMX tiles, a product with some tens of rows spends most of its time laying the weight out
-anew. `pack_linears` does that once. Everywhere else the layers stay as they are. `python -m kernels.linear.timing`
+In bfloat16 on a CPU with AMX tiles, a product with some tens of rows spends a good part of its time laying the weight
+out anew. `pack_linears` does that once. Everywhere else the layers stay as they are. `python -m kernels.linear.timing`
 prints both on this machine.
 """
 

@@ -6,13 +6,12 @@ Owns the evidence for the door's choice; nothing imports it.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 
 import torch
 from torch import Tensor, nn
 
 from kernels.linear.packed import PackedLinear, can_pack
+from kernels.timing import median_ms
 
 SHAPES = ((192, 576), (192, 192), (576, 192), (192, 1152))  # in, out
 ROWS = (30, 60, 240)
@@ -21,13 +20,7 @@ NUM_LAYERS = 60
 
 def median_us(layers: list[nn.Module], x: Tensor, repeats: int) -> float:
     """Median wall time of one layer in microseconds, going through as many as a step does, so that caches are cold."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for layer in layers:
-            layer(x)
-        times.append(1e6 * (time.perf_counter() - start) / len(layers))
-    return statistics.median(times)
+    return 1e3 * median_ms(lambda: [layer(x) for layer in layers], repeats) / len(layers)
 
 
 @torch.inference_mode()

@@ -32,7 +32,7 @@ def unavailable(reason: str) -> None:
     """Skips on a developer's machine; fails in CI, where the browser is part of what is promised."""
     if os.environ.get("CI"):
         pytest.fail(reason)
-    pytest.skip(reason)
+    pytest.skip(reason)  # Node and Chromium are no part of `make test`: Python and make must do
 
 
 def node_version() -> tuple[int, ...]:
