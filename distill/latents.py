@@ -63,6 +63,17 @@ def _part_frames(num: int, temporal_patch: int) -> int:
     return 250 if temporal_patch == 1 else num
 
 
+def typical_stretch(path: Path) -> int:
+    """How long a clip at least half of the streams in the file `path` can give, in latent frames."""
+    streams: list[tuple[Tensor, ...]] = torch.load(path, weights_only=True)
+    lengths = [max(b - max(a, 1) for a, b in _stretches(latents, rest)) for latents, _, *rest in streams]
+    return sorted(lengths)[len(lengths) // 2]
+
+
+def _stretches(latents: Tensor, rest: list[Tensor]) -> list[tuple[int, int]]:
+    return [(a, b) for a, b in rest[0].tolist()] if rest else [(0, len(latents))]
+
+
 class ClipSampler:
     """Draws clips of `num_frames` latent frames. A `still_share` of them starts from one picture repeated, with no
     action, for a random part of the clip, as a world started from a single picture does."""
@@ -73,7 +84,7 @@ class ClipSampler:
         self.starts: list[Tensor] = []
         longest = 0
         for latents, actions, *rest in streams[:limit]:
-            stretches = rest[0].tolist() if rest else [(0, len(latents))]
+            stretches = _stretches(latents, rest)
             longest = max(longest, *(b - a for a, b in stretches))
             # latent 0 was led to by no action
             starts = torch.cat([torch.arange(max(a, 1), max(a, 1, b - num_frames + 1)) for a, b in stretches])

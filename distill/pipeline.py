@@ -17,7 +17,7 @@ from distill.clips import Dataset
 from distill.codec import CodecTask, DecoderTask, fix_background, fix_statistics
 from distill.collect import collect, collect_config
 from distill.export import export_world
-from distill.latents import ClipSampler, encode_dataset
+from distill.latents import ClipSampler, encode_dataset, typical_stretch
 from distill.presets import STAGES, STUDENT_STAGES, Preset
 from distill.stages import ConsistencyTask, SelfForcingTask, TeacherForcingTask, TeacherTask
 from distill.trainer import Task, Trainer, TrainerConfig, load_product
@@ -162,7 +162,9 @@ class Run:
 
     def _distilled(self) -> bool:
         preset = self.preset
-        clips = self.clips(preset.window_frames + preset.distilled.max_frames)
+        shortest, longest = preset.distilled.new_frames[1], preset.distilled.rollout_frames
+        room = typical_stretch(self.folder / "latents" / "train.pt") - preset.window_frames
+        clips = self.clips(preset.window_frames + max(shortest, min(longest, room)))
         task = SelfForcingTask(self.transformer("few_step"), self.transformer("teacher"), clips, preset.distilled)
         return self._train("distilled", task, preset.distilled_trainer)
 

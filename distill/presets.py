@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from distill.codec import DECODER_LOSS, CodecLossConfig
 from distill.collect import CollectConfig
 from distill.environments.base import EnvironmentSpec
-from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
+from distill.stages import ConsistencyConfig, ContextConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
 from distill.trainer import TrainerConfig
 from world.codec import CodecConfig
 from world.config import TransformerConfig
@@ -56,7 +56,7 @@ class Preset:
     teacher_trainer: TrainerConfig
     warm_up: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
     teacher_forced: TeacherForcingConfig = field(
-        default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6, self_resampled_share=0.5)
+        default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6, context=ContextConfig())
     )
     teacher_forced_trainer: TrainerConfig
     few_step: ConsistencyConfig = field(default_factory=lambda: ConsistencyConfig(batch_size=8, first_loss_frame=6))
@@ -97,10 +97,10 @@ def pong() -> Preset:
         decoder_trainer=TrainerConfig(num_steps=8000, lr=1e-3, ema_decay=0.998, decay_share=0.6),
         warm_up_trainer=TrainerConfig(num_steps=2000, lr=1e-3, ema_decay=0.995, decay_share=0.5, final_lr_share=0.2),
         teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
-        teacher_forced_trainer=TrainerConfig(num_steps=3000, lr=4e-4, ema_decay=0.998),
-        few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        teacher_forced_trainer=TrainerConfig(num_steps=3700, lr=4e-4, ema_decay=0.998),
+        few_step_trainer=TrainerConfig(num_steps=300, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled_trainer=TrainerConfig(
-            num_steps=400, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
+            num_steps=300, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
         ),
     )
 
@@ -153,7 +153,7 @@ def smoke(environment: str) -> Preset:
         teacher_forced_trainer=steps,
         few_step=ConsistencyConfig(batch_size=2),
         few_step_trainer=steps,
-        distilled=SelfForcingConfig(batch_size=2, min_frames=2, max_frames=8, prefix_range=(1, 3)),
+        distilled=SelfForcingConfig(batch_size=2, rollout_frames=8, new_frames=(2, 4)),
         distilled_trainer=steps,
     )
 

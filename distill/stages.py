@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import (
+    faded,
     generated_frames,
     logit_normal_sigma,
     motion_weights,
@@ -25,18 +26,31 @@ from distill.methods.sampling import (
 from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
 from distill.trainer import autocast
+from world.config import TransformerConfig
 from world.context import TeacherForcing
 from world.schedule import sampling_sigmas, shift_sigma
 from world.transformer import Conditioning, Transformer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LevelConfig:
+    """Noise levels in training: logit-normal of this width, shifted towards 1."""
+
+    std: float = 1.2
+    shift: float = 6.0
+
+    def draw(self, clips: Tensor, generator: torch.Generator) -> Tensor:
+        """A level of its own for each frame of clips `b f …`: `b f`."""
+        b, f = clips.shape[:2]
+        return shift_sigma(logit_normal_sigma(b * f, generator, std=self.std), self.shift).view(b, f)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Bidirectional denoising of clips after a clean prefix of random length."""
+    """Bidirectional denoising of clips after a clean prefix of random length; all its frames have one noise level."""
 
     batch_size: int = 16
-    sigma_std: float = 1.2
-    shift: float = 6.0
+    levels: LevelConfig = field(default_factory=LevelConfig)
     change_weight: float = 8.0
     rest_weight: float = 4.0
 
@@ -58,7 +72,7 @@ class TeacherTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         prefix = prefix_lengths(len(x0), x0.shape[1], self.chunk, generator)
-        sigma = shift_sigma(logit_normal_sigma(len(x0), generator, std=self.config.sigma_std), self.config.shift)
+        sigma = self.config.levels.draw(x0[:, :1], generator)[:, 0]
         noise = randn_like(x0, generator)
         frames = generated_frames(prefix, x0.shape[1])
         with autocast(True):
@@ -69,19 +83,50 @@ class TeacherTask:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherForcingConfig:
-    """Autoregressive initialisation of the student; on half of the samples the context is noised a little.
+class ContextConfig:
+    """What has become of the past that a causal student is given in training, so that it bears what it will meet.
 
-    self_resampled_share: of the samples, whose context is the student's own one-step prediction of it.
+    resampled_share: of the clips, whose past is the student's own one-step prediction of it, made anew from its own
+    result up to `resampled_rounds` times (drawn for each step).
+    faded_share: of the clips, part of whose past has faded.
     """
 
+    resampled_share: float = 0.5
+    resampled_rounds: int = 3
+    faded_share: float = 0.5
+
+
+UNTOUCHED = ContextConfig(resampled_share=0.0, faded_share=0.0)
+
+
+def given_context(
+    network: Transformer,
+    batch: Clips,
+    pattern: TeacherForcing,
+    levels: LevelConfig,
+    config: ContextConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """The clips `b f c h w` as context: the first of them as `network` itself predicts them, any of them faded."""
+    num = round(config.resampled_share * len(batch.latents))
+    own, actions = batch.latents[:num], batch.actions[:num]
+    if num > 0:
+        for _ in range(int(torch.randint(1, config.resampled_rounds + 1, (1,), generator=generator))):
+            noise, sigma = randn_like(own, generator), levels.draw(own, generator)
+            own = self_resampled(network, batch.latents[:num], noise, sigma, actions, pattern, context=own)
+    return faded(torch.cat([own, batch.latents[num:]]), config.faded_share, generator)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherForcingConfig:
+    """Autoregressive initialisation of the student; on half of the samples the context is noised a little."""
+
     batch_size: int = 12
-    sigma_std: float = 1.2
-    shift: float = 6.0
+    levels: LevelConfig = field(default_factory=LevelConfig)
     change_weight: float = 8.0
     rest_weight: float = 4.0
     context_sigma_max: float = 0.15
-    self_resampled_share: float = 0.0
+    context: ContextConfig = UNTOUCHED
     first_loss_frame: int = 3
 
 
@@ -102,7 +147,7 @@ class TeacherForcingTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         b, f = x0.shape[:2]
-        sigma = self._sigma(b, generator)
+        sigma = self.config.levels.draw(x0, generator)
         context_sigma = context_levels(b, f, self.config.context_sigma_max, generator)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
         noise, context_noise = randn_like(x0, generator), randn_like(x0, generator)
@@ -117,24 +162,12 @@ class TeacherForcingTask:
                 frames=frames,
                 context_noise=context_noise,
                 context_sigma=context_sigma,
-                context=self._context(batch, generator),
+                context=given_context(
+                    self.network, batch, self.pattern, self.config.levels, self.config.context, generator
+                ),
                 weights=motion_weights(x0, self.config.change_weight, self.config.rest_weight),
             )
         yield "student", loss, {}
-
-    def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
-        levels = logit_normal_sigma(batch * self.clips.num_frames, generator, std=self.config.sigma_std)
-        return shift_sigma(levels, self.config.shift).view(batch, -1)
-
-    def _context(self, batch: Clips, generator: torch.Generator) -> Tensor:
-        """The clips, the first of them as the student itself predicts them (their first frame stays as it is)."""
-        num = round(self.config.self_resampled_share * len(batch.latents))
-        if num == 0:
-            return batch.latents
-        x0, actions = batch.latents[:num], batch.actions[:num]
-        noise, sigma = randn_like(x0, generator), self._sigma(num, generator)
-        own = self_resampled(self.network, x0, noise, sigma, actions, self.pattern)
-        return torch.cat([torch.cat([x0[:, :1], own[:, 1:]], dim=1), batch.latents[num:]])
 
 
 def context_levels(batch: int, num_frames: int, maximum: float, generator: torch.Generator) -> Tensor:
@@ -154,6 +187,7 @@ class ConsistencyConfig:
     change_weight: float = 8.0
     rest_weight: float = 4.0
     target_decay: float = 0.95
+    context: ContextConfig = field(default_factory=ContextConfig)
     first_loss_frame: int = 3
 
 
@@ -191,6 +225,7 @@ class ConsistencyTask:
                 batch.actions,
                 self.pattern,
                 frames,
+                context=given_context(self.teacher, batch, self.pattern, LevelConfig(), self.config.context, generator),
                 weights=motion_weights(batch.latents, self.config.change_weight, self.config.rest_weight),
             )
         yield "student", loss, {}
@@ -201,19 +236,18 @@ class ConsistencyTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfForcingConfig:
-    """Self-rollout distribution matching. Rollouts of `min_frames` … `max_frames` frames run past the window.
+    """Self-rollout distribution matching. Every step, `batch_size` ongoing rollouts go on by `new_frames` (from, to)
+    each; one that has reached its length, at most `rollout_frames`, starts anew from data.
 
-    The loss looks at the last clip of the teacher's length, after a given prefix of `prefix_range` frames or, where
-    less has been generated, of all that has not. sigma_range: levels at which teacher and critic are compared; the
-    teacher, trained with shifted levels, knows little below.
+    sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
+    below.
     """
 
     batch_size: int = 16
     num_steps: int = 2
     shift: float = 6.0
-    min_frames: int = 8
-    max_frames: int = 28
-    prefix_range: tuple[int, int] = (2, 8)
+    rollout_frames: int = 120
+    new_frames: tuple[int, int] = (4, 10)
     sigma_range: tuple[float, float] = (0.2, 0.98)
     sigma_shift: float = 6.0
     critic_lr_share: float = 2.0
@@ -221,7 +255,10 @@ class SelfForcingConfig:
 
 
 class SelfForcingTask:
-    """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient."""
+    """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient.
+
+    They judge the last clip of the teacher's length, after a given prefix of random length.
+    """
 
     averaged = "student"
 
@@ -229,12 +266,11 @@ class SelfForcingTask:
         self, student: Transformer, teacher: Transformer, clips: ClipSampler, config: SelfForcingConfig
     ) -> None:
         critic = copy.deepcopy(teacher).requires_grad_(True)
-        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic}
+        rollouts = OngoingRollouts(student.config, clips, config.batch_size)
+        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
         self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
-        self.clips = clips
-        self.context_frames = student.config.sink_frames + student.config.window_frames
-        self.clip_frames = self.context_frames + student.config.chunk_frames
+        self.rollouts = rollouts
         self.sigmas = sampling_sigmas(config.num_steps, config.shift).float()
         self.config = config
 
@@ -253,31 +289,70 @@ class SelfForcingTask:
             yield "critic", loss, {}
 
     def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(clip `b f c h w`, its actions, the frames that are generated and carry gradient, bool `b f`)."""
+        """(clip `b f c h w`, its actions, the frames that are judged, bool `b f`); its new frames carry gradient."""
         config, chunk = self.config, self.student.config.chunk_frames
-        low, high = config.min_frames // chunk, config.max_frames // chunk
-        num_frames = chunk * int(torch.randint(low, high + 1, (1,), generator=generator))
+        low, high = (frames // chunk for frames in config.new_frames)
+        num_new = chunk * int(torch.randint(low, high + 1, (1,), generator=generator))
         exit_stage = int(torch.randint(config.num_steps, (1,), generator=generator))
-        batch = self.clips.draw(config.batch_size, generator, max_still=self.context_frames - 1)
-        context = self.context_frames
-        window = self.clip_frames
-        shortest, longest = config.prefix_range
-        prefix = chunk * int(torch.randint(-(-shortest // chunk), longest // chunk + 1, (1,), generator=generator))
-        prefix = min(max(prefix, window - num_frames), window - chunk)
-        grad_from = max(0, num_frames - window + prefix)
+        past, actions = self.rollouts.next(num_new, generator)
         with autocast(True):
-            cache = RollingCache.prefill(
-                self.student, self.student.config, batch.latents[:, :context], batch.actions[:, :context]
-            )
-            actions = batch.actions[:, context : context + num_frames]
-            generated = self_rollout(
-                self.student, cache, actions, self.sigmas, exit_stage, generator, grad_from=grad_from
-            )
-        clip = torch.cat([batch.latents[:, :context], generated], dim=1)[:, -window:]
-        clip_actions = batch.actions[:, : context + num_frames][:, -window:]
-        frames = torch.arange(window).expand(len(clip), -1) >= prefix
-        return clip, clip_actions, frames
+            cache = RollingCache.prefill(self.student, self.student.config, past, actions[:, : past.shape[1]])
+            new = self_rollout(self.student, cache, actions[:, past.shape[1] :], self.sigmas, exit_stage, generator)
+        self.rollouts.extend(new.detach())
+        window = past.shape[1] + chunk
+        prefix = chunk * int(torch.randint(1, (window - num_new) // chunk + 1, (1,), generator=generator))
+        frames = torch.arange(window).expand(len(past), -1) >= prefix
+        return torch.cat([past, new], dim=1)[:, -window:], actions[:, -window:], frames
 
     def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
         low, high = self.config.sigma_range
         return uniform_sigma(batch, generator, low=low, high=high, shift=self.config.sigma_shift)
+
+
+class OngoingRollouts(nn.Module):
+    """Rollouts that go on from one training step to the next, so that a student meets what became of its own output of
+    long ago at the price of a few frames a step (streaming long tuning, LongLive, arXiv:2509.22622, §3.2). Its buffers
+    are saved and resumed with the stage.
+
+    latents `b f c h w`: the frames that sink and window hold; actions `b t a`: all that the rollout will be
+    led by; position, end int64 `b`: the next frame's index among them, and where the rollout ends.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    position: Tensor
+    end: Tensor
+
+    def __init__(self, config: TransformerConfig, clips: ClipSampler, batch_size: int) -> None:
+        super().__init__()
+        self.clips = clips
+        self.config = config
+        self.context_frames = config.sink_frames + config.window_frames
+        shape = (batch_size, self.context_frames, config.channels, config.height, config.width)
+        self.register_buffer("latents", torch.zeros(shape))
+        self.register_buffer("actions", torch.zeros(batch_size, clips.num_frames, config.action_dim))
+        self.register_buffer("position", torch.zeros(batch_size, dtype=torch.int64))
+        self.register_buffer("end", torch.zeros(batch_size, dtype=torch.int64))
+
+    def next(self, num_frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(sink and last frames, the actions that led to them and to the `num_frames` next ones); rollouts too near to
+        their end for these start anew from data, each with a random end, so that there are always some of every age."""
+        fresh = self.clips.draw(len(self.latents), generator, max_still=self.context_frames - 1)
+        first, last = self.context_frames + num_frames, self.clips.num_frames
+        if first > last:
+            raise ValueError(f"clips of {last} frames leave no room for {num_frames} after {self.context_frames}")
+        ends = torch.randint(first, last + 1, self.end.shape, generator=generator)
+        over = self.position + num_frames > self.end
+        self.latents[over] = fresh.latents[over, : self.context_frames]
+        self.actions[over] = fresh.actions[over]
+        self.position[over] = self.context_frames
+        self.end[over] = ends[over]
+        index = self.position[:, None] + torch.arange(-self.context_frames, num_frames)
+        index[:, : self.config.sink_frames] = torch.arange(self.config.sink_frames)
+        return self.latents.clone(), torch.take_along_dim(self.actions, index[:, :, None], dim=1)
+
+    def extend(self, new: Tensor) -> None:
+        """Take in generated frames `b f c h w`."""
+        last = torch.cat([self.latents, new], dim=1)[:, -self.config.window_frames :]
+        self.latents[:, self.config.sink_frames :] = last
+        self.position += new.shape[1]

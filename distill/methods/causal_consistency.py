@@ -29,17 +29,18 @@ def causal_consistency_loss(
     pattern: TeacherForcing,
     frames: Tensor,
     *,
+    context: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Mean squared distance of x0 at neighbouring levels. x0, noise `b f c h w`; sigma > sigma_next `b f`;
-    frames bool `b f` says where the loss counts; target is the student's moving average; no gradient but the
-    student's."""
+    frames bool `b f` says where the loss counts; context `b f c h w`: frames to be given in x0's place; target is the
+    student's moving average; no gradient but the student's."""
     clean_level = torch.zeros_like(sigma)
-    noisy = add_noise(x0, noise, sigma)
+    clean, noisy = x0 if context is None else context, add_noise(x0, noise, sigma)
     with torch.no_grad():
-        teacher_v = teacher_forced_velocity(teacher, x0, noisy, sigma, clean_level, actions, pattern)
+        teacher_v = teacher_forced_velocity(teacher, clean, noisy, sigma, clean_level, actions, pattern)
         stepped = euler_step(noisy, teacher_v, sigma, sigma_next)
-        target_v = teacher_forced_velocity(target, x0, stepped, sigma_next, clean_level, actions, pattern)
+        target_v = teacher_forced_velocity(target, clean, stepped, sigma_next, clean_level, actions, pattern)
         goal = x0_from_velocity(stepped, target_v, sigma_next)
-    student_v = teacher_forced_velocity(student, x0, noisy, sigma, clean_level, actions, pattern)
+    student_v = teacher_forced_velocity(student, clean, noisy, sigma, clean_level, actions, pattern)
     return frame_mean((x0_from_velocity(noisy, student_v, sigma) - goal).square(), frames, weights)

@@ -53,3 +53,28 @@ def motion_weights(x0: Tensor, change: float, rest: float = 0.0) -> Tensor:
     there = x0.abs().amax(dim=2, keepdim=True).clamp(max=1.0)
     weights = 1 + change * moved + rest * there
     return weights / weights.mean()
+
+
+def faded(clips: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Clips `b f c h w`, a `share` of which has faded: in some rows or some columns, over a stretch of frames that on
+    half of them starts with the clip, what differs from the still background (0) is down to 0.1 … 1 of itself.
+
+    What a student lets grow a little fainter has no counterpart in data, so it is taken for what it looks like and
+    handed on; where fading is part of the given past, the student learns to restore.
+    """
+    b, f, _, h, w = clips.shape
+
+    def stretch(size: int) -> Tensor:
+        ends = torch.randint(size, (b, 2), generator=generator).sort(dim=1).values
+        index = torch.arange(size)
+        return (index >= ends[:, :1]) & (index <= ends[:, 1:])
+
+    frames, rows, columns = stretch(f), stretch(h), stretch(w)
+    begins = frames.long().argmax(dim=1, keepdim=True) > torch.arange(f)
+    frames = frames | (begins & (torch.rand(b, 1, generator=generator) < 0.5))
+    across = torch.rand(b, 1, 1, generator=generator) < 0.5
+    where = frames[:, :, None, None] & torch.where(across, rows[:, :, None], columns[:, None, :])[:, None]
+    chosen = torch.rand(b, generator=generator) < share
+    strength = 0.1 + 0.9 * torch.rand(b, generator=generator)
+    factor = 1 - (1 - strength)[:, None, None, None] * (where & chosen[:, None, None, None])
+    return clips * factor[:, :, None]

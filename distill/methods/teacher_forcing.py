@@ -57,11 +57,19 @@ def teacher_forcing_loss(
 
 @torch.no_grad()
 def self_resampled(
-    network: Network, x0: Tensor, noise: Tensor, sigma: Tensor, actions: Tensor, pattern: TeacherForcing
+    network: Network,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    actions: Tensor,
+    pattern: TeacherForcing,
+    *,
+    context: Tensor | None = None,
 ) -> Tensor:
     """Clips as the network itself would have them: every frame of x0 `b f c h w` noised to its level `b f` and denoised
-    in one step, given the clean frames before it. As context, they show a student its own errors, aligned with the
-    truth (self-resampling, arXiv:2512.15702, in its parallel, one-step form)."""
-    noisy = add_noise(x0, noise, sigma)
-    predicted = teacher_forced_velocity(network, x0, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)
-    return x0_from_velocity(noisy, predicted, sigma)
+    in one step, given the frames of `context` (default: x0) before it; the first frame stays as it is. As context, they
+    show a student its own errors, aligned with the truth (self-resampling, arXiv:2512.15702, in its parallel, one-step
+    form). Given as context to another round, errors build on errors, as in a rollout."""
+    given, noisy = x0 if context is None else context, add_noise(x0, noise, sigma)
+    predicted = teacher_forced_velocity(network, given, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)
+    return torch.cat([x0[:, :1], x0_from_velocity(noisy, predicted, sigma)[:, 1:]], dim=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
-from distill.methods.sampling import motion_weights
+from distill.methods.sampling import faded, motion_weights
 from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
 from world.context import Context, TeacherForcing
@@ -121,8 +121,52 @@ def test_self_resampled_clips_are_the_denoisers_own_and_carry_no_gradient() -> N
     sigma = torch.rand(3, 4, dtype=torch.float64)
     pattern = TeacherForcing(CONFIGS["pixel"][1], 4)
     own = self_resampled(Toy(gaussian_velocity), x0.requires_grad_(True), noise, sigma, torch.zeros(3, 4, 0), pattern)
-    torch.testing.assert_close(own, gaussian_x0(add_noise(x0, noise, sigma), sigma))
+    torch.testing.assert_close(own[:, :1], x0[:, :1])
+    torch.testing.assert_close(own[:, 1:], gaussian_x0(add_noise(x0, noise, sigma), sigma)[:, 1:])
     assert not own.requires_grad
+
+
+def test_every_round_of_self_resampling_adds_an_error() -> None:
+    """A student whose every frame is half of the frame before it: after n rounds, n halvings of the clip n ago."""
+    x0, noise = draw(2, 5)
+    sigma = torch.rand(2, 5, dtype=torch.float64) * 0.9 + 0.05
+    pattern = TeacherForcing(CONFIGS["pixel"][1], 5)
+
+    def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+        clean, noisy = x.chunk(2, dim=1)
+        before = 0.5 * torch.cat([clean[:, :1], clean[:, :-1]], dim=1)
+        return torch.cat([clean, velocity_from_x0(noisy, before, sigma.chunk(2, dim=1)[1])], dim=1)
+
+    own = x0
+    for rounds in range(1, 4):
+        own = self_resampled(Toy(velocity), x0, noise, sigma, torch.zeros(2, 5, 0), pattern, context=own)
+        torch.testing.assert_close(own[:, rounds:], 0.5**rounds * x0[:, :-rounds])
+    torch.testing.assert_close(own[:, 4], 0.5**3 * x0[:, 1])
+
+
+def test_what_fades_fades_evenly_in_some_rows_or_columns_for_a_stretch_of_frames() -> None:
+    clips = torch.ones(600, 7, 2, 4, 5)
+    assert torch.equal(faded(clips, 0.0, torch.Generator().manual_seed(0)), clips)
+    changed = from_first_frame = by_rows = 0
+    for clip in faded(clips, 0.5, torch.Generator().manual_seed(0)):
+        lost = clip < 1
+        if not lost.any():
+            continue
+        changed += 1
+        strength = clip[lost].unique()
+        assert len(strength) == 1, "one strength a clip"
+        assert 0.1 <= float(strength) < 1
+        frames, rows, columns = (lost.any(dim=d) for d in ((1, 2, 3), (0, 1, 3), (0, 1, 2)))
+        assert int(lost.sum()) == int(frames.sum()) * 2 * int(rows.sum()) * int(columns.sum()), "a block"
+        assert rows.all() or columns.all()
+        for line in (frames, rows, columns):
+            inside = line.nonzero()
+            assert len(inside) == int(inside[-1] - inside[0]) + 1, "a stretch"
+        from_first_frame += bool(frames[0])
+        by_rows += not rows.all()
+    assert 250 < changed < 350
+    assert 0.5 < from_first_frame / changed < 0.75
+    assert 0.25 < by_rows / changed < 0.6
 
 
 def consistency_loss(num_levels: int, student: Callable[[Tensor, Tensor], Tensor]) -> float:

@@ -14,6 +14,7 @@ from distill.latents import ClipSampler
 from distill.stages import (
     ConsistencyConfig,
     ConsistencyTask,
+    ContextConfig,
     SelfForcingConfig,
     SelfForcingTask,
     TeacherConfig,
@@ -52,7 +53,7 @@ def _teacher(latents: Path, seed: int) -> Task:
 def _teacher_forced(latents: Path, seed: int) -> Task:
     student = tiny_transformer(CONFIGS["pixel"][1], seed)
     return TeacherForcingTask(
-        student, ClipSampler(latents, 6), TeacherForcingConfig(batch_size=3, self_resampled_share=0.5)
+        student, ClipSampler(latents, 6), TeacherForcingConfig(batch_size=3, context=ContextConfig())
     )
 
 
@@ -63,7 +64,7 @@ def _few_step(latents: Path, seed: int) -> Task:
 
 def _distilled(latents: Path, seed: int) -> Task:
     student, teacher = tiny_transformer(CONFIGS["pixel"][1], seed), tiny_transformer(CONFIGS["pixel"][1], 7)
-    config = SelfForcingConfig(batch_size=2, min_frames=3, max_frames=8)
+    config = SelfForcingConfig(batch_size=2, new_frames=(2, 3))
     return SelfForcingTask(student, teacher, ClipSampler(latents, 13), config)
 
 
