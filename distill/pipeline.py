@@ -169,7 +169,7 @@ class Run:
         return self._train("distilled", task, preset.distilled_trainer)
 
     def _export(self) -> bool:
-        stage = self.best_stage()
+        stage = self.shipped_stage()
         export_world(
             self.checkpoint,
             self.name,
@@ -182,9 +182,9 @@ class Run:
         )
         return True
 
-    def best_stage(self) -> str:
-        """The latest stage that has weights of a student."""
-        for stage in reversed(STUDENT_STAGES):
+    def shipped_stage(self) -> str:
+        """The stage whose student the preset ships, or the latest before it that has weights."""
+        for stage in reversed(STUDENT_STAGES[: STUDENT_STAGES.index(self.preset.shipped_stage) + 1]):
             if self._has_weights(stage):
                 return stage
         raise StageError(f"no student in {self.folder}: run `lightcone train {self.name}`")

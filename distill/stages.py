@@ -10,39 +10,25 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from distill.latents import Clips, ClipSampler
+from distill.given_context import UNTOUCHED, ContextConfig, LevelConfig, context_levels, given_context
+from distill.latents import ClipSampler
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import (
-    faded,
     generated_frames,
-    logit_normal_sigma,
     motion_weights,
     prefix_lengths,
     randn_like,
     uniform_sigma,
 )
 from distill.methods.self_rollout import RollingCache, self_rollout
-from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
+from distill.methods.teacher_forcing import teacher_forcing_loss
+from distill.ongoing_rollouts import OngoingRollouts
 from distill.trainer import autocast
-from world.config import TransformerConfig
 from world.context import TeacherForcing
-from world.schedule import sampling_sigmas, shift_sigma
+from world.schedule import sampling_sigmas
 from world.transformer import Conditioning, Transformer
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LevelConfig:
-    """Noise levels in training: logit-normal of this width, shifted towards 1."""
-
-    std: float = 1.2
-    shift: float = 6.0
-
-    def draw(self, clips: Tensor, generator: torch.Generator) -> Tensor:
-        """A level of its own for each frame of clips `b f …`: `b f`."""
-        b, f = clips.shape[:2]
-        return shift_sigma(logit_normal_sigma(b * f, generator, std=self.std), self.shift).view(b, f)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,41 +66,6 @@ class TeacherTask:
             weights = motion_weights(x0, self.config.change_weight, self.config.rest_weight)
             loss = flow_matching_loss(self.network, x0, noise, sigma, frames, cond, weights=weights)
         yield "teacher", loss, {}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContextConfig:
-    """What has become of the past that a causal student is given in training, so that it bears what it will meet.
-
-    resampled_share: of the clips, whose past is the student's own one-step prediction of it, made anew from its own
-    result up to `resampled_rounds` times (drawn for each step).
-    faded_share: of the clips, part of whose past has faded.
-    """
-
-    resampled_share: float = 0.5
-    resampled_rounds: int = 3
-    faded_share: float = 0.5
-
-
-UNTOUCHED = ContextConfig(resampled_share=0.0, faded_share=0.0)
-
-
-def given_context(
-    network: Transformer,
-    batch: Clips,
-    pattern: TeacherForcing,
-    levels: LevelConfig,
-    config: ContextConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """The clips `b f c h w` as context: the first of them as `network` itself predicts them, any of them faded."""
-    num = round(config.resampled_share * len(batch.latents))
-    own, actions = batch.latents[:num], batch.actions[:num]
-    if num > 0:
-        for _ in range(int(torch.randint(1, config.resampled_rounds + 1, (1,), generator=generator))):
-            noise, sigma = randn_like(own, generator), levels.draw(own, generator)
-            own = self_resampled(network, batch.latents[:num], noise, sigma, actions, pattern, context=own)
-    return faded(torch.cat([own, batch.latents[num:]]), config.faded_share, generator)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,13 +119,6 @@ class TeacherForcingTask:
                 weights=motion_weights(x0, self.config.change_weight, self.config.rest_weight),
             )
         yield "student", loss, {}
-
-
-def context_levels(batch: int, num_frames: int, maximum: float, generator: torch.Generator) -> Tensor:
-    """`b f`: one uniform level per sample on half of the samples, 0 on the others."""
-    level = torch.rand(batch, 1, generator=generator) * maximum
-    noised = torch.rand(batch, 1, generator=generator) < 0.5
-    return (level * noised).expand(batch, num_frames)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,6 +209,10 @@ class SelfForcingTask:
     def __init__(
         self, student: Transformer, teacher: Transformer, clips: ClipSampler, config: SelfForcingConfig
     ) -> None:
+        if config.new_frames[1] > student.config.window_frames:
+            raise ValueError(
+                f"new_frames {config.new_frames} exceed the window of {student.config.window_frames} frames"
+            )
         critic = copy.deepcopy(teacher).requires_grad_(True)
         rollouts = OngoingRollouts(student.config, clips, config.batch_size)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
@@ -307,52 +255,3 @@ class SelfForcingTask:
     def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
         low, high = self.config.sigma_range
         return uniform_sigma(batch, generator, low=low, high=high, shift=self.config.sigma_shift)
-
-
-class OngoingRollouts(nn.Module):
-    """Rollouts that go on from one training step to the next, so that a student meets what became of its own output of
-    long ago at the price of a few frames a step (streaming long tuning, LongLive, arXiv:2509.22622, §3.2). Its buffers
-    are saved and resumed with the stage.
-
-    latents `b f c h w`: the frames that sink and window hold; actions `b t a`: all that the rollout will be
-    led by; position, end int64 `b`: the next frame's index among them, and where the rollout ends.
-    """
-
-    latents: Tensor
-    actions: Tensor
-    position: Tensor
-    end: Tensor
-
-    def __init__(self, config: TransformerConfig, clips: ClipSampler, batch_size: int) -> None:
-        super().__init__()
-        self.clips = clips
-        self.config = config
-        self.context_frames = config.sink_frames + config.window_frames
-        shape = (batch_size, self.context_frames, config.channels, config.height, config.width)
-        self.register_buffer("latents", torch.zeros(shape))
-        self.register_buffer("actions", torch.zeros(batch_size, clips.num_frames, config.action_dim))
-        self.register_buffer("position", torch.zeros(batch_size, dtype=torch.int64))
-        self.register_buffer("end", torch.zeros(batch_size, dtype=torch.int64))
-
-    def next(self, num_frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(sink and last frames, the actions that led to them and to the `num_frames` next ones); rollouts too near to
-        their end for these start anew from data, each with a random end, so that there are always some of every age."""
-        fresh = self.clips.draw(len(self.latents), generator, max_still=self.context_frames - 1)
-        first, last = self.context_frames + num_frames, self.clips.num_frames
-        if first > last:
-            raise ValueError(f"clips of {last} frames leave no room for {num_frames} after {self.context_frames}")
-        ends = torch.randint(first, last + 1, self.end.shape, generator=generator)
-        over = self.position + num_frames > self.end
-        self.latents[over] = fresh.latents[over, : self.context_frames]
-        self.actions[over] = fresh.actions[over]
-        self.position[over] = self.context_frames
-        self.end[over] = ends[over]
-        index = self.position[:, None] + torch.arange(-self.context_frames, num_frames)
-        index[:, : self.config.sink_frames] = torch.arange(self.config.sink_frames)
-        return self.latents.clone(), torch.take_along_dim(self.actions, index[:, :, None], dim=1)
-
-    def extend(self, new: Tensor) -> None:
-        """Take in generated frames `b f c h w`."""
-        last = torch.cat([self.latents, new], dim=1)[:, -self.config.window_frames :]
-        self.latents[:, self.config.sink_frames :] = last
-        self.position += new.shape[1]

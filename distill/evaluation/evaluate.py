@@ -42,7 +42,7 @@ class EvaluationConfig:
     num_teacher_starts: int = 64
     teacher_steps: tuple[int, ...] = (4, 8, 16, 50)
     student_steps: tuple[int, ...] = (4, 2, 1)
-    euler_steps: tuple[int, ...] = (4, 16)
+    euler_steps: tuple[int, ...] = (16, 4, 2)
     drift: DriftConfig | None = field(default_factory=DriftConfig)
     seed: int = 0
 

@@ -20,7 +20,7 @@ from distill.collect import collect
 from distill.evaluation.evaluate import held_out
 from distill.evaluation.long_rollouts import DriftConfig, drift
 from distill.export import make_card, pick_starts
-from distill.pipeline import Run
+from distill.pipeline import Run, StageError
 from distill.presets import smoke
 from distill.runs import world_run
 from world.errors import LightconeError
@@ -94,6 +94,27 @@ def test_data_collected_with_arguments_of_its_own_is_what_is_trained_on(run: Run
     assert run.stage("collect")
     assert [len(episode) for episode in run.dataset().episodes("train")] == [40, 40]
     assert choose("bouncer", None, "smoke")[1].collect.environment == "bouncer"
+
+
+@pytest.mark.parametrize(
+    ("ships", "trained", "expected"),
+    [
+        ("distilled", ("warm_up", "teacher_forced", "few_step", "distilled"), "distilled"),
+        ("teacher_forced", ("warm_up", "teacher_forced", "few_step", "distilled"), "teacher_forced"),
+        ("distilled", ("warm_up", "teacher_forced"), "teacher_forced"),
+        ("teacher_forced", ("warm_up",), "warm_up"),
+    ],
+)
+def test_the_student_that_the_preset_names_is_shipped_or_the_latest_before_it(
+    ships: str, trained: tuple[str, ...], expected: str, run: Run
+) -> None:
+    run.preset = replace(run.preset, shipped_stage=ships)
+    with pytest.raises(StageError, match="no student in"):
+        run.shipped_stage()
+    for stage in trained:
+        (run.folder / stage).mkdir(parents=True)
+        (run.folder / stage / "state.pt").touch()
+    assert run.shipped_stage() == expected
 
 
 def test_streams_of_another_environment_are_not_mixed_in(run: Run) -> None:

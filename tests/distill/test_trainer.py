@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distill.given_context import ContextConfig
 from distill.latents import ClipSampler
 from distill.stages import (
     ConsistencyConfig,
     ConsistencyTask,
-    ContextConfig,
     SelfForcingConfig,
     SelfForcingTask,
     TeacherConfig,

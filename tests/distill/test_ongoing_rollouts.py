@@ -1,4 +1,4 @@
-"""What the stages keep between steps."""
+"""Rollouts that go on from one training step to the next."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill.latents import ClipSampler, typical_stretch
-from distill.stages import OngoingRollouts
+from distill.ongoing_rollouts import OngoingRollouts
 from world.testing import PIXEL
 
 LENGTH, ROWS = 40, 8

@@ -1,0 +1,70 @@
+"""The past that a causal student is given in training. Owns how it is worn and the noise levels' draw; no loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.latents import Clips
+from distill.methods.sampling import faded, logit_normal_sigma, randn_like
+from distill.methods.teacher_forcing import self_resampled
+from world.context import TeacherForcing
+from world.schedule import shift_sigma
+from world.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelConfig:
+    """Noise levels in training: logit-normal of this width, shifted towards 1."""
+
+    std: float = 1.2
+    shift: float = 6.0
+
+    def draw(self, clips: Tensor, generator: torch.Generator) -> Tensor:
+        """A level of its own for each frame of clips `b f …`: `b f`."""
+        b, f = clips.shape[:2]
+        return shift_sigma(logit_normal_sigma(b * f, generator, std=self.std), self.shift).view(b, f)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContextConfig:
+    """What has become of the past that a causal student is given in training, so that it bears what it will meet.
+
+    resampled_share: of the clips, whose past is the student's own one-step prediction of it, made anew from its own
+    result up to `resampled_rounds` times (drawn for each step).
+    faded_share: of the clips, part of whose past has faded.
+    """
+
+    resampled_share: float = 0.5
+    resampled_rounds: int = 3
+    faded_share: float = 0.5
+
+
+UNTOUCHED = ContextConfig(resampled_share=0.0, faded_share=0.0)
+
+
+def given_context(
+    network: Transformer,
+    batch: Clips,
+    pattern: TeacherForcing,
+    levels: LevelConfig,
+    config: ContextConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """The clips `b f c h w` as context: the first of them as `network` itself predicts them, any of them faded."""
+    num = round(config.resampled_share * len(batch.latents))
+    own, actions = batch.latents[:num], batch.actions[:num]
+    if num > 0:
+        for _ in range(int(torch.randint(1, config.resampled_rounds + 1, (1,), generator=generator))):
+            noise, sigma = randn_like(own, generator), levels.draw(own, generator)
+            own = self_resampled(network, batch.latents[:num], noise, sigma, actions, pattern, context=own)
+    return faded(torch.cat([own, batch.latents[num:]]), config.faded_share, generator)
+
+
+def context_levels(batch: int, num_frames: int, maximum: float, generator: torch.Generator) -> Tensor:
+    """`b f`: one uniform level per sample on half of the samples, 0 on the others."""
+    level = torch.rand(batch, 1, generator=generator) * maximum
+    noised = torch.rand(batch, 1, generator=generator) < 0.5
+    return (level * noised).expand(batch, num_frames)
