@@ -13,7 +13,7 @@ from distill.environments.base import (
 
 
 def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environment:
-    """`pong`, `bouncer`, or any Gymnasium id (`height`, `width` apply to the last only)."""
+    """`pong`, `bouncer`, `doom`, or any Gymnasium id (`height`, `width` apply to the last two only)."""
     if name == "pong":
         from distill.environments.pong import Pong
 
@@ -22,6 +22,10 @@ def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environ
         from distill.environments.bouncer import Bouncer
 
         return Bouncer()
+    if name == "doom":
+        from distill.environments.doom import Doom
+
+        return Doom(height=height, width=width)
     from distill.environments.gymnasium_env import GymnasiumEnvironment
 
     return GymnasiumEnvironment(name, height=height, width=width)
