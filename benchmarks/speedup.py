@@ -35,7 +35,7 @@ from distill.evaluation.generators import (
 from distill.evaluation.readers import own_figures, quality
 from distill.runs import world_run
 from world.catalogue import find
-from world.rollout import action_vectors
+from world.inputs import action_vectors
 from world.world import World
 
 CHEAPER_STEPS = (2, 4, 8, 16)

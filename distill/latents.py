@@ -17,7 +17,7 @@ from tqdm import tqdm
 from distill.clips import Dataset, DatasetError, unbroken
 from distill.trainer import autocast
 from world.codec import Codec, to_float
-from world.rollout import action_vectors
+from world.inputs import action_vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from world.actions import Actions
 from world.card import Axis, Button, WorldCard
 from world.errors import ActionError, CheckpointError, LightconeError, ShapeError
 from world.model import Sampler
-from world.rollout import Rollout, RolloutState
+from world.rollout import Rollout
+from world.timeline import RolloutState
 from world.world import Start, World
 
 __all__ = [

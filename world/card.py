@@ -30,7 +30,11 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldCard:
-    """A world's public description: what a player, a client or a license reader needs."""
+    """A world's public description: what a player, a client or a license reader needs.
+
+    statistics: of real pictures, in grey levels: brightness, contrast, sharpness and motion, each with its mean over
+    stretches of two seconds and the standard deviation of such stretches.
+    """
 
     name: str
     title: str
@@ -46,6 +50,7 @@ class WorldCard:
     sink: int = 0
     num_steps: int = 2
     data_license: str
+    statistics: dict[str, tuple[float, float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +62,9 @@ class WorldCard:
         try:
             buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
             axes = tuple(Axis(**a) for a in fields["axes"])
-            return WorldCard(**{**fields, "buttons": buttons, "axes": axes})
-        except (KeyError, TypeError) as exc:
+            statistics = {
+                name: (float(mean), float(usual)) for name, (mean, usual) in fields.get("statistics", {}).items()
+            }
+            return WorldCard(**{**fields, "buttons": buttons, "axes": axes, "statistics": statistics})
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise CheckpointError(f"the card in world.json is malformed: {exc}") from exc

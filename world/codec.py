@@ -151,10 +151,14 @@ class Codec(nn.Module):
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
         """A clip from its start: frames `b t 3 h w` in [−1, 1] → latents `b n c h w` and the state after the last."""
         latents = self.normalise(self.raw_features(frames))
+        return latents, self.state_after(latents)
+
+    def state_after(self, latents: Tensor) -> CodecState:
+        """The state after a stream that ends with these latents `b n c h w`."""
         if self.config.temporal_patch == 1:
-            return latents, {}
-        started = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
-        return latents, {"previous": latents[:, -1], "started": started}
+            return {}
+        started = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+        return {"previous": latents[:, -1], "started": started}
 
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         """Latents `b n c h w` that follow `state` → frames `b t 3 h w` in [−1, 1] and the new state.
@@ -169,7 +173,7 @@ class Codec(nn.Module):
             first = _uniform(state["started"])
             previous = torch.cat([state["previous"][:, None].to(latents.dtype), latents[:, :-1]], dim=1)
             inputs = torch.cat([previous, latents], dim=2)
-            new_state = {"previous": latents[:, -1], "started": torch.ones_like(state["started"])}
+            new_state = self.state_after(latents)
         x = rearrange(inputs, "b n c h w -> (b n) c h w").contiguous(memory_format=torch.channels_last)
         x = F.pixel_shuffle(self.decoder(self.from_latents(x) + self.position), 4)
         difference = rearrange(x, "(b n) (p c) h w -> b (n p) c h w", n=num, p=p)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,52 +18,29 @@ from torch import Tensor
 
 from world.actions import Actions
 from world.cache import Arena, ArenaContext
-from world.codec import CodecState
 from world.context import Banded
 from world.errors import ShapeError
+from world.inputs import action_vectors, fit_context, noise_seed
 from world.model import Model
 from world.schedule import add_noise, euler_step, x0_from_velocity
+from world.timeline import MOMENT_CHUNKS, Entry, Moment, RolloutState, Slot
 from world.transformer import Conditioning
 
 Frames = Tensor | NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutState:
-    """One session as data. `kv` is an exact copy of its cache; without it the cache is replayed from `history`.
+class Rollout:
+    """`num_slots` sessions of one world. Not thread-safe: one thread owns it.
 
-    history: the last latents `n c h w` and action vectors `n a` (frame indices in `history_index`), enough for every
-    layer; the last chunk of it is not committed yet. codec: the codec's state, batch of one.
+    timeline_chunks: how far `rewind` can go back at least; costs a K/V copy per slot every `MOMENT_CHUNKS` chunks.
     """
 
-    seed: int
-    next_chunk: int
-    start_chunk: int
-    history: Tensor
-    history_actions: Tensor
-    history_index: tuple[int, ...]
-    codec: CodecState
-    kv: tuple[Tensor, Tensor] | None
-
-
-@dataclass(slots=True)
-class _Slot:
-    seed: int
-    next_chunk: int
-    start_chunk: int
-    sink: list[tuple[int, Tensor, Tensor]]  # (frame index, latent, action vector) of the sink
-    recent: deque[tuple[int, Tensor, Tensor]]  # the same of the latest frames, the pending chunk last
-    codec: CodecState
-
-
-class Rollout:
-    """`num_slots` sessions of one world. Not thread-safe: one thread owns it."""
-
-    def __init__(self, model: Model, num_slots: int) -> None:
+    def __init__(self, model: Model, num_slots: int, *, timeline_chunks: int = 0) -> None:
         self.model = model
         self.config = model.transformer.config
         self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device)
-        self._slots: dict[int, _Slot] = {}
+        self.timeline_chunks = timeline_chunks
+        self._slots: dict[int, Slot] = {}
         self._levels = [float(level) for level in model.sigmas]
 
     @property
@@ -86,17 +62,12 @@ class Rollout:
         chunk = self.config.chunk_frames
         index = tuple(range(latents.shape[1]))
         for row, slot in enumerate(slots):
+            first = len(index) // chunk
             record = [(i, latents[row, i], vectors[row, i]) for i in index]
-            num_sink = self.config.sink_frames
-            self._slots[slot] = _Slot(
-                seed=int(seeds[row]),
-                next_chunk=len(index) // chunk,
-                start_chunk=len(index) // chunk,
-                sink=record[:num_sink],
-                recent=deque(record[num_sink:], maxlen=self._history_frames()),
-                codec={name: value[row : row + 1].clone() for name, value in codec_state.items()},
-            )
+            codec = {name: value[row : row + 1].clone() for name, value in codec_state.items()}
+            self._slots[slot] = Slot(int(seeds[row]), first, first, *self._split(record), codec)
             self._replay(slot)
+            self._keep_moment(slot)
 
     @torch.inference_mode()
     def step_latents(self, actions: Actions, slots: Sequence[int] | None = None) -> Tensor:
@@ -105,27 +76,33 @@ class Rollout:
         slots = self._resolve(slots)
         states = [self._slots[slot] for slot in slots]
         vectors = self._chunk_actions(actions, len(slots))
-        chunk, device = self.config.chunk_frames, self.model.device
-        pending = [list(state.recent)[-chunk:] for state in states]
-        clean = torch.stack([torch.stack([latent for _, latent, _ in rows]) for rows in pending])
-        clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
-        next_chunk = torch.tensor([state.next_chunk for state in states], device=device)
         x = self._noise(states, 0)
-        for stage, sigma in enumerate(self._levels[:-1]):
-            if stage == 0:
-                context = ArenaContext.of(self.arena, slots, next_chunk - 1, num_chunks=2)
-                sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
-                levels = [self.model.context_sigma] * chunk + [sigma] * chunk
-            else:
-                context = ArenaContext.of(self.arena, slots, next_chunk)
-                sequence, sequence_actions, levels = x, vectors, [sigma] * chunk
-            level = torch.tensor(levels, device=device).expand(len(slots), -1)
-            output = self.model.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
-            x = self._next_input(x, output.prediction[:, -chunk:].float(), stage, states)
-        self._advance(states, x, vectors)
+        for stage in range(len(self._levels) - 1):
+            velocity = self._pass(stage, x, vectors, slots, states)
+            x = self._next_input(x, velocity, stage, states)
+        self._advance(slots, states, x, vectors)
         return x
 
-    def _next_input(self, x: Tensor, velocity: Tensor, stage: int, states: list[_Slot]) -> Tensor:
+    def _pass(self, stage: int, x: Tensor, vectors: Tensor, slots: list[int], states: list[Slot]) -> Tensor:
+        """Velocity of the noisy chunks x; in the first stage's pass the chunks before are committed."""
+        chunk, device = self.config.chunk_frames, self.model.device
+        next_chunk = torch.tensor([state.next_chunk for state in states], device=device)
+        sequence, sequence_actions, levels = x, vectors, [self._levels[stage]] * chunk
+        if stage == 0:
+            pending = [list(state.recent)[-chunk:] for state in states]
+            clean = torch.stack([torch.stack([latent for _, latent, _ in rows]) for rows in pending])
+            clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
+            context = ArenaContext.of(self.arena, slots, next_chunk - 1, num_chunks=2)
+            sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
+            levels = [self.model.context_sigma] * chunk + levels
+        else:
+            context = ArenaContext.of(self.arena, slots, next_chunk)
+        level = torch.tensor(levels, device=device).expand(len(slots), -1)
+        output = self.model.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
+        velocity: Tensor = output.prediction[:, -chunk:].float()
+        return velocity
+
+    def _next_input(self, x: Tensor, velocity: Tensor, stage: int, states: list[Slot]) -> Tensor:
         """From a stage's input and velocity: the next stage's input, or x0 after the last."""
         sigma, sigma_next = (torch.tensor(level) for level in self._levels[stage : stage + 2])
         if not self.model.sampler.renoise:
@@ -153,10 +130,19 @@ class Rollout:
         return (state.next_chunk - state.start_chunk) * self.config.chunk_frames
 
     @torch.inference_mode()
-    def snapshot(self, slot: int, *, exact: bool = True) -> RolloutState:
-        """The session as data: with a copy of its K/V (`exact`, bit-equal on restore), or only what replays it."""
+    def snapshot(self, slot: int, *, exact: bool = True, frame: int | None = None) -> RolloutState:
+        """The session as data: with a copy of its K/V (`exact`, bit-equal on restore), or only what replays it. As it
+        is, or as it was at `frame` (see `rewind`)."""
         state = self._started(slot)
-        record = [*state.sink, *state.recent]
+        if frame is not None and frame != self.frame_index(slot):
+            kept, kv = state.copy(), self.arena.copy_out(slot)
+            try:
+                self.rewind(slot, frame)
+                return self.snapshot(slot, exact=exact)
+            finally:
+                self._slots[slot] = kept
+                self.arena.copy_in(slot, *kv)
+        record = [*state.sink, *list(state.recent)[-self._history_frames() :]]
         return RolloutState(
             seed=state.seed,
             next_chunk=state.next_chunk,
@@ -175,24 +161,62 @@ class Rollout:
         device = self.model.device
         history, actions = state.history.to(device), state.history_actions.to(device)
         record = list(zip(state.history_index, history, actions, strict=True))
-        num_sink = self.config.sink_frames
-        self._slots[slot] = _Slot(
-            seed=state.seed,
-            next_chunk=state.next_chunk,
-            start_chunk=state.start_chunk,
-            sink=record[:num_sink],
-            recent=deque(record[num_sink:], maxlen=self._history_frames()),
-            codec={name: value.to(device, copy=True) for name, value in state.codec.items()},
-        )
+        codec = {name: value.to(device, copy=True) for name, value in state.codec.items()}
+        self._slots[slot] = Slot(state.seed, state.next_chunk, state.start_chunk, *self._split(record), codec)
         if state.kv is not None:
             self.arena.copy_in(slot, *state.kv)
         else:
             self._replay(slot)
+        self._keep_moment(slot)
+
+    @torch.inference_mode()
+    def rewind(self, slot: int, frame: int) -> None:
+        """Go back to where `frame_index` was `frame`. Raises ShapeError for another frame than `oldest_frame` and
+        those after it up to now, or within a chunk."""
+        state, chunk = self._started(slot), self.config.chunk_frames
+        first, last = self.oldest_frame(slot), self.frame_index(slot)
+        if frame % chunk or not first <= frame <= last:
+            raise ShapeError(f"frame {frame}: slot {slot} can go back to multiples of {chunk} from {first} to {last}")
+        moment, since = state.back_to(state.start_chunk + frame // chunk, chunk)
+        self.arena.copy_in(slot, moment.k, moment.v)
+        for place in range(0, len(since), chunk):
+            part = since[place : place + chunk]
+            latents = torch.stack([latent for _, latent, _ in part])[None]
+            vectors = torch.stack([vector for _, _, vector in part])[None]
+            self._pass(0, self._noise([state], 0), vectors, [slot], [state])
+            self._advance([slot], [state], latents, vectors)
+        last_latents = torch.stack([latent for _, latent, _ in list(state.recent)[-chunk:]])[None]
+        state.codec = self.model.codec.state_after(last_latents.to(self.model.dtype))
+
+    def oldest_frame(self, slot: int) -> int:
+        """The earliest frame of this slot's run that `rewind` can go back to."""
+        state = self._started(slot)
+        oldest = state.moments[0].next_chunk if state.moments else state.next_chunk
+        return (oldest - state.start_chunk) * self.config.chunk_frames
+
+    @torch.inference_mode()
+    def last_picture(self, slot: int) -> Tensor:
+        """The last pixel frame so far, uint8 `h w 3`, decoded anew; changes nothing."""
+        state, chunk = self._started(slot), self.config.chunk_frames
+        latents = torch.stack([latent for _, latent, _ in list(state.recent)[-2 * chunk :]])[None]
+        before = self.model.codec.state_after(latents[:, :-chunk].to(self.model.dtype))
+        return self.model.decode(latents[:, -chunk:], before)[0][0, -1]
+
+    def _split(self, record: Sequence[Entry]) -> tuple[list[Entry], deque[Entry]]:
+        """(sink, the rest with room to grow) of a session's record."""
+        num_sink = self.config.sink_frames
+        room = (self.timeline_chunks + MOMENT_CHUNKS) * self.config.chunk_frames if self.timeline_chunks else 0
+        return list(record[:num_sink]), deque(record[num_sink:], maxlen=self._history_frames() + room)
+
+    def _keep_moment(self, slot: int) -> None:
+        if self.timeline_chunks:
+            state = self._slots[slot]
+            state.moments.append(Moment(state.next_chunk, *self.arena.copy_out(slot)))
 
     def _replay(self, slot: int) -> None:
         """Recompute the slot's K/V of every committed frame it may still see, from its history."""
         state, chunk = self._slots[slot], self.config.chunk_frames
-        record = [*state.sink, *state.recent][:-chunk]
+        record = [*state.sink, *list(state.recent)[-self._history_frames() :]][:-chunk]
         index = tuple(i for i, _, _ in record)
         x = torch.stack([latent for _, latent, _ in record])[None]
         actions = torch.stack([vector for _, _, vector in record])[None]
@@ -210,7 +234,7 @@ class Rollout:
         """Frames whose replay gives exact K/V of the window in every layer, and the pending chunk."""
         return self.config.num_layers * self.config.window_frames + self.config.chunk_frames
 
-    def _noise(self, states: list[_Slot], stage: int) -> Tensor:
+    def _noise(self, states: list[Slot], stage: int) -> Tensor:
         shape = (self.config.chunk_frames, self.config.channels, self.config.height, self.config.width)
         rows = [
             torch.randn(shape, generator=torch.Generator().manual_seed(noise_seed(s.seed, s.next_chunk, stage)))
@@ -218,12 +242,15 @@ class Rollout:
         ]
         return torch.stack(rows).to(self.model.device)
 
-    def _advance(self, states: list[_Slot], latents: Tensor, vectors: Tensor) -> None:
-        for row, state in enumerate(states):
+    def _advance(self, slots: list[int], states: list[Slot], latents: Tensor, vectors: Tensor) -> None:
+        for row, (slot, state) in enumerate(zip(slots, states, strict=True)):
             first = state.next_chunk * self.config.chunk_frames
             for place in range(self.config.chunk_frames):
                 state.recent.append((first + place, latents[row, place], vectors[row, place]))
             state.next_chunk += 1
+            if state.next_chunk % MOMENT_CHUNKS == 0:
+                self._keep_moment(slot)
+                state.forget(self._history_frames(), self.config.chunk_frames)
 
     def _chunk_actions(self, actions: Actions, batch: int) -> Tensor:
         p = self.model.codec.config.temporal_patch
@@ -245,7 +272,7 @@ class Rollout:
             raise ShapeError(f"slots {missing or chosen} have not been started: call `start` first")
         return chosen
 
-    def _started(self, slot: int) -> _Slot:
+    def _started(self, slot: int) -> Slot:
         return self._slots[self._resolve([slot])[0]]
 
     def _check_slots(self, slots: Sequence[int]) -> None:
@@ -267,30 +294,3 @@ class Rollout:
             )
         if not len(slots) == len(seeds) == len(frames):
             raise ShapeError(f"slots {list(slots)}, {len(seeds)} seeds and {len(frames)} contexts do not fit together")
-
-
-def fit_context(frames: Tensor, actions: Actions, num_frames: int) -> tuple[Tensor, Actions]:
-    """Exactly `num_frames` pixel frames: the last ones, or the first repeated in front with no action."""
-    missing = num_frames - frames.shape[1]
-    if missing <= 0:
-        return frames[:, -num_frames:], actions.frames(actions.num_frames - num_frames)
-    idle = Actions.none(len(frames), missing, actions.buttons.shape[2], actions.axes.shape[2])
-    return torch.cat([frames[:, :1].expand(-1, missing, -1, -1, -1), frames], 1), Actions.cat([idle, actions], 1)
-
-
-def action_vectors(actions: Actions, temporal_patch: int) -> Tensor:
-    """One vector per latent of a clip that starts a stream: `b (1 + p·k)` actions → `b n (p·a)`.
-
-    The first latent holds one pixel frame; its vector is padded in front with no action.
-    """
-    vectors = actions.vector()
-    padded = torch.cat([torch.zeros_like(vectors[:, :1]).expand(-1, temporal_patch - 1, -1), vectors], dim=1)
-    return rearrange(padded, "b (n p) a -> b n (p a)", p=temporal_patch)
-
-
-def noise_seed(seed: int, chunk: int, stage: int) -> int:
-    """A 63-bit mix (splitmix64's finaliser) of session seed, chunk and stage."""
-    x = (seed * 0x9E3779B97F4A7C15 + chunk * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB + 1) & (2**64 - 1)
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (x ^ (x >> 31)) >> 1

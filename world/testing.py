@@ -69,7 +69,10 @@ def tiny_world(
         Button(name="up", label="Up", keys=("ArrowUp", "KeyW")),
         Button(name="down", label="Down", keys=("ArrowDown", "KeyS")),
     )
-    axes = tuple(Axis(name=f"axis{i}", label=f"Axis {i}", low=-1, high=1) for i in range(transformer_config.num_axes))
+    axes = tuple(
+        Axis(name=f"axis{i}", label=f"Axis {i}", low=-1, high=1, source=source)
+        for i, source in zip(range(transformer_config.num_axes), ("mouse_x", "mouse_y"), strict=False)
+    )
     card = WorldCard(
         name=f"tiny-{config}",
         title="Tiny",

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from distill.evaluation.clips import Starts
 from world.actions import Actions
-from world.rollout import action_vectors
+from world.inputs import action_vectors
 from world.schedule import euler_step, sampling_sigmas
 from world.transformer import Conditioning
 from world.world import World

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distill.methods.self_rollout import RollingCache, self_rollout
 from world import Actions, Rollout
-from world.rollout import action_vectors
+from world.inputs import action_vectors
 from world.testing import CONFIGS, tiny_world
 
 

@@ -18,7 +18,7 @@ from tests.world.definitions import (
 from world import World
 from world.cache import Arena, ArenaContext
 from world.context import Banded, ClipMask, Continuation, KeyValue, TeacherForcing
-from world.rollout import action_vectors, noise_seed
+from world.inputs import action_vectors, noise_seed
 from world.schedule import add_noise, x0_from_velocity
 from world.testing import CONFIGS, tiny_transformer
 from world.transformer import Conditioning, Transformer

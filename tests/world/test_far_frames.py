@@ -9,7 +9,7 @@ from kernels.norm_rope.reference import rope_reference
 from tests.world.definitions import assert_within, context, random_actions, turned, turns
 from world import RolloutState, World
 from world.config import TransformerConfig
-from world.rollout import noise_seed
+from world.inputs import noise_seed
 from world.rotary import RotaryAngles
 from world.testing import CONFIGS
 

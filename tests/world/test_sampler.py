@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.world.definitions import assert_within, context, random_actions
 from world import Actions, World
 from world.context import Banded
-from world.rollout import noise_seed
+from world.inputs import noise_seed
 from world.testing import tiny_world
 from world.transformer import Conditioning
 

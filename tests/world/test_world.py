@@ -9,7 +9,7 @@ import torch
 from tests.world.definitions import assert_within, context, random_actions
 from world import ActionError, Actions, Sampler, ShapeError, World
 from world.codec import Codec
-from world.rollout import action_vectors, fit_context, noise_seed
+from world.inputs import action_vectors, fit_context, noise_seed
 from world.testing import CONFIGS, tiny_transformer, tiny_world
 
 

@@ -1,0 +1,36 @@
+"""What a rollout is fed: contexts of the right length, action vectors, seeds of noise. Pure functions, no model."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from world.actions import Actions
+
+
+def fit_context(frames: Tensor, actions: Actions, num_frames: int) -> tuple[Tensor, Actions]:
+    """Exactly `num_frames` pixel frames: the last ones, or the first repeated in front with no action."""
+    missing = num_frames - frames.shape[1]
+    if missing <= 0:
+        return frames[:, -num_frames:], actions.frames(actions.num_frames - num_frames)
+    idle = Actions.none(len(frames), missing, actions.buttons.shape[2], actions.axes.shape[2])
+    return torch.cat([frames[:, :1].expand(-1, missing, -1, -1, -1), frames], 1), Actions.cat([idle, actions], 1)
+
+
+def action_vectors(actions: Actions, temporal_patch: int) -> Tensor:
+    """One vector per latent of a clip that starts a stream: `b (1 + p·k)` actions → `b n (p·a)`.
+
+    The first latent holds one pixel frame; its vector is padded in front with no action.
+    """
+    vectors = actions.vector()
+    padded = torch.cat([torch.zeros_like(vectors[:, :1]).expand(-1, temporal_patch - 1, -1), vectors], dim=1)
+    return rearrange(padded, "b (n p) a -> b n (p a)", p=temporal_patch)
+
+
+def noise_seed(seed: int, chunk: int, stage: int) -> int:
+    """A 63-bit mix (splitmix64's finaliser) of session seed, chunk and stage."""
+    x = (seed * 0x9E3779B97F4A7C15 + chunk * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB + 1) & (2**64 - 1)
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (x ^ (x >> 31)) >> 1

@@ -1,0 +1,80 @@
+"""One session as data: now, and at moments it can go back to. Owns these records; computes nothing.
+
+A slot keeps an exact copy of its K/V every `MOMENT_CHUNKS` chunks, and the latents and actions since. Going back to a
+chunk takes the copy before it and commits the chunks between anew, in the forward passes that committed them first, so
+what follows is bit-equal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from world.codec import CodecState
+
+MOMENT_CHUNKS = 32
+
+Entry = tuple[int, Tensor, Tensor]
+"""A frame of a record: its index, latent `c h w` and action vector `a`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """One session as data. `kv` is an exact copy of its cache; without it the cache is replayed from `history`.
+
+    history: the last latents `n c h w` and action vectors `n a` (frame indices in `history_index`), enough for every
+    layer; the last chunk of it is not committed yet. codec: the codec's state, batch of one.
+    """
+
+    seed: int
+    next_chunk: int
+    start_chunk: int
+    history: Tensor
+    history_actions: Tensor
+    history_index: tuple[int, ...]
+    codec: CodecState
+    kv: tuple[Tensor, Tensor] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The K/V of a slot just before chunk `next_chunk`."""
+
+    next_chunk: int
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(slots=True)
+class Slot:
+    """One session. sink: the sink's frames; recent: the latest ones, the pending chunk last."""
+
+    seed: int
+    next_chunk: int
+    start_chunk: int
+    sink: list[Entry]
+    recent: deque[Entry]
+    codec: CodecState
+    moments: list[Moment] = field(default_factory=list)
+
+    def copy(self) -> Slot:
+        return replace(self, recent=self.recent.copy(), moments=list(self.moments))
+
+    def forget(self, history_frames: int, chunk_frames: int) -> None:
+        """Drop moments from which not even `history_frames` of the record would be left."""
+        first = self.recent[0][0]
+        if first > len(self.sink):  # the record has lost its beginning
+            self.moments = [m for m in self.moments if m.next_chunk * chunk_frames - first >= history_frames]
+
+    def back_to(self, chunk: int, chunk_frames: int) -> tuple[Moment, list[Entry]]:
+        """Become what it was at the last moment not after `chunk`; returns it, and the frames since, up to `chunk`."""
+        moment = next(m for m in reversed(self.moments) if m.next_chunk <= chunk)
+        self.moments = [m for m in self.moments if m.next_chunk <= moment.next_chunk]
+        first = moment.next_chunk * chunk_frames
+        since = [entry for entry in self.recent if first <= entry[0] < chunk * chunk_frames]
+        while self.recent and self.recent[-1][0] >= first:
+            self.recent.pop()
+        self.next_chunk = moment.next_chunk
+        return moment, since
