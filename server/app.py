@@ -1,7 +1,7 @@
 """The FastAPI application: routes, the stream's socket, the page. The only file that touches sockets.
 
-`/v1/stream` the WebSocket · `/v1/worlds` the cards · `/healthz` the process answers · `/readyz` 503 until warm ·
-`/` the built page. Knows no models: the engine it starts and stops has them.
+`/v1/stream` the WebSocket · `/v1/worlds` the cards, each with a `/preview` · `/healthz` the process answers ·
+`/readyz` 503 until warm · `/` the built page. Knows no models: the engine it starts and stops has them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from fastapi.staticfiles import StaticFiles
 from server.config import ServerConfig
 from server.connection import DisconnectedError, converse, refuse
 from server.engine import Engine
-from server.errors import BadMessageError, ServerError
+from server.errors import BadMessageError, ServerError, UnknownWorldError
+from server.frames import encode_animation
 from server.origin import check_origin
 from server.worlds import WorldLoader
 
@@ -80,6 +81,7 @@ def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | 
     app.state.config = config
     app.add_api_websocket_route("/v1/stream", _stream)
     app.add_api_route("/v1/worlds", _worlds, methods=["GET"])
+    app.add_api_route("/v1/worlds/{name}/preview", _preview, methods=["GET"])
     app.add_api_route("/healthz", _healthz, methods=["GET"])
     app.add_api_route("/readyz", _readyz, methods=["GET"])
     _add_page(app, config.web_dist)
@@ -103,7 +105,24 @@ async def _worlds(request: Request) -> Response:
     engine: Engine = request.app.state.engine
     if not engine.is_ready:
         return _not_ready(engine)
-    return JSONResponse({"worlds": [info.model_dump(mode="json") for info in engine.worlds]})
+    return JSONResponse({"worlds": [info.model_dump(mode="json") for info in engine.hosting.worlds]})
+
+
+async def _preview(request: Request) -> Response:
+    """Two seconds of a world in motion, as it is made on this machine: an animated WebP."""
+    engine: Engine = request.app.state.engine
+    name = str(request.path_params["name"])
+    try:
+        info = engine.info(name)
+        frames = engine.hosting.preview(name)
+    except UnknownWorldError as error:
+        return JSONResponse({"error": str(error)}, status_code=404)
+    except ServerError:
+        return _not_ready(engine)
+    if frames is None:
+        return JSONResponse({"status": "being made"}, status_code=503, headers={"Retry-After": "1"})
+    data = await asyncio.to_thread(encode_animation, frames, info.fps)
+    return Response(data, media_type="image/webp", headers={"Cache-Control": "public, max-age=600"})
 
 
 async def _healthz() -> Response:

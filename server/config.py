@@ -8,6 +8,7 @@ from pathlib import Path
 
 from server.errors import ConfigError
 from server.origin import place_of
+from server.protocol import Limits
 
 WEB_DIST = Path(__file__).resolve().parent.parent / "clients" / "web" / "dist"
 
@@ -23,6 +24,7 @@ class ServerConfig:
     `allowed_hosts`: names of this server itself, such as "play.example.org"; addresses and "localhost" need none.
     `max_messages_per_s`: what one client may send on average. `send_timeout_s`: how long one message may take to leave
     before its client counts as gone.
+    `timeline_frames`: how far back a session can be rewound; each costs memory (see docs/protocol.md).
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
     """
 
@@ -35,6 +37,7 @@ class ServerConfig:
     max_unacked_chunks: int = 3
     max_pending_acts: int = 64
     max_batch: int = 8
+    timeline_frames: int = 600
     buckets: tuple[int, ...] = ()
     num_threads: int | None = None
     jpeg_quality: int = 92
@@ -54,6 +57,8 @@ class ServerConfig:
         for name in ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.timeline_frames < 0:
+            raise ConfigError(f"timeline_frames is {self.timeline_frames}; it must be 0 or more")
         for name in ("max_messages_per_s", "send_timeout_s", "handshake_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
@@ -66,6 +71,17 @@ class ServerConfig:
             raise ConfigError(
                 f"buckets are {self.buckets}; they must rise and end at max_batch {self.max_batch} or above"
             )
+
+    @property
+    def limits(self) -> Limits:
+        """What a session's client is told of them."""
+        return Limits(
+            max_unacked_chunks=self.max_unacked_chunks,
+            max_pending_acts=self.max_pending_acts,
+            max_message_bytes=self.max_message_bytes,
+            max_image_bytes=self.max_image_bytes,
+            timeline_frames=self.timeline_frames,
+        )
 
     @property
     def max_wire_bytes(self) -> int:

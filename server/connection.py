@@ -50,7 +50,7 @@ from server.protocol import (
     decode_client,
     encode,
 )
-from server.session import StartRequest
+from server.runs import BranchRequest, RunRequest, StartRequest
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Conversation:
         """Join the world; the welcome (or a place in the queue) is then in the outbox."""
         world = self._engine.info(hello.world)
         self._check_start(hello.start)
-        at_once = self._start_request(hello.start, None) if hello.start.image is None else None
+        at_once = self._start_request(hello.start, None, world) if hello.start.image is None else None
         self._engine.join(self._key, hello, at_once, self._outbox, partial(self._signal, self._admitted))
         return world
 
@@ -227,31 +227,35 @@ class Conversation:
             return
         await self._opened.wait()  # so that the hello's own start does not overtake this one
         if message.start.image is None:
-            request = self._start_request(message.start, message.seq)
+            request = self._start_request(message.start, message.seq, world)
         else:
             request = await self._start_from_picture(message.start, message.seq, world)
         self._engine.want_start(self._key, request)
 
     def _check_start(self, start: StartFrom) -> None:
         """What can be said of a start without reading its picture."""
-        if start.image is not None and start.index is not None:
-            raise BadMessageError("start: give an index or an image, not both")
+        if sum(given is not None for given in (start.index, start.image, start.branch)) > 1:
+            raise BadMessageError("start: give one of an index, an image and a branch")
+        if start.branch is not None and start.seed is not None:
+            raise BadMessageError("start: a branch has a seed already; give it none")
         if start.image is not None and len(start.image) > (limit := self._config.max_image_bytes):
             raise ImageTooLargeError(f"the picture has {len(start.image)} bytes, the limit is {limit}; send it smaller")
 
     def _start_request(
-        self, start: StartFrom, seq: int | None, picture: NDArray[np.uint8] | None = None
-    ) -> StartRequest:
+        self, start: StartFrom, seq: int | None, world: WorldInfo, picture: NDArray[np.uint8] | None = None
+    ) -> RunRequest:
         """What the engine needs of a `StartFrom`."""
+        if start.branch is not None:
+            return BranchRequest(branch=self._engine.branch(start.branch, world.name), control_seq=seq)
         seed = secrets.randbelow(2**31) if start.seed is None else start.seed
         return StartRequest(index=start.index or 0, picture=picture, seed=seed, control_seq=seq)
 
-    async def _start_from_picture(self, start: StartFrom, seq: int | None, world: WorldInfo) -> StartRequest:
+    async def _start_from_picture(self, start: StartFrom, seq: int | None, world: WorldInfo) -> RunRequest:
         assert start.image is not None
         limits = self._config
         read = partial(read_picture, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
         picture = await self._loop.run_in_executor(_PICTURES, read, start.image, world.height, world.width)
-        return self._start_request(start, seq, picture)
+        return self._start_request(start, seq, world, picture)
 
     def _check_overflow(self) -> None:
         if self._outbox.overflowed:

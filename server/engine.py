@@ -1,9 +1,9 @@
 """The thread that owns the models, and what connections may ask of it. Owns sessions, slots and ticks.
 
-Connections (on the event loop) call `join`, `receive`, `want_start` and `leave`; these hold the one lock for
-microseconds. The model thread loads and warms the worlds, then repeats: let the scheduler pick, sample the picked
-sessions' input at the last moment, run one batched step, hand the latents to the pipeline's thread, carry out at most
-one start. What a model or codec raises ends every session, since its state can no longer be trusted. Knows no sockets.
+Connections (on the event loop) call `join`, `receive`, `want_start` and `leave`; these hold the one lock briefly.
+The model thread loads the worlds, then repeats: let the scheduler pick, sample the picked sessions' input at the last
+moment, run one batched step, hand the latents to the pipeline's thread, carry out at most one start and one fork. What
+a model or codec raises ends every session, since its state can no longer be trusted. Knows no sockets.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.admission import Admitted, Lobby, Waiting
+from server.branches import LIFETIME_S, Branch, Branches
 from server.config import ServerConfig
-from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError, UnknownWorldError
+from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError
 from server.frames import choose_encoding
+from server.hosting import Hosting
 from server.log import session_key
 from server.outbox import Outbox
 from server.pipeline import Pipeline, Row, Tick
-from server.protocol import PROTOCOL_VERSION, Ack, GoAway, Hello, Limits, Queued, Welcome, WorldInfo
+from server.protocol import PROTOCOL_VERSION, Ack, Forked, GoAway, Hello, Queued, Welcome, WorldInfo
+from server.runs import RunRequest
 from server.scheduler import NEVER, Plan, plan
-from server.session import Request, Session, StartRequest
-from server.worlds import WorldHost, WorldLoader, share_cores, world_info
+from server.session import Request, Session
+from server.worlds import WorldLoader
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +50,8 @@ class Engine:
         self.ready = threading.Event()
         self.failure: Exception | None = None
         self.num_ticks = 0
-        self._loaders = dict(loaders)
-        self._hosts: dict[str, WorldHost] = {}
-        self._infos: dict[str, WorldInfo] = {}
+        self.hosting = Hosting(config, loaders)
+        self._branches = Branches()
         self._members: dict[str, _Member] = {}
         self._lobby = Lobby(config.max_sessions, config.queue_limit)
         self._news = threading.Condition()
@@ -85,11 +87,6 @@ class Engine:
         return self.ready.is_set() and self.failure is None and self._closed is None
 
     @property
-    def worlds(self) -> list[WorldInfo]:
-        """The worlds that are served, in the order of the settings."""
-        return list(self._infos.values())
-
-    @property
     def num_sessions(self) -> tuple[int, int]:
         """(playing, waiting)."""
         with self._news:
@@ -106,14 +103,17 @@ class Engine:
             raise self._closed
         if not self.is_ready:
             raise NotReadyError("the worlds are still being loaded; ask /readyz and come back")
-        if name not in self._infos:
-            raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
-        return self._infos[name]
+        return self.hosting.info(name)
+
+    def branch(self, ticket: str, world: str) -> Branch:
+        """The branch of a ticket. Raises UnknownBranchError."""
+        with self._news:
+            return self._branches.get(ticket, world, time.monotonic())
 
     # ---- for connections
 
     def join(
-        self, key: str, hello: Hello, start: StartRequest | None, outbox: Outbox, on_admitted: Callable[[], None]
+        self, key: str, hello: Hello, start: RunRequest | None, outbox: Outbox, on_admitted: Callable[[], None]
     ) -> None:
         """Take a player in: `welcome` or `queued` appears in the outbox, `on_admitted` is called once there is a slot.
 
@@ -123,13 +123,14 @@ class Engine:
         session = Session(
             key,
             world,
-            self._hosts[world.name].chunk_pixel_frames,
+            world.chunk_frames,
             encoding=choose_encoding(hello.encodings),
             jpeg_quality=self.config.jpeg_quality,
             pacing=hello.pacing,
             receipts=hello.receipts,
             max_unacked=self.config.max_unacked_chunks,
             max_pending_acts=self.config.max_pending_acts,
+            timeline_frames=self.config.timeline_frames,
         )
         if start is not None:
             session.want_start(start, time.monotonic())
@@ -156,11 +157,10 @@ class Engine:
                 if taken < 0:
                     return
                 message = Ack(frame=taken)  # no credit for what has not left
-            for reply in member.session.receive(message, time.monotonic()):
-                member.outbox.put(reply)
+            member.outbox.put(*member.session.receive(message, time.monotonic()))
             self._news.notify()
 
-    def want_start(self, key: str, request: StartRequest) -> None:
+    def want_start(self, key: str, request: RunRequest) -> None:
         """A playing client wants to start again; ignored while it is queued. Raises a ServerError."""
         with self._news:
             member = self._members.get(key)
@@ -188,12 +188,7 @@ class Engine:
             world=session.world,
             encoding=session.encoding,
             pacing=session.pacing,
-            limits=Limits(
-                max_unacked_chunks=self.config.max_unacked_chunks,
-                max_pending_acts=self.config.max_pending_acts,
-                max_message_bytes=self.config.max_message_bytes,
-                max_image_bytes=self.config.max_image_bytes,
-            ),
+            limits=self.config.limits,
         )
 
     # ---- the model thread
@@ -201,7 +196,7 @@ class Engine:
     def _run(self) -> None:
         self._pipeline.start()
         try:
-            self._load()
+            self.hosting.load(self._pipeline.call)
         except Exception as exc:  # noqa: BLE001  # whatever a loader raises, those who wait for the worlds must know
             self.failure = exc
         self.ready.set()
@@ -209,21 +204,11 @@ class Engine:
             while self._something_due():
                 self._tick()
                 self._begin_run()
+                self._make_branch()
+                self.hosting.go_on_with_previews()
         except Exception as exc:  # noqa: BLE001  # whatever a model raises, those who play must know
             self._break(exc)
         self._pipeline.stop()
-
-    def _load(self) -> None:
-        share_cores(self.config.num_threads, self._pipeline.call)
-        for name, loader in self._loaders.items():
-            began = time.perf_counter()
-            world = loader()
-            host = WorldHost(world, self.config.max_sessions, self.config.max_batch, self.config.buckets)
-            host.warm_up(self._pipeline.call)
-            self._hosts[name] = host
-            self._infos[name] = world_info(name, world)
-            took = {size: round(ms, 1) for size, ms in host.latency_ms.items()}
-            logger.info("%s loaded and warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
 
     def _something_due(self) -> bool:
         """Wait until a tick or a start is due. False: the end."""
@@ -232,7 +217,8 @@ class Engine:
                 now = time.monotonic()
                 starts = (m.session.start_at() for m in self._playing())
                 wake_at = min(self._plan(now).wake_at, *starts, NEVER)
-                if wake_at <= now:
+                at_once = self.hosting.num_previews_left or any(m.session.wants_fork for m in self._playing())
+                if at_once or wake_at <= now:
                     return True
                 self._news.wait(None if wake_at == NEVER else wake_at - now)
             return False
@@ -259,12 +245,28 @@ class Engine:
         assert session.slot is not None
         session_key.set(session.key)
         self._pipeline.wait_for(session.slot)  # the codec's state of this slot must not be in use
-        start = request.index if request.picture is None else request.picture
-        picture = self._hosts[session.world.name].start(session.slot, start, request.seed)
-        for reply in replies:
-            member.outbox.put(reply)
+        picture = self.hosting.host(session.world.name).begin(session.slot, request)
+        member.outbox.put(*replies)
         self._pipeline.put(Tick([Row(session.key, session.slot, ticket, member.outbox)], None, picture[None, None]))
         session_key.set("-")
+
+    def _make_branch(self) -> None:
+        """Carry out one fork, if one is wanted: keep the session's state and send the ticket to it."""
+        with self._news:
+            if not (member := next((m for m in self._playing() if m.session.wants_fork), None)):
+                return
+            session = member.session
+            seq, run_frame, refusals = session.begin_fork()
+            member.outbox.put(*refusals)
+            if refusals:
+                return
+        assert session.slot is not None
+        self._pipeline.wait_for(session.slot)
+        state = self.hosting.host(session.world.name).fork(session.slot, run_frame)
+        with self._news:
+            ticket = self._branches.put(session.run.branch(state, run_frame), time.monotonic())
+            receipts = session.control_applied(seq)
+        member.outbox.put(Forked(seq=seq, ticket=ticket, run_frame=run_frame, expires_s=LIFETIME_S), *receipts)
 
     def _tick(self) -> None:
         """One batched step of what is runnable now, if anything is."""
@@ -278,11 +280,10 @@ class Engine:
                 ticket, replies = member.session.begin_chunk(now)
                 rows.append(Row(member.session.key, slot, ticket, member.outbox))
                 samples.append(ticket.sample)
-                for reply in replies:
-                    member.outbox.put(reply)
+                member.outbox.put(*replies)
         if ticking.world is None:
             return
-        host = self._hosts[ticking.world]
+        host = self.hosting.host(ticking.world)
         stepped = host.step(samples, [row.slot for row in rows])
         self.num_ticks += 1
         self._pipeline.put(Tick(rows, host, stepped))

@@ -5,6 +5,8 @@
     ├── BadVersionError         the client speaks another protocol version
     ├── UnknownWorldError       no world of that name is served here
     ├── UnknownStartError       the world has no such start
+    ├── UnknownFrameError       a frame that cannot be gone back to
+    ├── UnknownBranchError      no branch of that ticket, or not any more
     ├── BadActionError          a button or axis the world does not have
     ├── UnsupportedError        a message or option this server does not offer (yet)
     ├── ImageTooLargeError      an uploaded picture over the size limit
@@ -36,6 +38,8 @@ class ErrorCode(StrEnum):
     BAD_VERSION = "bad_version"
     UNKNOWN_WORLD = "unknown_world"
     UNKNOWN_START = "unknown_start"
+    UNKNOWN_FRAME = "unknown_frame"
+    UNKNOWN_BRANCH = "unknown_branch"
     BAD_ACTION = "bad_action"
     UNSUPPORTED = "unsupported"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -92,6 +96,20 @@ class UnknownStartError(ServerError):
     """The world has no start of that index."""
 
     code = ErrorCode.UNKNOWN_START
+    fatal = False
+
+
+class UnknownFrameError(ServerError):
+    """A frame that cannot be gone back to: too old, not made yet, or within a chunk."""
+
+    code = ErrorCode.UNKNOWN_FRAME
+    fatal = False
+
+
+class UnknownBranchError(ServerError):
+    """No branch of that ticket, or not any more."""
+
+    code = ErrorCode.UNKNOWN_BRANCH
     fatal = False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,16 @@ def encode_picture(picture: NDArray[np.uint8], encoding: Encoding, jpeg_quality:
         image.save(out, "PNG", compress_level=1)
     else:
         image.save(out, "JPEG", quality=jpeg_quality, subsampling=0)
+    return out.getvalue()
+
+
+def encode_animation(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
+    """uint8 `h w 3` each → an animated WebP that runs for ever, forwards and back."""
+    images = [Image.fromarray(frame) for frame in (*frames, *frames[-2:0:-1])]
+    out = io.BytesIO()
+    images[0].save(
+        out, "WEBP", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0, quality=80, method=2
+    )
     return out.getvalue()
 
 

@@ -32,14 +32,15 @@ class Outbox:
         self.overflowed = False
         self.ending: ServerError | None = None
 
-    def put(self, message: ServerMessage) -> None:
-        """Queue a control message. A client that makes replies and reads none ends up `overflowed`."""
-        data = encode(message)
+    def put(self, *messages: ServerMessage) -> None:
+        """Queue control messages. A client that makes replies and reads none ends up `overflowed`."""
+        packed = [encode(message) for message in messages]
         with self._lock:
-            if len(self._control) >= self._max_control:
-                self.overflowed = True
-            else:
-                self._control.append(data)
+            for data in packed:
+                if len(self._control) >= self._max_control:
+                    self.overflowed = True
+                else:
+                    self._control.append(data)
         self._wake()
 
     def put_frames(self, first_index: int, frames: Sequence[bytes], *, keep: bool) -> None:

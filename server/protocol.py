@@ -53,13 +53,16 @@ class _Sent(BaseModel):
 
 
 class StartFrom(_Received):
-    """Where a session starts: `index` of one of the world's starts, or an `image` (PNG, JPEG or WebP) held still.
+    """Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG or WebP) held still, or a
+    `branch`: the ticket of a `forked` message, which goes on from there.
 
-    At most one of the two; with neither, the world's first start. `seed` fixes the noise of everything generated after.
+    At most one of the three; with none, the world's first start. `seed` fixes the noise of everything generated after
+    (a branch has its own already: with the same input it makes the same frames as what it branched from).
     """
 
     index: Index | None = None
     image: bytes | None = None
+    branch: Annotated[str, Field(max_length=MAX_TICKET_CHARS)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
 
@@ -152,16 +155,24 @@ class SetSpeed(_Control):
 
 
 class Rewind(_Control):
-    """Go back to the run's frame `run_frame`. Reserved: answered with `error{unsupported}` by servers that cannot."""
+    """Go back to the run's frame `run_frame` (a chunk's last, at most `limits.timeline_frames` ago) and go on from
+    there: a new run whose first picture is that frame."""
 
     command: Literal["rewind"] = "rewind"
     run_frame: Index
 
 
 class Fork(_Control):
-    """Branch the session into a second one. Reserved: answered with `error{unsupported}` by servers that cannot."""
+    """Branch the session at the run's frame `run_frame`, now by default; answered by `forked`. Changes nothing."""
 
     command: Literal["fork"] = "fork"
+    run_frame: Index | None = None
+
+
+class GetLog(_Control):
+    """Ask for the input of every chunk of this run; answered by `action_log`."""
+
+    command: Literal["log"] = "log"
 
 
 class Bye(_Received):
@@ -191,8 +202,21 @@ class AxisInfo(_Sent):
     source: str
 
 
+class Usual(_Sent):
+    """What is usual for a figure of the world's pictures: its mean over stretches of two seconds, and how far it
+    usually strays from that (standard deviation)."""
+
+    mean: float
+    deviation: float
+
+
 class WorldInfo(_Sent):
-    """A served world: what a player must know (also the items of `GET /v1/worlds`)."""
+    """A served world: what a player must know (also the items of `GET /v1/worlds`).
+
+    `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
+    deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
+    pictures); empty where the world does not say.
+    """
 
     name: str
     title: str
@@ -206,15 +230,17 @@ class WorldInfo(_Sent):
     chunk_frames: int
     starts: Annotated[tuple[str, ...], Field(strict=False)]
     data_license: str
+    statistics: dict[str, Usual] = {}
 
 
 class Limits(_Sent):
-    """What the server will take from this session."""
+    """What the server will take from this session. `timeline_frames`: how far back `rewind` and `fork` reach."""
 
     max_unacked_chunks: int
     max_pending_acts: int
     max_message_bytes: int
     max_image_bytes: int
+    timeline_frames: int = 0
 
 
 class Welcome(_Sent):
@@ -248,8 +274,8 @@ class Frame(_Sent):
     """One picture. A chunk of several pixel frames is several of these with one `chunk`.
 
     `index` rises by one per pixel frame over the whole session (a gap means the server dropped frames in favour of
-    newer ones); `chunk` counts likewise. `run` counts starts, `run_frame` counts within the run. `kind` "start" is the
-    last frame of the context the run starts from (`run_frame` 0), "generated" is everything after.
+    newer ones); `chunk` counts likewise. `run` counts starts and rewinds; `run_frame` counts on from the picture the
+    run begins with, whose `kind` is "start": the last of its context (0), or the frame gone back to or branched from.
     `applied_seq`: the newest act whose input is in this chunk (None before the first); `t_client_echo` is its
     `t_client`. `end_of_chunk`: the chunk's last picture.
     """
@@ -282,6 +308,39 @@ class Receipt(_Sent):
     frame: int | None
 
 
+class Forked(_Sent):
+    """A branch is there to start from (`StartFrom.branch`), once or several times within `expires_s` seconds. It begins
+    with the picture of the run's frame `run_frame`. `seq`: of the `fork`."""
+
+    type: Literal["forked"] = "forked"
+    seq: int | None
+    ticket: str
+    run_frame: int
+    expires_s: float
+
+
+class LoggedInput(_Sent):
+    """The same input for `num_chunks` chunks: `buttons` that were down, `axes` movement of each chunk."""
+
+    num_chunks: int
+    buttons: Annotated[tuple[str, ...], Field(strict=False)]
+    axes: dict[str, float]
+
+
+class ActionLog(_Sent):
+    """The input of the run from its beginning: sent act by act in lock-step to a start at `start_index` with `seed`, it
+    makes the same frames again. `start_index` is None where the run began with a picture, which the client has. Not
+    `complete` where the run was too long to keep; the `inputs` are then its beginning. `seq`: of the `log`.
+    """
+
+    type: Literal["action_log"] = "action_log"
+    seq: int | None
+    start_index: int | None
+    seed: int
+    inputs: Annotated[tuple[LoggedInput, ...], Field(strict=False)]
+    complete: bool
+
+
 class Queued(_Sent):
     """No slot is free: `position` 1 is next. `eta_s` is an estimate, or None where there is nothing to go by."""
 
@@ -308,9 +367,9 @@ class Error(_Sent):
     seq: int | None = None
 
 
-Control: TypeAlias = Pause | Play | Step | Start | SetPacing | SetSpeed | Rewind | Fork
+Control: TypeAlias = Pause | Play | Step | Start | SetPacing | SetSpeed | Rewind | Fork | GetLog
 ClientMessage: TypeAlias = Hello | Act | Ack | Control | Bye
-ServerMessage: TypeAlias = Welcome | Frame | Receipt | Queued | GoAway | Error
+ServerMessage: TypeAlias = Welcome | Frame | Receipt | Forked | ActionLog | Queued | GoAway | Error
 
 _AnyControl: TypeAlias = Annotated[Control, Field(discriminator="command")]
 _CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(

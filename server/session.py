@@ -1,8 +1,5 @@
 """One player's session, sans I/O: messages in, replies and chunk tickets out. Owns what is played, paused, owed and in
 flight; knows no sockets, threads, clocks or tensors (time is handed in, in seconds).
-
-Rewinding, forking and resuming will live here as further requests beside `StartRequest`; until then their messages are
-answered with `unsupported`.
 """
 
 from __future__ import annotations
@@ -11,16 +8,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import assert_never
 
-import numpy as np
-from numpy.typing import NDArray
-
-from server.errors import TooManyPendingError, UnknownStartError, UnsupportedError
+from server.errors import TooManyPendingError, UnknownFrameError, UnknownStartError
 from server.mailbox import Mailbox, Sample
 from server.protocol import (
     Ack,
     Act,
     Encoding,
+    Error,
     Fork,
+    GetLog,
     Pacing,
     Pause,
     Play,
@@ -32,21 +28,12 @@ from server.protocol import (
     Step,
     WorldInfo,
 )
+from server.runs import ForkRequest, RewindRequest, Run, RunRequest, StartRequest
 from server.scheduler import NEVER, View, grid_point, next_due
 
-Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork
+Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | GetLog
 
 START_INTERVAL_S = 0.5  # a start costs as much as many steps
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class StartRequest:
-    """Restart from the world's start `index`, or from `picture` (uint8 h w 3, the world's size) held still."""
-
-    index: int = 0
-    picture: NDArray[np.uint8] | None = None
-    seed: int = 0
-    control_seq: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,13 +68,16 @@ class Session:
         receipts: bool,
         max_unacked: int,
         max_pending_acts: int,
+        timeline_frames: int = 0,
     ) -> None:
         self.key = key
         self.world = world
         self.encoding: Encoding = encoding
         self.pacing: Pacing = pacing
         self.slot: int | None = None
-        self._wanted_start: StartRequest | None = None
+        self.run = Run(world.name, chunk_frames, timeline_frames)
+        self._wanted_forks: deque[ForkRequest] = deque()
+        self._wanted_start: RunRequest | None = None
         self._start_after_seq = -1
         self._wanted_at = 0.0
         self._started_at = -NEVER
@@ -106,8 +96,6 @@ class Session:
         self._in_flight: deque[int] = deque()  # last frame index of each unacked chunk
         self._next_index = 0
         self._next_chunk = 0
-        self._run = -1
-        self._run_frame = 0
         self._mailbox = Mailbox(
             tuple(b.name for b in world.buttons),
             {a.name: (a.low, a.high) for a in world.axes},
@@ -155,17 +143,25 @@ class Session:
             case SetSpeed():
                 self._speed, self._due_at = message.speed, -NEVER
                 return self.control_applied(message.seq)
-            case Rewind() | Fork():
-                raise UnsupportedError(f"{message.command}: this server cannot do it yet; start again instead")
+            case Rewind():
+                self.want_start(RewindRequest(run_frame=message.run_frame, control_seq=message.seq), now)
+                return []
+            case Fork():
+                self._want_fork(ForkRequest(message.run_frame, message.seq))
+                return []
+            case GetLog():
+                return [self.run.logged(message.seq), *self.control_applied(message.seq)]
             case _:
                 assert_never(message)
 
-    def want_start(self, request: StartRequest, now: float) -> None:
-        """Restart as soon as `start_at` allows; the newest request wins.
+    def want_start(self, request: RunRequest, now: float) -> None:
+        """Begin another run as soon as `start_at` allows; the newest request wins.
 
-        Raises UnknownStartError or TooManyPendingError.
+        Raises UnknownStartError, UnknownFrameError or TooManyPendingError.
         """
-        if request.picture is None and request.index >= len(self.world.starts):
+        if isinstance(request, RewindRequest):
+            self.run.check_frame(request.run_frame)
+        elif isinstance(request, StartRequest) and request.picture is None and request.index >= len(self.world.starts):
             there = f"0 to {len(self.world.starts) - 1}" if self.world.starts else "none; send a picture"
             raise UnknownStartError(f"start {request.index}: {self.world.name} has {there}")
         if len(self._owed_starts) >= self._max_owed_starts:
@@ -186,7 +182,29 @@ class Session:
             return NEVER
         return max(self._wanted_at, self._started_at + START_INTERVAL_S)
 
-    def due_start(self, now: float) -> StartRequest | None:
+    def _want_fork(self, request: ForkRequest) -> None:
+        self.run.check_frame(self.run.frame if request.run_frame is None else request.run_frame)
+        if len(self._wanted_forks) >= self._max_owed_starts:
+            raise TooManyPendingError(f"{len(self._wanted_forks)} forks already wait; wait for a fork's answer")
+        self._wanted_forks.append(request)
+
+    @property
+    def wants_fork(self) -> bool:
+        return bool(self._wanted_forks)
+
+    def begin_fork(self) -> tuple[int | None, int, list[ServerMessage]]:
+        """(number, run frame, refusals) of the fork to carry out now; it is owed no longer. Refused where the run has
+        gone back behind that frame since it was asked for."""
+        request = self._wanted_forks.popleft()
+        run_frame = self.run.frame if request.run_frame is None else request.run_frame
+        try:
+            self.run.check_frame(run_frame)
+        except UnknownFrameError as error:
+            refusal = Error(code=error.code, message=str(error), fatal=False, seq=request.control_seq)
+            return request.control_seq, run_frame, [refusal]
+        return request.control_seq, run_frame, []
+
+    def due_start(self, now: float) -> RunRequest | None:
         """The start to carry out now, if there is one."""
         return self._wanted_start if self.start_at() <= now else None
 
@@ -215,11 +233,11 @@ class Session:
 
         Chunks in flight are forgotten: the picture takes the place of those that have not left.
         """
+        assert self._wanted_start is not None
         replies = [receipt for seq in self._owed_starts for receipt in self.control_applied(seq)]
         self._owed_starts.clear()
+        self.run.begin(self._wanted_start)
         self._wanted_start = None
-        self._run += 1
-        self._run_frame = 0
         self._due_at = -NEVER
         self._started_at = now
         self._in_flight.clear()
@@ -236,13 +254,14 @@ class Session:
             due_at = self._due_at if self._due_at > -NEVER else grid_point(now, self.period_s)
             self._due_at = next_due(due_at, self.period_s, now)
         sample = self._mailbox.sample()
+        self.run.log.append(sample)
         index = self._next_index
         applied = [Receipt(about="act", seq=seq, status="applied", frame=index) for seq in sample.acts]
         return self._ticket(self._chunk_frames, sample, now, generated=True), [*applied] if self._receipts else []
 
     def _ready_at(self) -> float:
         """When the next chunk may begin, as far as pacing goes."""
-        if self._run < 0 or (self._wanted_start is not None and not self._acts_come_first()):
+        if self.run.number < 0 or (self._wanted_start is not None and not self._acts_come_first()):
             return NEVER
         if self._num_steps:
             return self._asked_at
@@ -257,8 +276,8 @@ class Session:
         ticket = ChunkTicket(
             index=self._next_index,
             chunk=self._next_chunk,
-            run=self._run,
-            run_frame=self._run_frame + generated,
+            run=self.run.number,
+            run_frame=self.run.frame + generated,
             num_frames=num_frames,
             generated=generated,
             keep=not generated or self.pacing == "lockstep" or self._paused,
@@ -269,6 +288,6 @@ class Session:
         )
         self._next_index += num_frames
         self._next_chunk += 1
-        self._run_frame += num_frames * generated
+        self.run.frame += num_frames * generated
         self._in_flight.append(self._next_index - 1)
         return ticket

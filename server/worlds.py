@@ -1,8 +1,8 @@
 """The rollouts behind the sessions: loading, warm-up, steps and padding; all of the server that touches tensors.
 
-One `WorldHost` per served world, used by the engine's threads alone: `start` and `step` by the model thread, `decode`
-by the decode thread (never while `start` fills one of its slots). Knows no sessions, no sockets and no protocol beyond
-the world's card.
+One `WorldHost` per served world, used by the engine's threads alone: `begin`, `fork` and `step` by the model thread,
+`decode` by the decode thread (never while one of its slots is filled or forked). Knows no sessions, no sockets and no
+protocol beyond the world's card.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.mailbox import Sample
-from server.protocol import AxisInfo, ButtonInfo, WorldInfo
+from server.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
+from server.runs import BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.scheduler import bucket_for
 
 if TYPE_CHECKING:
-    from world import Actions, World, WorldCard
+    from world import Actions, RolloutState, World, WorldCard
 
 WorldLoader = Callable[[], "World"]
 OnThread = Callable[[Callable[[], Any]], Any]
 WARM_STEPS = 2
 FEW_CORES = 2
+TIMELINE_SLACK = 128  # chunks that may be made between a request to go back and its being carried out
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +41,12 @@ class Stepped:
 
 
 class WorldHost:
-    """A world with `num_slots` slots for players, and as many spare ones as padding to `buckets` can need."""
+    """A world with `num_slots` slots for players, one of its own (`own_slot`), and as many spare ones as padding to
+    `buckets` can need. timeline_frames: how many pixel frames a session can go back at least."""
 
-    def __init__(self, world: World, num_slots: int, max_batch: int, buckets: Sequence[int]) -> None:
+    def __init__(
+        self, world: World, num_slots: int, max_batch: int, buckets: Sequence[int], *, timeline_frames: int = 0
+    ) -> None:
         self.world = world
         self.num_slots = num_slots
         self.max_batch = min(max_batch, num_slots)
@@ -49,7 +54,9 @@ class WorldHost:
         sizes = range(1, self.max_batch + 1)
         num_spare = max(bucket_for(size, self.buckets) - size for size in sizes)
         self._spare = tuple(range(num_slots, num_slots + num_spare))
-        self._rollout = world.rollout(num_slots + num_spare)
+        self.own_slot = num_slots + num_spare
+        timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + TIMELINE_SLACK if timeline_frames else 0
+        self._rollout = world.rollout(self.own_slot + 1, timeline_chunks=timeline_chunks)
         self._latency_ms: dict[int, float] = {}
 
     @property
@@ -70,7 +77,7 @@ class WorldHost:
         slots = (*range(self.num_slots), *self._spare)
         blank = np.zeros((self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
         for slot in slots:
-            self.start(slot, blank, 0)
+            self.begin(slot, StartRequest(picture=blank))
         for size in range(1, self.max_batch + 1):  # the decoder meets each size, the model its bucket
             chosen = slots[:size]
             for _ in range(WARM_STEPS):
@@ -79,14 +86,34 @@ class WorldHost:
                 on_decode_thread(partial(self.decode, stepped, chosen))
                 self._latency_ms[size] = (time.perf_counter() - began) * 1e3
 
-    def start(self, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-        """Fill a slot from the world's start of that index, or from one picture; returns the context's last picture."""
-        if isinstance(start, int):
-            context = self.world.starts[start]
+    def begin(self, slot: int, request: RunRequest) -> NDArray[np.uint8]:
+        """Fill a slot as asked for; returns the picture that the run begins with, uint8 `h w 3`."""
+        match request:
+            case StartRequest():
+                return self._start(slot, request)
+            case BranchRequest(branch=branch):
+                self._rollout.restore(slot, branch.state)
+            case RewindRequest():
+                self._rollout.rewind(slot, self._latent_frame(request.run_frame))
+            case _:
+                assert_never(request)
+        return np.asarray(self._rollout.last_picture(slot).cpu())
+
+    def fork(self, slot: int, run_frame: int) -> RolloutState:
+        """The session in `slot` as it was at `run_frame`."""
+        return self._rollout.snapshot(slot, frame=self._latent_frame(run_frame))
+
+    def _latent_frame(self, run_frame: int) -> int:
+        return run_frame // self.world.codec.config.temporal_patch
+
+    def _start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
+        """From a start of the world or from one picture; returns the context's last picture."""
+        if request.picture is None:
+            context = self.world.starts[request.index]
             frames, actions = context.frames[None].numpy(), context.actions
         else:
-            frames, actions = start[None, None], self._actions([Sample()])
-        self._rollout.start([slot], frames, actions, [seed])
+            frames, actions = request.picture[None, None], self._actions([Sample()])
+        self._rollout.start([slot], frames, actions, [request.seed])
         last: NDArray[np.uint8] = frames[0, -1]
         return last
 
@@ -127,6 +154,7 @@ def world_info(name: str, world: World) -> WorldInfo:
         chunk_frames=world.chunk_pixel_frames,
         starts=tuple(start.name for start in world.starts),
         data_license=card.data_license,
+        statistics={name: Usual(mean=mean, deviation=usual) for name, (mean, usual) in card.statistics.items()},
     )
 
 

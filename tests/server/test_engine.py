@@ -18,6 +18,7 @@ from server import worlds
 from server.config import ServerConfig
 from server.errors import ShuttingDownError
 from server.protocol import Pause, Receipt, Start, StartFrom
+from server.runs import RunRequest, StartRequest
 from server.worlds import Stepped, WorldHost, share_cores
 from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.serving import RunningServer, serve
@@ -25,7 +26,7 @@ from world.testing import tiny_world
 
 CONFIG = ServerConfig(max_sessions=3, num_threads=1)
 
-Starting = Callable[[WorldHost, int, int | NDArray[np.uint8], int], NDArray[np.uint8]]
+Beginning = Callable[[WorldHost, int, RunRequest], NDArray[np.uint8]]
 
 
 async def controls_applied(client: Raw, num: int) -> list[int]:
@@ -42,21 +43,23 @@ async def test_a_start_that_is_replaced_while_another_session_starts_is_not_carr
 ) -> None:
     """What a start is answered with is what was done: the newest request, not the one of a moment ago."""
     busy, go_on, carried_out = threading.Event(), threading.Event(), []
-    real: Starting = WorldHost.start
+    real: Beginning = WorldHost.begin
 
-    def start(host: WorldHost, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    def begin(host: WorldHost, slot: int, request: RunRequest) -> NDArray[np.uint8]:
+        assert isinstance(request, StartRequest)
+        seed = request.seed
         carried_out.append(seed)
         if seed == 1:
             busy.set()
             assert go_on.wait(20)
-        return real(host, slot, start, seed)
+        return real(host, slot, request)
 
     async with raw(hello()) as one, raw(hello()) as two:
         for client in (one, two):
             await client.play(1)
             await client.send(Pause())
         await asyncio.sleep(0.6)  # from here on neither start has to keep its distance to the first
-        monkeypatch.setattr(WorldHost, "start", start)
+        monkeypatch.setattr(WorldHost, "begin", begin)
         await one.send(Start(start=StartFrom(seed=1)))
         assert await asyncio.to_thread(busy.wait, 20)
         await two.send(Start(seq=10, start=StartFrom(index=0, seed=2)))
@@ -72,12 +75,12 @@ async def test_players_get_frames_between_the_starts_of_others(
     raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks_at_start: list[int] = []
-    real: Starting = WorldHost.start
+    real: Beginning = WorldHost.begin
 
-    def slow_start(host: WorldHost, slot: int, start: int | NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    def slow_start(host: WorldHost, slot: int, request: RunRequest) -> NDArray[np.uint8]:
         ticks_at_start.append(server.engine.num_ticks)
         time.sleep(0.3)
-        return real(host, slot, start, seed)
+        return real(host, slot, request)
 
     async def play_on(client: Raw) -> None:
         while True:
@@ -85,7 +88,7 @@ async def test_players_get_frames_between_the_starts_of_others(
 
     async with raw(hello()) as player:
         await player.play(2)
-        monkeypatch.setattr(WorldHost, "start", slow_start)
+        monkeypatch.setattr(WorldHost, "begin", slow_start)
         playing = asyncio.create_task(play_on(player))
         async with AsyncExitStack() as stack:
             others = [await stack.enter_async_context(raw(hello(pacing="lockstep"))) for _ in range(3)]

@@ -109,8 +109,9 @@ async def test_a_bad_later_message_ends_the_session_and_frees_its_slot(
         (Start(seq=3, start=StartFrom(image=b"\x89PNG no")), "bad_image", 3),
         (Start(seq=4, start=StartFrom(image=bytes(70_000))), "image_too_large", 4),
         (Start(seq=4, start=StartFrom(image=too_many_pixels())), "image_too_large", 4),
-        (Rewind(seq=5, run_frame=0), "unsupported", 5),
-        (Fork(seq=6), "unsupported", 6),
+        (Rewind(seq=5, run_frame=10**6), "unknown_frame", 5),
+        (Fork(seq=6, run_frame=10**6), "unknown_frame", 6),
+        (Start(seq=7, start=StartFrom(branch="none")), "unknown_branch", 7),
     ],
 )
 async def test_a_refusal_that_is_not_fatal_leaves_the_session_playing(

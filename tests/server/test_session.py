@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import pytest
 
-from server.errors import TooManyPendingError, UnknownStartError, UnsupportedError
+from server.errors import TooManyPendingError, UnknownFrameError, UnknownStartError
 from server.protocol import (
     Ack,
     Act,
+    ActionLog,
+    ButtonInfo,
+    Error,
     Fork,
+    GetLog,
     Pause,
     Play,
     Receipt,
@@ -20,8 +26,12 @@ from server.protocol import (
     Step,
     WorldInfo,
 )
+from server.runs import BranchRequest, StartRequest
 from server.scheduler import NEVER
-from server.session import Session, StartRequest
+from server.session import Session
+
+if TYPE_CHECKING:
+    from world import RolloutState
 
 WORLD = WorldInfo(
     name="w",
@@ -30,16 +40,19 @@ WORLD = WorldInfo(
     fps=10.0,
     height=8,
     width=8,
-    buttons=(),
+    buttons=(ButtonInfo(name="up", label="Up", keys=()),),
     axes=(),
     exclusive_buttons=False,
     chunk_frames=2,
     starts=("a", "b"),
     data_license="CC0-1.0",
 )
+NO_STATE = cast("RolloutState", None)  # a session only passes it on
 
 
-def session(pacing: str = "realtime", *, receipts: bool = False, started: bool = True) -> Session:
+def session(
+    pacing: str = "realtime", *, receipts: bool = False, started: bool = True, timeline_frames: int = 600
+) -> Session:
     made = Session(
         "k",
         WORLD,
@@ -50,6 +63,7 @@ def session(pacing: str = "realtime", *, receipts: bool = False, started: bool =
         receipts=receipts,
         max_unacked=3,
         max_pending_acts=4,
+        timeline_frames=timeline_frames,
     )
     made.slot = 0
     made.want_start(StartRequest(), 0.0)
@@ -236,7 +250,81 @@ def test_an_unknown_start_is_refused_but_a_picture_always_fits() -> None:
     made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8)), 0.0)
 
 
-@pytest.mark.parametrize("message", [Rewind(run_frame=0), Fork()])
-def test_what_does_not_exist_yet_says_so(message: Rewind | Fork) -> None:
-    with pytest.raises(UnsupportedError, match=message.command):
-        session().receive(message, 0.0)
+def _with_chunks(num: int, timeline_frames: int = 600) -> Session:
+    made = session(timeline_frames=timeline_frames)
+    for number in range(num):
+        made.receive(Act(seq=number, buttons=("up",) if number % 2 else ()), 0.0)
+        made.receive(Ack(frame=99), 0.0)
+        made.begin_chunk(float(number))
+    return made
+
+
+def test_a_rewind_begins_a_run_at_that_frame_and_cuts_the_log() -> None:
+    made = _with_chunks(3)
+    assert made.receive(Rewind(run_frame=4, seq=9), 10.0) == []
+    assert not ready(made, 1e9), "nothing is made that would be thrown away"
+    assert made.due_start(10.0) is not None
+    still, replies = made.begin_run(10.0)
+    assert (still.run, still.run_frame, still.generated) == (1, 4, False)
+    assert receipts(replies) == [("control", 9, "applied", 7)]
+    assert made.begin_chunk(11.0)[0].run_frame == 5
+    log = made.receive(GetLog(seq=1), 11.0)[0]
+    assert isinstance(log, ActionLog)
+    assert sum(entry.num_chunks for entry in log.inputs) == 3
+
+
+@pytest.mark.parametrize("run_frame", [3, 8, 2])
+def test_a_frame_that_cannot_be_gone_back_to_is_refused(run_frame: int) -> None:
+    made = _with_chunks(3, timeline_frames=2)
+    for message in (Rewind(run_frame=run_frame), Fork(run_frame=run_frame)):
+        with pytest.raises(
+            UnknownFrameError, match=f"frame {run_frame}: this run can go back to 4 to 6, in steps of 2"
+        ):
+            made.receive(message, 0.0)
+    assert made.due_start(9.0) is None
+    assert not made.wants_fork
+
+
+def test_a_branch_knows_what_led_to_it() -> None:
+    made = _with_chunks(3)
+    made.receive(Fork(run_frame=4, seq=3), 0.0)
+    assert made.wants_fork
+    assert made.begin_fork() == (3, 4, [])
+    assert not made.wants_fork
+    branch = made.run.branch(NO_STATE, 4)
+    other = session(started=False)
+    other.want_start(BranchRequest(branch=branch), 0.0)
+    still, _ = other.begin_run(0.0)
+    assert (still.run, still.run_frame) == (0, 4)
+    log = other.receive(GetLog(), 0.0)[0]
+    assert isinstance(log, ActionLog)
+    assert (log.start_index, log.seed, [entry.num_chunks for entry in log.inputs]) == (0, 0, [1, 1])
+    with pytest.raises(UnknownFrameError, match="back to 4 to 4"):
+        other.receive(Rewind(run_frame=2), 0.0)
+
+
+def test_a_fork_of_what_has_been_left_behind_is_refused() -> None:
+    made = _with_chunks(3)
+    made.receive(Fork(run_frame=6, seq=3), 0.0)
+    made.receive(Rewind(run_frame=2), 0.0)
+    made.begin_run(10.0)
+    (refusal,) = made.begin_fork()[2]
+    assert isinstance(refusal, Error)
+    assert (refusal.code, refusal.seq, refusal.fatal) == ("unknown_frame", 3, False)
+
+
+def test_forks_that_wait_are_bounded() -> None:
+    made = _with_chunks(1)
+    for _ in range(4):
+        made.receive(Fork(), 0.0)
+    with pytest.raises(TooManyPendingError, match="4 forks"):
+        made.receive(Fork(), 0.0)
+
+
+def test_a_log_of_a_run_from_a_picture_names_no_start() -> None:
+    made = session()
+    made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8), seed=5), 1.0)
+    made.begin_run(1.0)
+    log = made.receive(GetLog(seq=2), 1.0)[0]
+    assert isinstance(log, ActionLog)
+    assert (log.seq, log.start_index, log.seed, log.inputs) == (2, None, 5, ())

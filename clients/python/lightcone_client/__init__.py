@@ -8,15 +8,28 @@ from lightcone_client.errors import (
     ProtocolError,
     RefusedError,
 )
-from lightcone_client.messages import Frame, Queued, Receipt, Timings, Welcome, WorldInfo
+from lightcone_client.messages import (
+    ActionLog,
+    Forked,
+    Frame,
+    LoggedInput,
+    Queued,
+    Receipt,
+    Timings,
+    Welcome,
+    WorldInfo,
+)
 from lightcone_client.session import Session
 from lightcone_client.sync import SyncSession, play
 
 __all__ = [
+    "ActionLog",
     "ConnectionFailedError",
     "ConnectionLostError",
+    "Forked",
     "Frame",
     "LightconeClientError",
+    "LoggedInput",
     "ProtocolError",
     "Queued",
     "Receipt",

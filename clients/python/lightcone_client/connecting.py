@@ -33,6 +33,7 @@ async def connect(
     encoding: Literal["jpeg", "png"] = "jpeg",
     index: int | None = None,
     image: bytes | None = None,
+    branch: str | None = None,
     seed: int | None = None,
     receipts: bool = False,
     token: str | None = None,
@@ -42,7 +43,8 @@ async def connect(
 ) -> AsyncIterator[Session]:
     """A session in `world` of the server at `url`, open inside `async with`.
 
-    Starts from the world's start `index` or from a picture `image`; `seed` fixes the noise. `encoding="png"` is exact.
+    Starts from the world's start `index`, from a picture `image`, or from a `branch` (the ticket of a fork); `seed`
+    fixes the noise. `encoding="png"` is exact.
     `timeout_s` bounds connecting; waiting in the queue is not bounded (`on_queued` hears of it).
     Raises ConnectionFailedError or RefusedError.
     """
@@ -52,7 +54,7 @@ async def connect(
         world=world,
         encodings=[encoding],
         pacing=pacing,
-        start={"index": index, "image": image, "seed": seed},
+        start={"index": index, "image": image, "branch": branch, "seed": seed},
         receipts=receipts,
         token=token,
     )

@@ -6,7 +6,7 @@ Fields a newer server adds are ignored, as are messages of a kind this client do
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import msgpack
@@ -43,7 +43,8 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class WorldInfo:
-    """What the server says of a world. `chunk_frames`: pictures one step makes."""
+    """What the server says of a world. `chunk_frames`: pictures one step makes. `statistics`: `mean` and `deviation` of
+    its real pictures' brightness, contrast, sharpness and motion, where it says so."""
 
     name: str
     title: str
@@ -57,16 +58,18 @@ class WorldInfo:
     chunk_frames: int
     starts: tuple[str, ...]
     data_license: str
+    statistics: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server takes from a session."""
+    """What the server takes from a session; `timeline_frames`: how far back it can be rewound."""
 
     max_unacked_chunks: int
     max_pending_acts: int
     max_message_bytes: int
     max_image_bytes: int
+    timeline_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,37 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Forked:
+    """A branch to start from: `start(branch=ticket)`, here or in another session, within `expires_s`."""
+
+    seq: int | None
+    ticket: str
+    run_frame: int
+    expires_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedInput:
+    """The same input for `num_chunks` chunks."""
+
+    num_chunks: int
+    buttons: tuple[str, ...]
+    axes: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionLog:
+    """The input of a run from its beginning; replayed in lock-step from `start_index` with `seed`, it makes the same
+    frames. `start_index` is None where the run began with a picture."""
+
+    seq: int | None
+    start_index: int | None
+    seed: int
+    inputs: tuple[LoggedInput, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Queued:
     """The place in the queue, 1 is next; `eta_s` is None where there is nothing to go by."""
 
@@ -154,7 +188,7 @@ class Refusal:
     seq: int | None
 
 
-ServerMessage = Welcome | Frame | Receipt | Queued | GoAway | Refusal
+ServerMessage = Welcome | Frame | Receipt | Forked | ActionLog | Queued | GoAway | Refusal
 
 
 def pack(kind: str, **values: Any) -> bytes:
@@ -175,6 +209,11 @@ def unpack(data: bytes) -> ServerMessage | None:
                 return _build(Frame, {**message, "timings": _build(Timings, message["timings"])})
             case "receipt":
                 return _build(Receipt, message)
+            case "forked":
+                return _build(Forked, message)
+            case "action_log":
+                inputs = tuple(_build(LoggedInput, {**i, "buttons": tuple(i["buttons"])}) for i in message["inputs"])
+                return _build(ActionLog, {**message, "inputs": inputs})
             case "queued":
                 return _build(Queued, message)
             case "go_away":
@@ -195,5 +234,5 @@ def world_info(value: dict[str, Any]) -> WorldInfo:
 
 
 def _build(kind: type[_T], values: dict[str, Any]) -> _T:
-    """The dataclass from the fields it knows. Raises KeyError when one is missing."""
-    return kind(**{field.name: values[field.name] for field in fields(kind)})  # type: ignore[arg-type]  # all are dataclasses
+    """The dataclass from the fields it knows. Raises TypeError when one without a default is missing."""
+    return kind(**{known.name: values[known.name] for known in fields(kind) if known.name in values})  # type: ignore[arg-type]  # all are dataclasses

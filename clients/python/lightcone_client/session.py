@@ -19,6 +19,8 @@ from lightcone_client.errors import (
     RefusedError,
 )
 from lightcone_client.messages import (
+    ActionLog,
+    Forked,
     Frame,
     GoAway,
     Queued,
@@ -48,6 +50,7 @@ class Session:
         self._controls: dict[int, asyncio.Future[None]] = {}
         self._num_starting = 0
         self._newest: Frame | None = None
+        self._answers: dict[int, Forked | ActionLog] = {}
         self._ended: LightconeClientError | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -110,16 +113,44 @@ class Session:
         """Pause, then make `num_chunks` chunks with the newest action."""
         await self._control("step", num_chunks=num_chunks)
 
-    async def start(self, *, index: int | None = None, image: bytes | None = None, seed: int | None = None) -> None:
-        """Start again from one of the world's starts, or from a picture (PNG, JPEG or WebP).
+    async def start(
+        self,
+        *,
+        index: int | None = None,
+        image: bytes | None = None,
+        branch: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Start again from one of the world's starts, from a picture (PNG, JPEG or WebP), or from a branch's ticket.
 
         Frames not taken yet stay to be taken, but count as seen: the server waits for none of them.
         """
+        await self._begin("start", start={"index": index, "image": image, "branch": branch, "seed": seed})
+
+    async def rewind(self, run_frame: int) -> None:
+        """Go back to a frame of this run, as `Frame.run_frame` counts them, at most `limits.timeline_frames` ago."""
+        await self._begin("rewind", run_frame=run_frame)
+
+    async def fork(self, run_frame: int | None = None) -> Forked:
+        """Branch at a frame of this run, now by default; another session may `start(branch=ticket)` from it."""
+        answer = self._answers.pop(await self._control("fork", run_frame=run_frame), None)
+        if isinstance(answer, Forked):
+            return answer
+        raise ProtocolError("the server answered a fork without a ticket")
+
+    async def action_log(self) -> ActionLog:
+        """The input of every chunk of this run so far."""
+        answer = self._answers.pop(await self._control("log"), None)
+        if isinstance(answer, ActionLog):
+            return answer
+        raise ProtocolError("the server answered without a log")
+
+    async def _begin(self, command: str, **values: Any) -> None:
         self._num_starting += 1
         try:
             if self._newest is not None:
                 await self.ack(self._newest)
-            await self._control("start", start={"index": index, "image": image, "seed": seed})
+            await self._control(command, **values)
         finally:
             self._num_starting -= 1
 
@@ -161,8 +192,8 @@ class Session:
             if isinstance(message, Refusal):
                 raise _refused(message)
 
-    async def _control(self, command: str, **values: Any) -> None:
-        """Send a control and wait until the server has applied it."""
+    async def _control(self, command: str, **values: Any) -> int:
+        """Send a control and wait until the server has applied it; returns its number."""
         self._seq += 1
         seq = self._seq
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -172,6 +203,7 @@ class Session:
             await future
         finally:
             self._controls.pop(seq, None)
+        return seq
 
     async def _send(self, kind: str, **values: Any) -> None:
         await self._transmit(pack(kind, **values))
@@ -232,6 +264,8 @@ class Session:
                 self.last_receipt = receipt
                 if receipt.about == "control":
                     self._answer(receipt.seq)
+            case Forked() | ActionLog() as answer if answer.seq is not None:
+                self._answers[answer.seq] = answer
             case GoAway() as go_away:
                 self.go_away = go_away
             case Refusal() as refusal:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from lightcone_client.connecting import connect
-from lightcone_client.messages import Frame, Welcome, WorldInfo
+from lightcone_client.messages import ActionLog, Forked, Frame, Receipt, Welcome, WorldInfo
 from lightcone_client.session import Pacing, Session
 
 _T = TypeVar("_T")
@@ -54,6 +54,11 @@ class SyncSession:
     def world(self) -> WorldInfo:
         return self._session.world
 
+    @property
+    def last_receipt(self) -> Receipt | None:
+        """What the server last said of a control (or an act, with `receipts`): `frame` is where it took effect."""
+        return self._session.last_receipt
+
     def act(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> int:
         return self._loop.call(self._session.act(buttons, axes))
 
@@ -83,9 +88,28 @@ class SyncSession:
         """Pause, then make `num_chunks` chunks with the newest action."""
         self._loop.call(self._session.step(num_chunks))
 
-    def start(self, *, index: int | None = None, image: bytes | None = None, seed: int | None = None) -> None:
-        """Start again from one of the world's starts, or from a picture."""
-        self._loop.call(self._session.start(index=index, image=image, seed=seed))
+    def start(
+        self,
+        *,
+        index: int | None = None,
+        image: bytes | None = None,
+        branch: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Start again from one of the world's starts, from a picture, or from a branch's ticket."""
+        self._loop.call(self._session.start(index=index, image=image, branch=branch, seed=seed))
+
+    def rewind(self, run_frame: int) -> None:
+        """Go back to a frame of this run."""
+        self._loop.call(self._session.rewind(run_frame))
+
+    def fork(self, run_frame: int | None = None) -> Forked:
+        """Branch at a frame of this run, now by default."""
+        return self._loop.call(self._session.fork(run_frame))
+
+    def action_log(self) -> ActionLog:
+        """The input of every chunk of this run so far."""
+        return self._loop.call(self._session.action_log())
 
     def set_pacing(self, pacing: Pacing) -> None:
         self._loop.call(self._session.set_pacing(pacing))

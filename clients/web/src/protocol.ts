@@ -18,12 +18,15 @@ export type ClientMessage =
   | SetSpeedMessage
   | RewindMessage
   | ForkMessage
+  | GetLogMessage
   | ByeMessage;
 
 export type ServerMessage =
   | WelcomeMessage
   | FrameMessage
   | ReceiptMessage
+  | ForkedMessage
+  | ActionLogMessage
   | QueuedMessage
   | GoAwayMessage
   | ErrorMessage;
@@ -45,6 +48,20 @@ export interface ActMessage {
   readonly buttons?: ReadonlyArray<string>;
   readonly seq: number;
   readonly t_client?: number | null;
+}
+
+/**
+ * The input of the run from its beginning: sent act by act in lock-step to a start at `start_index` with `seed`, it
+ * makes the same frames again. `start_index` is None where the run began with a picture, which the client has. Not
+ * `complete` where the run was too long to keep; the `inputs` are then its beginning. `seq`: of the `log`.
+ */
+export interface ActionLogMessage {
+  readonly type: "action_log";
+  readonly complete: boolean;
+  readonly inputs: ReadonlyArray<LoggedInput>;
+  readonly seed: number;
+  readonly seq: number | null;
+  readonly start_index: number | null;
 }
 
 /** An axis: the `name` that acts use, its range per chunk and its natural `source`, such as "mouse_x". */
@@ -78,21 +95,34 @@ export interface ErrorMessage {
 }
 
 /** Every `code` that an `error` message can carry. */
-export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
+export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
 
-/** Branch the session into a second one. Reserved: answered with `error{unsupported}` by servers that cannot. */
+/** Branch the session at the run's frame `run_frame`, now by default; answered by `forked`. Changes nothing. */
 export interface ForkMessage {
   readonly command: "fork";
   readonly type: "control";
+  readonly run_frame?: number | null;
   readonly seq?: number | null;
+}
+
+/**
+ * A branch is there to start from (`StartFrom.branch`), once or several times within `expires_s` seconds. It begins
+ * with the picture of the run's frame `run_frame`. `seq`: of the `fork`.
+ */
+export interface ForkedMessage {
+  readonly type: "forked";
+  readonly expires_s: number;
+  readonly run_frame: number;
+  readonly seq: number | null;
+  readonly ticket: string;
 }
 
 /**
  * One picture. A chunk of several pixel frames is several of these with one `chunk`.
  *
  * `index` rises by one per pixel frame over the whole session (a gap means the server dropped frames in favour of
- * newer ones); `chunk` counts likewise. `run` counts starts, `run_frame` counts within the run. `kind` "start" is the
- * last frame of the context the run starts from (`run_frame` 0), "generated" is everything after.
+ * newer ones); `chunk` counts likewise. `run` counts starts and rewinds; `run_frame` counts on from the picture the
+ * run begins with, whose `kind` is "start": the last of its context (0), or the frame gone back to or branched from.
  * `applied_seq`: the newest act whose input is in this chunk (None before the first); `t_client_echo` is its
  * `t_client`. `end_of_chunk`: the chunk's last picture.
  */
@@ -109,6 +139,13 @@ export interface FrameMessage {
   readonly run_frame: number;
   readonly t_client_echo: number | null;
   readonly timings: Timings;
+}
+
+/** Ask for the input of every chunk of this run; answered by `action_log`. */
+export interface GetLogMessage {
+  readonly command: "log";
+  readonly type: "control";
+  readonly seq?: number | null;
 }
 
 /** The server will close this connection in `time_left_s` seconds. */
@@ -131,12 +168,20 @@ export interface HelloMessage {
   readonly world: string;
 }
 
-/** What the server will take from this session. */
+/** What the server will take from this session. `timeline_frames`: how far back `rewind` and `fork` reach. */
 export interface Limits {
   readonly max_image_bytes: number;
   readonly max_message_bytes: number;
   readonly max_pending_acts: number;
   readonly max_unacked_chunks: number;
+  readonly timeline_frames?: number;
+}
+
+/** The same input for `num_chunks` chunks: `buttons` that were down, `axes` movement of each chunk. */
+export interface LoggedInput {
+  readonly axes: Readonly<Record<string, number>>;
+  readonly buttons: ReadonlyArray<string>;
+  readonly num_chunks: number;
 }
 
 /** Stop generating. Frames already generated may still arrive. */
@@ -180,7 +225,10 @@ export interface Resume {
   readonly ticket: string;
 }
 
-/** Go back to the run's frame `run_frame`. Reserved: answered with `error{unsupported}` by servers that cannot. */
+/**
+ * Go back to the run's frame `run_frame` (a chunk's last, at most `limits.timeline_frames` ago) and go on from
+ * there: a new run whose first picture is that frame.
+ */
 export interface RewindMessage {
   readonly command: "rewind";
   readonly type: "control";
@@ -213,11 +261,14 @@ export interface StartMessage {
 }
 
 /**
- * Where a session starts: `index` of one of the world's starts, or an `image` (PNG, JPEG or WebP) held still.
+ * Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG or WebP) held still, or a
+ * `branch`: the ticket of a `forked` message, which goes on from there.
  *
- * At most one of the two; with neither, the world's first start. `seed` fixes the noise of everything generated after.
+ * At most one of the three; with none, the world's first start. `seed` fixes the noise of everything generated after
+ * (a branch has its own already: with the same input it makes the same frames as what it branched from).
  */
 export interface StartFrom {
+  readonly branch?: string | null;
   readonly image?: Uint8Array | null;
   readonly index?: number | null;
   readonly seed?: number | null;
@@ -245,6 +296,15 @@ export interface Timings {
   readonly step_ms: number;
 }
 
+/**
+ * What is usual for a figure of the world's pictures: its mean over stretches of two seconds, and how far it
+ * usually strays from that (standard deviation).
+ */
+export interface Usual {
+  readonly deviation: number;
+  readonly mean: number;
+}
+
 /** The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered. */
 export interface WelcomeMessage {
   readonly type: "welcome";
@@ -257,7 +317,13 @@ export interface WelcomeMessage {
   readonly world: WorldInfo;
 }
 
-/** A served world: what a player must know (also the items of `GET /v1/worlds`). */
+/**
+ * A served world: what a player must know (also the items of `GET /v1/worlds`).
+ *
+ * `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
+ * deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
+ * pictures); empty where the world does not say.
+ */
 export interface WorldInfo {
   readonly axes: ReadonlyArray<AxisInfo>;
   readonly buttons: ReadonlyArray<ButtonInfo>;
@@ -269,6 +335,7 @@ export interface WorldInfo {
   readonly height: number;
   readonly name: string;
   readonly starts: ReadonlyArray<string>;
+  readonly statistics?: Readonly<Record<string, Usual>>;
   readonly title: string;
   readonly width: number;
 }

@@ -1,0 +1,104 @@
+"""The worlds of one server process. Owns their loading, warm-up, public descriptions and moving previews.
+
+Loading and previews run on the model thread; the descriptions may be read from any thread once loading is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.config import ServerConfig
+from server.errors import UnknownWorldError
+from server.mailbox import Sample
+from server.protocol import WorldInfo
+from server.runs import StartRequest
+from server.worlds import OnThread, WorldHost, WorldLoader, share_cores, world_info
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_S, PREVIEW_HOLD_S = 2.0, 0.4
+
+
+class Hosting:
+    """`loaders`: how to get each world, by the name it is served by."""
+
+    def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader]) -> None:
+        self._config = config
+        self._loaders = dict(loaders)
+        self._hosts: dict[str, WorldHost] = {}
+        self._infos: dict[str, WorldInfo] = {}
+        self._previews: dict[str, list[NDArray[np.uint8]]] = {}
+        self._being_made: Iterator[None] = iter(())
+        self.num_previews_left = 0
+
+    def load(self, on_decode_thread: OnThread) -> None:
+        """Load and warm every world, one after the other."""
+        share_cores(self._config.num_threads, on_decode_thread)
+        for name, loader in self._loaders.items():
+            began = time.perf_counter()
+            world = loader()
+            host = WorldHost(
+                world,
+                self._config.max_sessions,
+                self._config.max_batch,
+                self._config.buckets,
+                timeline_frames=self._config.timeline_frames,
+            )
+            host.warm_up(on_decode_thread)
+            self._hosts[name] = host
+            self._infos[name] = world_info(name, world)
+            took = {size: round(ms, 1) for size, ms in host.latency_ms.items()}
+            logger.info("%s loaded and warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
+        self.num_previews_left = len(self._hosts)
+        self._being_made = self._make_previews(on_decode_thread)
+
+    @property
+    def worlds(self) -> list[WorldInfo]:
+        """The worlds that are served, in the order of the settings."""
+        return list(self._infos.values())
+
+    def info(self, name: str) -> WorldInfo:
+        """A served world. Raises UnknownWorldError."""
+        if name not in self._infos:
+            raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
+        return self._infos[name]
+
+    def host(self, name: str) -> WorldHost:
+        return self._hosts[name]
+
+    def preview(self, name: str) -> list[NDArray[np.uint8]] | None:
+        """Two seconds of the world as it makes them here, uint8 `h w 3` each; None until they are made. Raises
+        UnknownWorldError."""
+        self.info(name)
+        return self._previews.get(name)
+
+    def go_on_with_previews(self) -> None:
+        """One chunk more of what is being made; does nothing when all is done."""
+        next(self._being_made, None)
+
+    def _make_previews(self, on_decode_thread: OnThread) -> Iterator[None]:
+        for name, host in self._hosts.items():
+            info = self._infos[name]
+            rng = np.random.default_rng(0)
+            frames = [host.begin(host.own_slot, _first_start(info))]
+            held: tuple[str, ...] = ()
+            for chunk in range(round(PREVIEW_S * info.fps / host.chunk_pixel_frames)):
+                yield
+                if chunk % max(1, round(PREVIEW_HOLD_S * info.fps / host.chunk_pixel_frames)) == 0 and info.buttons:
+                    held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
+                stepped = host.step([Sample(held)], [host.own_slot])
+                frames.extend(on_decode_thread(partial(host.decode, stepped, [host.own_slot]))[0])
+            self._previews[name] = frames
+            self.num_previews_left -= 1
+
+
+def _first_start(info: WorldInfo) -> StartRequest:
+    if info.starts:
+        return StartRequest(index=0)
+    return StartRequest(picture=np.zeros((info.height, info.width, 3), np.uint8))

@@ -1,0 +1,115 @@
+"""What a session may be asked to play from, and the run that comes of it. Owns where a run stands and what led there;
+knows no time and no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server import protocol
+from server.action_log import ActionLog
+from server.branches import Branch, Origin
+from server.errors import UnknownFrameError
+
+if TYPE_CHECKING:
+    from world import RolloutState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class StartRequest:
+    """From the world's start `index`, or from `picture` (uint8 h w 3, the world's size) held still."""
+
+    index: int = 0
+    picture: NDArray[np.uint8] | None = None
+    seed: int = 0
+    control_seq: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BranchRequest:
+    """Go on from a branch."""
+
+    branch: Branch
+    control_seq: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RewindRequest:
+    """Go back to a frame of the run."""
+
+    run_frame: int
+    control_seq: int | None = None
+
+
+RunRequest = StartRequest | BranchRequest | RewindRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """Make a branch at a frame of the run; None: at its newest."""
+
+    run_frame: int | None
+    control_seq: int | None
+
+
+@dataclass(slots=True)
+class Run:
+    """`frame`: the newest picture's number, counted from the beginning of what led there; `first_frame`: where what can
+    be gone back to begins. `timeline_frames`: how far back one can go."""
+
+    world: str
+    chunk_frames: int
+    timeline_frames: int
+    number: int = -1
+    frame: int = 0
+    first_frame: int = 0
+    origin: Origin = field(default_factory=lambda: Origin(None, 0))
+    log: ActionLog = field(default_factory=ActionLog)
+
+    def begin(self, request: RunRequest) -> None:
+        """Another run, as asked for."""
+        self.number += 1
+        match request:
+            case StartRequest():
+                self.origin = Origin(request.index if request.picture is None else None, request.seed)
+                self.log, self.frame, self.first_frame = ActionLog(), 0, 0
+            case BranchRequest(branch=branch):
+                self.origin, self.log = branch.origin, branch.log.copy()
+                self.frame = self.first_frame = branch.run_frame
+            case RewindRequest():
+                self.first_frame = self._oldest()  # what is older is no longer kept
+                self.log.cut(request.run_frame // self.chunk_frames)
+                self.frame = request.run_frame
+            case _:
+                assert_never(request)
+
+    def check_frame(self, run_frame: int) -> None:
+        """Raises UnknownFrameError for a frame that cannot be gone back to."""
+        oldest = self._oldest()
+        if self.number < 0 or run_frame % self.chunk_frames or not oldest <= run_frame <= self.frame:
+            steps = "" if self.chunk_frames == 1 else f", in steps of {self.chunk_frames}"
+            raise UnknownFrameError(f"frame {run_frame}: this run can go back to {oldest} to {self.frame}{steps}")
+
+    def _oldest(self) -> int:
+        """The first frame that can be gone back to."""
+        oldest = max(self.first_frame, self.frame - self.timeline_frames)
+        return oldest + -oldest % self.chunk_frames
+
+    def branch(self, state: RolloutState, run_frame: int) -> Branch:
+        """This run at `run_frame`, where its rollout was in `state`."""
+        log = self.log.copy()
+        log.cut(run_frame // self.chunk_frames)
+        return Branch(world=self.world, state=state, run_frame=run_frame, origin=self.origin, log=log)
+
+    def logged(self, seq: int | None) -> protocol.ActionLog:
+        """The log as the wire has it."""
+        return protocol.ActionLog(
+            seq=seq,
+            start_index=self.origin.start_index,
+            seed=self.origin.seed,
+            inputs=self.log.entries(),
+            complete=self.log.complete,
+        )

@@ -1,0 +1,117 @@
+"""A world as a Gymnasium environment, against a real server: the library's own checker, seeds, judges, spaces."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from lightcone_client.gym import LightconeEnv
+
+from server.config import ServerConfig
+from tests.server.serving import RunningServer, serve
+from world.testing import tiny_world
+from world.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def one_button_at_a_time() -> World:
+    world = tiny_world()
+    world.card = replace(world.card, exclusive_buttons=True)
+    return world
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    config = ServerConfig(max_sessions=2, num_threads=1)
+    with serve(
+        config, {"pixel": tiny_world, "one": one_button_at_a_time, "wan": partial(tiny_world, config="wan")}
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("world", "actions"), [("one", "buttons"), ("pixel", "buttons"), ("wan", "all")])
+def test_gymnasium_finds_nothing_wrong(server: RunningServer, world: str, actions: str) -> None:
+    env = LightconeEnv(server.url, world, actions="all" if actions == "all" else "buttons", render_mode="rgb_array")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_env(env, skip_render_check=True)  # it makes more environments than this server has slots
+    finally:
+        env.close()
+
+
+def test_a_seed_repeats_an_episode(server: RunningServer) -> None:
+    env = LightconeEnv(server.url, "one", max_steps=3)
+    try:
+        episodes = []
+        for seed in (1, 1, 2):
+            first, info = env.reset(seed=seed)
+            assert info["run_frame"] == 0
+            steps = [env.step(1) for _ in range(3)]
+            assert [(step[1], step[2], step[3]) for step in steps] == [(0.0, False, False)] * 2 + [(0.0, False, True)]
+            episodes.append(np.stack([first, *(step[0] for step in steps)]))
+        assert np.array_equal(episodes[0], episodes[1])
+        assert not np.array_equal(episodes[0], episodes[2])
+        assert env.observation_space.contains(episodes[0][0])
+        assert np.array_equal(env.render(), episodes[2][-1])
+    finally:
+        env.close()
+
+
+def test_what_is_chosen_is_what_is_held(server: RunningServer) -> None:
+    env = LightconeEnv(server.url, "wan", actions="all", starts=(1,))
+    try:
+        space = env.action_space
+        assert isinstance(space, spaces.Box)
+        num = len(env.unwrapped._session.world.buttons)  # type: ignore[attr-defined]  # what the server says of the world
+        after = []
+        for action in (np.zeros(space.shape), np.eye(space.shape[0])[0], np.eye(space.shape[0])[num]):
+            env.reset(seed=0)
+            after.append(env.step(action.astype(np.float32))[0].astype(int))
+        assert np.abs(after[1] - after[0]).max() > 0, "a button"
+        assert np.abs(after[2] - after[0]).max() > 0, "an axis"
+    finally:
+        env.close()
+
+
+def test_a_judge_gives_reward_and_end(server: RunningServer) -> None:
+    env = LightconeEnv(server.url, "one", judge=lambda picture: (float(picture.mean()), bool(picture.mean() >= 0)))
+    try:
+        env.reset(seed=0, options={"start": 1})
+        picture, reward, terminated, truncated, _ = env.step(0)
+        assert (reward, terminated, truncated) == (float(picture.mean()), True, False)
+    finally:
+        env.close()
+
+
+def test_an_action_of_another_shape_is_refused(server: RunningServer) -> None:
+    env = LightconeEnv(server.url, "pixel")
+    try:
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match=r"action 1: expected one of MultiBinary\(2\)"):
+            env.step(1)
+    finally:
+        env.close()
+
+
+@pytest.mark.slow
+def test_stable_baselines_trains_in_it() -> None:
+    from stable_baselines3 import PPO
+
+    worlds = {"pong": ROOT / "checkpoints" / "pong"}
+    with serve(ServerConfig(max_sessions=1), worlds) as server:
+        env = LightconeEnv(server.url, "pong", max_steps=50, judge=lambda picture: (float(picture.mean()) / 255, False))
+        try:
+            model = PPO("CnnPolicy", env, n_steps=250, batch_size=50, device="cpu", seed=0)
+            model.learn(2000)
+            assert model.num_timesteps >= 2000
+        finally:
+            env.close()
