@@ -3,9 +3,10 @@
  *
  *     node drive.mjs SCENARIO BASE_URL FOLDER CHROMIUM
  *
- * SCENARIO is a function below; screenshots go to FOLDER. Owns the browser; judges nothing: test_browser.py does.
+ * SCENARIO is a function below, on a phone if it ends in @phone; screenshots go to FOLDER. Owns the browser; judges nothing: test_browser.py does.
  */
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -22,6 +23,8 @@ const ARGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  "--use-fake-device-for-media-stream",
+  "--use-fake-ui-for-media-stream",
 ];
 
 const DESKTOP = { viewport: { width: 1280, height: 800 } };
@@ -188,8 +191,8 @@ async function otherWorld(browser, base, folder, seen) {
   const page = await open(browser, DESKTOP, base, seen.problems);
   await untilFrames(page, 3);
   seen.first = new URL(page.url()).searchParams.get("world");
-  const other = await page.locator("#world option").nth(1).getAttribute("value");
-  await page.selectOption("#world", other);
+  await page.locator("[data-world]").nth(1).click();
+  seen.pressed = await page.locator('[data-world][aria-pressed="true"]').evaluateAll((all) => all.map((b) => b.dataset.world));
   await untilState(page, "playing");
   await untilFrames(page, 10);
   await page.click("#pause");
@@ -202,6 +205,208 @@ async function otherWorld(browser, base, folder, seen) {
   await untilQuiet(page, 1500);
   seen.stepped = await stats(page);
   await page.screenshot({ path: join(folder, "other-world.png") });
+}
+
+/** Some seconds of play with a key held now and then. */
+async function playSome(page, frames) {
+  await untilFrames(page, 5);
+  for (const key of ["ArrowUp", "ArrowDown"]) {
+    await page.keyboard.down(key);
+    await untilFrames(page, (await stats(page)).framesPresented + frames / 2);
+    await page.keyboard.up(key);
+    await untilObeyed(page);
+  }
+}
+
+async function pause(page) {
+  await page.click("#pause");
+  await untilState(page, "paused");
+  await untilQuiet(page);
+}
+
+/** Goes back on the timeline, looks, and plays on from there. */
+async function timeline(browser, base, folder, seen, device) {
+  const page = await open(browser, device, base, seen.problems);
+  await playSome(page, 40);
+  await page.locator("#scrub").focus();
+  for (let step = 0; step < 12; step += 1) await page.keyboard.press("ArrowLeft");
+  await until(page, () => window.lightcone.scrubbedTo !== null);
+  await untilQuiet(page);
+  await page.waitForTimeout(300);
+  seen.scrubbed = { ...(await stats(page)), canvas: await canvas(page), badge: await page.locator("#past").innerText() };
+  seen.newest = Number(await page.locator("#scrub").getAttribute("max"));
+  await page.screenshot({ path: join(folder, "timeline.png") });
+  await page.keyboard.press("ArrowRight");
+  await page.waitForTimeout(300);
+  seen.oneLater = { ...(await stats(page)), canvas: await canvas(page) };
+  await page.keyboard.press("ArrowLeft");
+  await page.click("#from-here");
+  await until(page, (run) => window.lightcone.state === "playing" && window.lightcone.run > run, seen.scrubbed.run);
+  seen.after = { ...(await stats(page)), hidden: await page.locator("#past").isHidden() };
+  await untilFrames(page, (await stats(page)).framesPresented + 10);
+  seen.onward = await stats(page);
+}
+
+/** Branches, steers one branch, then both, and closes the second. */
+async function branching(browser, base, folder, seen, device) {
+  const page = await open(browser, device, base, seen.problems);
+  await playSome(page, 20);
+  seen.before = await stats(page);
+  await page.click("#branch");
+  await page.locator(".stage").nth(1).waitFor();
+  await until(page, (frame) => window.lightcone.state === "playing" && window.lightcone.runFrame > frame, seen.before.runFrame);
+  await untilFrames(page, 10);
+  const pictures = () => page.evaluate(() => [...document.querySelectorAll(".stage canvas")].map((c) => c.toDataURL()));
+  const key = async () => {
+    await page.keyboard.down("ArrowUp");
+    await untilObeyed(page);
+    await untilFrames(page, (await stats(page)).framesPresented + 10);
+    await page.keyboard.up("ArrowUp");
+  };
+  await key();
+  seen.branch = await stats(page);
+  seen.pictures = await pictures();
+  seen.steered = await page.locator(".stage.steered").count();
+  await page.screenshot({ path: join(folder, "branching.png") });
+  await page.click("#steer-both");
+  seen.steeredBoth = await page.locator(".stage.steered").count();
+  await key();
+  await page.locator("#stage").click({ position: { x: 20, y: 60 } });
+  await page.keyboard.press("Escape");
+  seen.first = await stats(page);
+  await page.click("#close-branch");
+  seen.stages = await page.locator(".stage").count();
+  await untilFrames(page, (await stats(page)).framesPresented + 5);
+  seen.after = await stats(page);
+}
+
+/** Starts from a picture chosen as a file, then from what the (pretended) camera sees. */
+async function upload(browser, base, folder, seen, device) {
+  const page = await open(browser, device, base, seen.problems);
+  await untilFrames(page, 5);
+  await pause(page);
+  const colour = () =>
+    page.evaluate(() => {
+      const { width, height } = document.querySelector("#screen");
+      return [...document.querySelector("#screen").getContext("2d").getImageData(width / 2, height / 2, 1, 1).data];
+    });
+  const started = async (act) => {
+    const { framesPresented } = await stats(page);
+    await act();
+    await until(page, (count) => window.lightcone.framesPresented > count && window.lightcone.runFrame === 0, framesPresented);
+    return colour();
+  };
+  const picture = await page.evaluate(() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 900, height: 600 });
+    const context = canvas.getContext("2d");
+    context.fillStyle = "rgb(200, 60, 30)";
+    context.fillRect(0, 0, 900, 600);
+    return canvas.toDataURL("image/png").split(",")[1];
+  });
+  const file = { name: "red.png", mimeType: "image/png", buffer: Buffer.from(picture, "base64") };
+  seen.fromFile = await started(() => page.setInputFiles("#picture-file", file));
+  await page.screenshot({ path: join(folder, "upload.png") });
+  const broken = { name: "broken.png", mimeType: "image/png", buffer: Buffer.from("no picture") };
+  await page.setInputFiles("#picture-file", broken);
+  await page.locator("#toast").waitFor({ state: "visible" });
+  seen.refused = await page.locator("#toast").innerText();
+  await page.context().grantPermissions(["camera"]);
+  await page.click("#camera");
+  await page.locator("#camera-dialog[open]").waitFor();
+  await page.waitForFunction(() => document.querySelector("#camera-video").videoWidth > 0);
+  await page.waitForTimeout(700); // starts keep their distance
+  await page.screenshot({ path: join(folder, "camera.png") });
+  seen.fromCamera = await started(() => page.click("#camera-take"));
+}
+
+/** Records a clip and looks at the file. */
+async function record(browser, base, folder, seen, device) {
+  const page = await open(browser, device, base, seen.problems);
+  await untilFrames(page, 5);
+  await page.click("#record");
+  await untilFrames(page, (await stats(page)).framesPresented + 45);
+  seen.label = await page.locator("#record").innerText();
+  await page.screenshot({ path: join(folder, "record.png") });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#record")]);
+  const path = join(folder, download.suggestedFilename());
+  await download.saveAs(path);
+  seen.name = download.suggestedFilename();
+  const data = readFileSync(path);
+  seen.bytes = data.length;
+  const blank = await page.context().newPage(); // the page itself may play no videos
+  seen.video = await blank.evaluate(async (base64) => {
+    const video = document.createElement("video");
+    video.src = URL.createObjectURL(new Blob([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], { type: "video/webm" }));
+    await new Promise((resolve, reject) => {
+      video.onloadeddata = resolve;
+      video.onerror = () => reject(new Error("the clip does not play"));
+    });
+    return { width: video.videoWidth, height: video.videoHeight };
+  }, data.toString("base64"));
+  seen.labelAfter = await page.locator("#record").innerText();
+}
+
+/** Plays, shares a link, opens it elsewhere, and opens the same take as a file. */
+async function replay(browser, base, folder, seen, device) {
+  const page = await open(browser, device, base, seen.problems);
+  await playSome(page, 30);
+  await pause(page);
+  seen.original = { ...(await stats(page)), canvas: await canvas(page) };
+  await page.click("#copy-link");
+  await until(page, () => location.hash.startsWith("#take="));
+  const link = page.url();
+  seen.linkLength = link.length;
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#save-take")]);
+  const file = join(folder, download.suggestedFilename());
+  await download.saveAs(file);
+  await page.close();
+
+  const played = async (other) => {
+    await until(other, () => window.lightcone.replay !== null);
+    await until(other, (wanted) => window.lightcone.replay === null && window.lightcone.runFrame === wanted, seen.original.runFrame);
+    await untilState(other, "paused");
+    await untilQuiet(other);
+    return { ...(await stats(other)), canvas: await canvas(other) };
+  };
+  const visitor = await open(browser, device, link, seen.problems);
+  await until(visitor, () => window.lightcone.replay !== null && window.lightcone.replay[0] > 3);
+  seen.words = await visitor.locator("#take-place").innerText();
+  await visitor.screenshot({ path: join(folder, "replay.png") });
+  seen.fromLink = await played(visitor);
+  await visitor.click("#pause");
+  await until(visitor, (frame) => window.lightcone.runFrame > frame + 5, seen.original.runFrame);
+  seen.onward = await stats(visitor);
+  await visitor.setInputFiles("#take-file", file);
+  seen.fromFile = await played(visitor);
+  await visitor.close();
+
+  const broken = await open(browser, device, `${base}#take=nonsense`, []);
+  await broken.locator("#notice").waitFor({ state: "visible" });
+  seen.notice = await notice(broken);
+}
+
+/** Looks around with mouse and stick in a world that has an axis for it; changes the speed. */
+async function look(browser, base, folder, seen) {
+  const page = await open(browser, DESKTOP, base, seen.problems);
+  await untilFrames(page, 3);
+  await page.locator("[data-world]").nth(1).click();
+  await untilState(page, "playing");
+  await untilFrames(page, 5);
+  const box = await page.locator("#stage").boundingBox();
+  const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+  seen.before = await stats(page);
+  await page.mouse.move(x, y);
+  await page.mouse.down();
+  await page.mouse.move(x + 40, y, { steps: 4 });
+  await page.mouse.up();
+  await until(page, (sent) => window.lightcone.sentSeq > sent, seen.before.sentSeq);
+  await untilObeyed(page);
+  seen.after = await stats(page);
+  await page.keyboard.press("Escape");
+  await page.selectOption("#speed", "0.25");
+  await untilFrames(page, (await stats(page)).framesPresented + 3);
+  seen.hint = await page.locator("#look-hint").innerText();
+  await page.screenshot({ path: join(folder, "look.png") });
 }
 
 /** Asks for a world that is not served. */
@@ -228,12 +433,29 @@ async function reconnect(browser, base, folder, seen) {
   seen.after = await stats(page);
 }
 
-const scenarios = { keyboard, pauseAndStep, sameStart, touch, gamepad, otherWorld, unknownWorld, reconnect };
-const [name, base, folder, executablePath] = process.argv.slice(2);
+const scenarios = {
+  keyboard,
+  pauseAndStep,
+  sameStart,
+  touch,
+  gamepad,
+  otherWorld,
+  timeline,
+  branching,
+  upload,
+  record,
+  replay,
+  look,
+  unknownWorld,
+  reconnect,
+};
+const devices = { desktop: DESKTOP, phone: PHONE };
+const [scenario, base, folder, executablePath] = process.argv.slice(2);
+const [name, device = "desktop"] = scenario.split("@");
 const browser = await chromium.launch({ executablePath, args: ARGS });
 try {
   const seen = { problems: [] };
-  await scenarios[name](browser, base, folder, seen);
+  await scenarios[name](browser, base, folder, seen, devices[device]);
   process.stdout.write(`${JSON.stringify(seen)}\n`);
 } finally {
   await browser.close();

@@ -154,10 +154,92 @@ def test_a_world_with_several_pictures_per_step_shows_them_one_after_another(
 ) -> None:
     seen = drive("otherWorld", server, tmp_path, chromium)
     assert seen["address"] == server.worlds[1]
+    assert seen["pressed"] == [server.worlds[1]]
     paused, stepped = seen["paused"], seen["stepped"]
     assert stepped["lastFrameIndex"] - paused["lastFrameIndex"] == PICTURES_PER_STEP
     shown = stepped["framesPresented"] - paused["framesPresented"]
     assert PICTURES_PER_STEP // 2 < shown <= PICTURES_PER_STEP, "all of them, but for what a busy machine drops"
+
+
+DEVICES = pytest.mark.parametrize("device", ["desktop", "phone"])
+
+
+@DEVICES
+def test_one_goes_back_on_the_timeline_and_plays_on_from_there(
+    server: ServerProcess, chromium: str, tmp_path: Path, device: str
+) -> None:
+    seen = drive(f"timeline@{device}", server, tmp_path, chromium)
+    scrubbed, later, after = seen["scrubbed"], seen["oneLater"], seen["after"]
+    assert scrubbed["state"] == "paused"
+    assert scrubbed["scrubbedTo"] < scrubbed["runFrame"]
+    assert str(scrubbed["scrubbedTo"]) in scrubbed["badge"]
+    assert later["scrubbedTo"] == scrubbed["scrubbedTo"] + 1
+    assert later["canvas"] != scrubbed["canvas"]
+    assert after["scrubbedTo"] is None
+    assert after["hidden"]
+    assert after["run"] == scrubbed["run"] + 1
+    assert after["runFrame"] >= scrubbed["scrubbedTo"]
+    assert seen["onward"]["runFrame"] > after["runFrame"]
+
+
+@DEVICES
+def test_two_branches_stand_side_by_side_and_are_steered_apart_or_together(
+    server: ServerProcess, chromium: str, tmp_path: Path, device: str
+) -> None:
+    seen = drive(f"branching@{device}", server, tmp_path, chromium)
+    assert seen["branch"]["runFrame"] > seen["before"]["runFrame"]
+    assert seen["branch"]["sentSeq"] == 2, "a branch is a session of its own: one act down, one up"
+    assert len(seen["pictures"]) == 2
+    assert seen["pictures"][0] != seen["pictures"][1]
+    assert (seen["steered"], seen["steeredBoth"]) == (1, 2)
+    assert seen["first"]["sentSeq"] == seen["before"]["sentSeq"] + 2, "steered together with the branch only"
+    assert seen["stages"] == 1
+    assert seen["after"]["framesPresented"] > seen["first"]["framesPresented"]
+
+
+@DEVICES
+def test_a_world_starts_from_a_file_and_from_the_camera(
+    server: ServerProcess, chromium: str, tmp_path: Path, device: str
+) -> None:
+    seen = drive(f"upload@{device}", server, tmp_path, chromium)
+    assert [abs(a - b) <= 6 for a, b in zip(seen["fromFile"], (200, 60, 30, 255), strict=True)] == [True] * 4
+    assert "not a picture" in seen["refused"]
+    assert seen["fromCamera"] != seen["fromFile"]
+
+
+@DEVICES
+def test_a_clip_is_recorded_and_plays(server: ServerProcess, chromium: str, tmp_path: Path, device: str) -> None:
+    seen = drive(f"record@{device}", server, tmp_path, chromium)
+    assert seen["label"].startswith("Stop")
+    assert seen["labelAfter"] == "Record clip"
+    assert seen["name"] == f"{server.worlds[0]}.webm"
+    assert seen["bytes"] > 1000
+    assert seen["video"]["height"] >= 480
+
+
+@DEVICES
+def test_a_shared_link_and_a_saved_take_give_the_same_frames(
+    server: ServerProcess, chromium: str, tmp_path: Path, device: str
+) -> None:
+    seen = drive(f"replay@{device}", server, tmp_path, chromium)
+    original = seen["original"]
+    assert original["runFrame"] > 30
+    for again in (seen["fromLink"], seen["fromFile"]):
+        assert again["runFrame"] == original["runFrame"]
+        assert again["canvas"] == original["canvas"]
+    assert "Playing a take" in seen["words"]
+    assert seen["linkLength"] < 2000
+    assert seen["onward"]["runFrame"] > original["runFrame"]
+    assert "take cannot be read" in seen["notice"]
+
+
+def test_the_mouse_looks_around_where_there_is_an_axis_for_it(
+    server: ServerProcess, chromium: str, tmp_path: Path
+) -> None:
+    seen = drive("look", server, tmp_path, chromium)
+    assert seen["after"]["sentSeq"] > seen["before"]["sentSeq"]
+    assert seen["after"]["appliedSeq"] == seen["after"]["sentSeq"]
+    assert "mouse" in seen["hint"]
 
 
 def test_an_unknown_world_is_named(server: ServerProcess, chromium: str, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import { ConnectionLost, LightconeError, ProtocolViolation, ServerRefusal } from
 import {
   PROTOCOL_VERSION,
   type ClientMessage,
+  type ActionLogMessage,
   type ErrorCode,
+  type ForkedMessage,
   type FrameMessage,
   type HelloMessage,
   type ReceiptMessage,
@@ -62,6 +64,7 @@ const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "bad_version",
   "unknown_world",
   "unknown_start",
+  "unknown_branch",
   "unsupported",
   "message_too_large",
   "origin_refused",
@@ -86,11 +89,14 @@ export class LightconeClient {
   private session: WelcomeMessage | null = null;
   private actSeq = 0;
   private controlSeq = 0;
+  private readonly questions = new Map<number, Question>();
   /** Where a new session begins, should this one be lost. */
   private startFrom: StartFrom | undefined;
+  private pacing: HelloMessage["pacing"];
 
   constructor(private readonly options: ClientOptions) {
     this.startFrom = options.start;
+    this.pacing = options.pacing;
   }
 
   get state(): ClientState {
@@ -170,8 +176,34 @@ export class LightconeClient {
     this.control({ command: "start", start });
   }
 
+  /** Goes back to a frame of this run and on from there; refused for frames the server no longer keeps. */
+  rewind(runFrame: number): void {
+    this.control({ command: "rewind", run_frame: runFrame });
+  }
+
+  /** How many times as fast as the world's own rate; null: as fast as frames are acknowledged. */
+  setSpeed(speed: number | null): void {
+    this.control({ command: "speed", speed });
+  }
+
+  setPacing(pacing: "realtime" | "lockstep"): void {
+    this.pacing = pacing;
+    this.control({ command: "pacing", pacing });
+  }
+
+  /** A branch at a frame of this run, now by default; another client may start from its ticket. */
+  fork(runFrame: number | null = null): Promise<ForkedMessage> {
+    return this.ask({ command: "fork", run_frame: runFrame });
+  }
+
+  /** The input of every chunk of this run so far. */
+  actionLog(): Promise<ActionLogMessage> {
+    return this.ask({ command: "log" });
+  }
+
   private hello(): HelloMessage {
-    const { world, encodings, pacing, receipts, token } = this.options;
+    const { world, encodings, receipts, token } = this.options;
+    const { pacing } = this;
     return {
       type: "hello",
       version: PROTOCOL_VERSION,
@@ -184,10 +216,29 @@ export class LightconeClient {
     };
   }
 
-  private control(command: ControlBody): void {
-    if (!this.session) return;
+  /** Returns the control's number, or null when there is no session to control. */
+  private control(command: ControlBody): number | null {
+    if (!this.session) return null;
     this.controlSeq += 1;
     this.send({ type: "control", seq: this.controlSeq, ...command });
+    return this.controlSeq;
+  }
+
+  private ask<T extends Answer>(command: ControlBody): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const seq = this.control(command);
+      if (seq === null) reject(new ConnectionLost("there is no session to ask"));
+      else this.questions.set(seq, { resolve: resolve as (answer: Answer) => void, reject });
+    });
+  }
+
+  private answered(seq: number | null | undefined, outcome: Answer | LightconeError): boolean {
+    const question = seq === null || seq === undefined ? undefined : this.questions.get(seq);
+    if (!question) return false;
+    this.questions.delete(seq as number);
+    if (outcome instanceof LightconeError) question.reject(outcome);
+    else question.resolve(outcome);
+    return true;
   }
 
   private send(message: ClientMessage): void {
@@ -216,6 +267,10 @@ export class LightconeClient {
         return events.frame?.(message);
       case "receipt":
         return events.receipt?.(message);
+      case "forked":
+      case "action_log":
+        this.answered(message.seq, message);
+        return;
       case "queued":
         return this.setState({ name: "queued", position: message.position, etaSeconds: message.eta_s });
       case "go_away":
@@ -223,7 +278,7 @@ export class LightconeClient {
       case "error": {
         const refusal = new ServerRefusal(message.code, message.message);
         if (message.fatal) this.lastRefusal = refusal;
-        else events.refusal?.(refusal);
+        else if (!this.answered(message.seq, refusal)) events.refusal?.(refusal);
       }
     }
   }
@@ -262,6 +317,7 @@ export class LightconeClient {
     const socket = this.socket;
     this.socket = null;
     this.session = null;
+    for (const seq of [...this.questions.keys()]) this.answered(seq, new ConnectionLost("the connection was lost"));
     socket?.close();
   }
 
@@ -269,6 +325,13 @@ export class LightconeClient {
     this.current = state;
     this.options.events?.state?.(state);
   }
+}
+
+type Answer = ForkedMessage | ActionLogMessage;
+
+interface Question {
+  resolve(answer: Answer): void;
+  reject(reason: LightconeError): void;
 }
 
 type WithoutEnvelope<T> = T extends { readonly command: string } ? Omit<T, "type" | "seq"> : never;

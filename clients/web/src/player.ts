@@ -1,16 +1,20 @@
 /**
- * One player at one world: connection, picture, input and figures put together.
+ * One player at one world: connection, picture, input, timeline and figures put together.
  *
  * Owns how the parts meet: a changed button becomes an act at once, a presented frame becomes an ack, and both become
  * figures. Knows a canvas but nothing else of a page; whoever builds one listens to `events` and reads `stats`.
  */
 
 import { LightconeClient, type ClientEvents, type ClientOptions } from "./client";
+import { DriftMeter, FIGURES, type Figure } from "./drift";
 import type { LightconeError } from "./errors";
 import { InputState } from "./input";
 import { Presenter } from "./presenter";
-import type { FrameMessage, StartFrom, Timings, WorldInfo } from "./protocol";
+import type { ForkedMessage, FrameMessage, StartFrom, Timings, WorldInfo } from "./protocol";
+import { Replay } from "./replay";
 import { LatencyTracker, RateMeter } from "./stats";
+import { startOf, type Take } from "./take";
+import { Timeline } from "./timeline";
 
 export interface PlayerStats {
   /** Frames presented per second, over the last second. */
@@ -20,7 +24,9 @@ export interface PlayerStats {
   readonly framesPresented: number;
   /** Index of the newest frame presented in this session; null before the first. */
   readonly lastFrameIndex: number | null;
-  /** Frames presented since the start of the current run, as the server counts them. */
+  /** The current run, as the server counts starts and rewinds. */
+  readonly run: number | null;
+  /** The newest frame's number in it. */
   readonly runFrame: number | null;
   /** The newest act that the frame on the screen obeys. */
   readonly appliedSeq: number | null;
@@ -28,6 +34,12 @@ export interface PlayerStats {
   readonly sentSeq: number;
   readonly state: string;
   readonly timings: Timings | null;
+  /** Per figure, how many usual deviations recent pictures are from the world's usual mean; null where unknown. */
+  readonly drift: Readonly<Record<Figure, number | null>>;
+  /** The frame of the past on the screen; null while the screen shows the present. */
+  readonly scrubbedTo: number | null;
+  /** Chunks shown and in all, while a take is played. */
+  readonly replay: readonly [number, number] | null;
 }
 
 export interface PlayerEvents extends Omit<ClientEvents, "frame"> {
@@ -35,23 +47,46 @@ export interface PlayerEvents extends Omit<ClientEvents, "frame"> {
   buttons(pressed: readonly string[]): void;
   presented(frame: FrameMessage): void;
   undecodable(error: LightconeError): void;
+  /** The last frame of the take is on the screen; the world waits there. */
+  replayed(): void;
 }
+
+export interface PlayerOptions extends Omit<ClientOptions, "world" | "events" | "pacing"> {
+  /** Frames that led to the branch this player starts from. */
+  readonly earlier?: readonly FrameMessage[];
+  /** A take to play first. */
+  readonly take?: Take;
+}
+
+/** Pictures larger than this many pixels are not looked at for drift. */
+const LARGEST_METERED = 256 * 256;
+const KEPT_WITHOUT_LIMITS = 300;
 
 export class Player {
   readonly client: LightconeClient;
+  timeline: Timeline;
   private readonly input: InputState;
   private readonly presenter: Presenter;
   private readonly meter = new RateMeter();
   private readonly latency = new LatencyTracker();
+  private readonly drift: DriftMeter;
+  private readonly replay: Replay | null;
+  private replaying: boolean;
+  private moved: Record<string, number> = {};
+  private movedAt: number | null = null;
   private framesPresented = 0;
   private last: FrameMessage | null = null;
+  private scrubbed: FrameMessage | null = null;
 
   constructor(
     readonly world: WorldInfo,
-    canvas: HTMLCanvasElement,
-    options: Omit<ClientOptions, "world" | "events">,
+    readonly canvas: HTMLCanvasElement,
+    options: PlayerOptions,
     private readonly events: Partial<PlayerEvents> = {},
   ) {
+    const { earlier, take, ...rest } = options;
+    this.timeline = new Timeline(KEPT_WITHOUT_LIMITS, earlier);
+    this.drift = new DriftMeter(world.statistics ?? {}, world.fps);
     this.input = new InputState({
       buttons: world.buttons.map((button) => button.name),
       exclusive: world.exclusive_buttons,
@@ -63,7 +98,19 @@ export class Player {
         events.undecodable?.(error);
       },
     });
-    this.client = new LightconeClient({ ...options, world: world.name, events: this.clientEvents() });
+    this.client = new LightconeClient({
+      ...rest,
+      ...(take && { start: startOf(take), pacing: "lockstep" }),
+      world: world.name,
+      events: this.clientEvents(),
+    });
+    this.replaying = take !== undefined;
+    const chunkMs = (1000 * world.chunk_frames) / world.fps;
+    const send = ({ buttons, axes }: { buttons: readonly string[]; axes: Readonly<Record<string, number>> }): void => {
+      this.client.act(buttons, axes);
+      this.events.buttons?.(buttons);
+    };
+    this.replay = take ? new Replay(take, chunkMs, send, () => this.takeIsOver()) : null;
   }
 
   connect(): void {
@@ -71,6 +118,7 @@ export class Player {
   }
 
   close(): void {
+    this.replay?.stop();
     this.client.close();
     this.presenter.reset(this.world.fps);
   }
@@ -89,65 +137,146 @@ export class Player {
     if (this.input.releaseAll()) this.sendButtons(performance.now());
   }
 
+  /** An axis moves by `amount`; what moves between two animation frames is sent as one act. */
+  move(axis: string, amount: number, at: number): void {
+    this.moved[axis] = (this.moved[axis] ?? 0) + amount;
+    if (this.movedAt !== null) return;
+    this.movedAt = at;
+    requestAnimationFrame(() => {
+      if (this.movedAt !== null) this.sendButtons(this.movedAt);
+    });
+  }
+
   togglePause(): void {
     const { state } = this.client;
     if (state.name === "playing") {
       this.latency.dropPending();
       this.client.pause();
     } else if (state.name === "paused") {
+      this.toPresent();
       this.meter.reset();
       this.client.play();
     }
   }
 
   step(): void {
+    this.toPresent();
     this.latency.dropPending();
     this.client.step();
   }
 
   restart(start: StartFrom): void {
+    this.scrubbed = null;
     this.latency.dropPending();
     this.client.start(start);
   }
 
+  /** Frames the world can go back to, oldest first. */
+  stops(): FrameMessage[] {
+    return this.timeline.stops(this.world.chunk_frames);
+  }
+
+  /** Shows a frame of the past; the world pauses meanwhile. */
+  scrub(frame: FrameMessage): void {
+    if (this.client.state.name === "playing") this.togglePause();
+    this.scrubbed = frame;
+    void this.presenter.show(frame);
+  }
+
+  /** Goes on from the frame of the past that is shown, or from the present where none is. */
+  playFromHere(): void {
+    const from = this.scrubbed;
+    this.scrubbed = null;
+    if (from && from !== this.timeline.newest) this.client.rewind(from.run_frame);
+    this.meter.reset();
+    this.latency.dropPending();
+    this.client.play();
+  }
+
+  /** A branch at the frame that is shown, and the frames that lead to it. */
+  async branch(): Promise<{ readonly forked: ForkedMessage; readonly earlier: readonly FrameMessage[] }> {
+    const forked = await this.client.fork(this.scrubbed?.run_frame ?? null);
+    return { forked, earlier: this.timeline.upTo(forked.run_frame - 1) };
+  }
+
+  /** Stops playing the take; the player goes on from where it is. */
+  takeOver(): void {
+    if (!this.replaying) return;
+    this.replay?.stop();
+    this.replaying = false;
+    this.client.setPacing("realtime");
+    this.sendButtons(performance.now());
+  }
+
   get stats(): PlayerStats {
+    const drift = Object.fromEntries(FIGURES.map((figure) => [figure, this.drift.distance(figure)]));
     return {
       fps: this.meter.rate(performance.now()),
       actionToPhotonMs: this.latency.medianMs(),
       framesPresented: this.framesPresented,
       lastFrameIndex: this.last?.index ?? null,
+      run: this.last?.run ?? null,
       runFrame: this.last?.run_frame ?? null,
       appliedSeq: this.last?.applied_seq ?? null,
       sentSeq: this.client.sentSeq,
       state: this.client.state.name,
       timings: this.last?.timings ?? null,
+      drift: drift as Record<Figure, number | null>,
+      scrubbedTo: this.scrubbed?.run_frame ?? null,
+      replay: this.replaying && this.replay ? [this.replay.place, this.replay.total] : null,
     };
   }
 
   private clientEvents(): Partial<ClientEvents> {
-    const { presented: _presented, undecodable: _undecodable, buttons: _buttons, ...passedOn } = this.events;
+    const { presented: _1, undecodable: _2, buttons: _3, replayed: _4, ...passedOn } = this.events;
     return {
       ...passedOn,
       welcome: (welcome) => {
-        this.beginSession(welcome.world.fps);
+        this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? KEPT_WITHOUT_LIMITS);
         this.events.welcome?.(welcome);
       },
-      frame: (frame) => this.presenter.push(frame),
+      frame: (frame) => {
+        this.timeline.push(frame);
+        if (this.scrubbed) this.client.ack(frame.index);
+        else this.presenter.push(frame);
+      },
     };
   }
 
-  private beginSession(fps: number): void {
+  private beginSession(fps: number, timelineFrames: number): void {
     this.presenter.reset(fps);
     this.meter.reset();
+    this.drift.reset();
     this.latency.dropPending();
+    this.timeline = new Timeline(timelineFrames, this.last === null ? this.timeline.kept : []);
     this.last = null;
+    this.scrubbed = null;
+    if (this.replaying) this.replay?.start();
     // The new session knows nothing of buttons that have been held since before it began.
-    if (this.input.pressed().length > 0) this.sendButtons(performance.now());
+    else if (this.input.pressed().length > 0) this.sendButtons(performance.now());
+  }
+
+  private takeIsOver(): void {
+    this.replaying = false;
+    this.client.pause();
+    this.client.setPacing("realtime");
+    this.events.buttons?.([]);
+    this.events.replayed?.();
+  }
+
+  /** Shows the present again. */
+  private toPresent(): void {
+    this.scrubbed = null;
+    const { newest } = this.timeline;
+    if (newest) void this.presenter.show(newest);
   }
 
   private sendButtons(at: number): void {
+    if (this.replaying) return;
     const pressed = this.input.pressed();
-    const seq = this.client.act(pressed);
+    const seq = this.client.act(pressed, this.moved);
+    this.moved = {};
+    this.movedAt = null;
     // While paused an act waits for the player's next step; that wait is not latency.
     if (seq !== null && this.client.state.name === "playing") this.latency.sent(seq, at);
     this.events.buttons?.(pressed);
@@ -155,10 +284,20 @@ export class Player {
 
   private onPresented(frame: FrameMessage, at: number): void {
     this.client.ack(frame.index);
+    const following = this.last !== null && frame.run === this.last.run && frame.run_frame === this.last.run_frame + 1;
     this.last = frame;
     this.framesPresented += 1;
     this.meter.mark(at);
     if (frame.applied_seq !== null) this.latency.presented(frame.applied_seq, at);
+    this.measure(following);
+    if (this.replaying) this.replay?.presented(Math.floor(frame.run_frame / this.world.chunk_frames));
     this.events.presented?.(frame);
+  }
+
+  private measure(following: boolean): void {
+    const { width, height } = this.canvas;
+    if (this.scrubbed === null && width * height <= LARGEST_METERED) {
+      this.drift.push(this.presenter.pixels().data, width, height, following);
+    }
   }
 }

@@ -39,12 +39,13 @@ export class Presenter {
   private drawn: FrameMessage | null = null;
   private ticking = false;
   private epoch = 0;
+  private shows = 0;
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
     private readonly events: PresenterEvents,
   ) {
-    const context = canvas.getContext("2d", { alpha: false });
+    const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
     if (!context) throw new LightconeError("this browser gives no 2d canvas; Lightcone draws on one");
     this.context = context;
     this.playout = newPlayout(30);
@@ -56,6 +57,21 @@ export class Presenter {
     this.playout.reset();
     this.playout = newPlayout(fps);
     this.drawn = null;
+  }
+
+  /** Shows a frame of the past at once, without saying that it was presented; newer ones go over it. */
+  async show(frame: FrameMessage): Promise<void> {
+    const epoch = this.epoch;
+    this.shows += 1;
+    const turn = this.shows;
+    const bitmap = await decodeFrame(frame);
+    if (epoch === this.epoch && turn === this.shows) this.paint(bitmap);
+    bitmap.close();
+  }
+
+  /** The picture on the canvas. */
+  pixels(): ImageData {
+    return this.context.getImageData(0, 0, this.canvas.width, this.canvas.height);
   }
 
   /** Decodes the frame and shows it when it is due. */
@@ -94,14 +110,19 @@ export class Presenter {
   }
 
   private draw({ frame, bitmap }: Picture): void {
+    this.shows += 1; // a frame of the past that is still being decoded comes too late now
+    this.paint(bitmap);
+    bitmap.close();
+    this.drawn = frame;
+  }
+
+  private paint(bitmap: ImageBitmap): void {
     const { canvas } = this;
     if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
       canvas.width = bitmap.width;
       canvas.height = bitmap.height;
     }
     this.context.drawImage(bitmap, 0, 0);
-    bitmap.close();
-    this.drawn = frame;
   }
 }
 

@@ -12,6 +12,8 @@ const KNOWN: Readonly<Record<ServerMessage["type"], true>> = {
   welcome: true,
   frame: true,
   receipt: true,
+  forked: true,
+  action_log: true,
   queued: true,
   go_away: true,
   error: true,

@@ -1,10 +1,14 @@
 /**
- * A gamepad as holder of the world's buttons.
+ * A gamepad as holder of the world's buttons and mover of its axes.
  *
  * Owns the mapping of the standard layout (w3.org/TR/gamepad, section "Remapping"): buttons named for a direction sit on
- * the d-pad and the left stick, the others on the face and shoulder buttons in the card's order. The Gamepad API has no
- * events for buttons, so it is polled in animation frames while a pad is connected.
+ * the d-pad and the left stick, the others on the face and shoulder buttons in the card's order; what a mouse would look
+ * around with is on the right stick. The Gamepad API has no events for buttons, so it is polled in animation frames while
+ * a pad is connected.
  */
+
+import type { AxisInfo, WorldInfo } from "../protocol";
+import type { Mover } from "./look";
 
 /** The part of `Gamepad` that is read. */
 export interface PadReading {
@@ -14,10 +18,17 @@ export interface PadReading {
 
 /** Beyond this a stick counts as pushed; below, as a thumb resting on it. */
 const STICK_THRESHOLD = 0.5;
+/** A thumb resting on the looking stick moves nothing below this. */
+const REST = 0.15;
+/** What the stick, pushed all the way, moves in one chunk: a share of what a chunk can take. */
+const FULL_PUSH_SHARE = 0.5;
+const STICKS: Readonly<Record<string, number>> = { mouse_x: 2, mouse_y: 3 };
 
 const DIRECTIONS: Readonly<Record<string, { readonly button: number; readonly axis: number; readonly sign: number }>> = {
   up: { button: 12, axis: 1, sign: -1 },
+  forward: { button: 12, axis: 1, sign: -1 },
   down: { button: 13, axis: 1, sign: 1 },
+  back: { button: 13, axis: 1, sign: 1 },
   left: { button: 14, axis: 0, sign: -1 },
   right: { button: 15, axis: 0, sign: 1 },
 };
@@ -34,6 +45,20 @@ export function padButtons(pad: PadReading, names: readonly string[]): Set<strin
   return new Set(held);
 }
 
+/** How far this reading moves each axis in `seconds`, for a world that makes `chunksPerSecond`. */
+export function padAxes(
+  pad: PadReading,
+  axes: readonly AxisInfo[],
+  seconds: number,
+  chunksPerSecond: number,
+): [string, number][] {
+  return axes.flatMap(({ name, source, high }): [string, number][] => {
+    const push = pad.axes[STICKS[source] ?? -1] ?? 0;
+    if (Math.abs(push) < REST) return [];
+    return [[name, push * high * FULL_PUSH_SHARE * seconds * chunksPerSecond]];
+  });
+}
+
 export interface Holder {
   press(button: string, holder: string, at: number): void;
   release(button: string, holder: string, at: number): void;
@@ -42,10 +67,11 @@ export interface Holder {
 export class GamepadInput {
   private held = new Set<string>();
   private polling = false;
+  private polledAt = 0;
 
   constructor(
-    private readonly names: () => readonly string[],
-    private readonly holder: () => Holder | null,
+    private readonly world: () => WorldInfo | null,
+    private readonly target: () => (Holder & Mover) | null,
   ) {
     window.addEventListener("gamepadconnected", () => this.wake());
   }
@@ -53,18 +79,27 @@ export class GamepadInput {
   private wake(): void {
     if (this.polling) return;
     this.polling = true;
-    requestAnimationFrame(() => this.poll());
+    requestAnimationFrame((now) => this.poll(now));
   }
 
-  private poll(): void {
+  private poll(now: number): void {
     const pads = navigator.getGamepads().filter((pad) => pad !== null);
-    const names = this.names();
+    const world = this.world();
+    const names = world?.buttons.map(({ name }) => name) ?? [];
     const held = new Set(pads.flatMap((pad) => [...padButtons(pad, names)]));
-    const holder = this.holder();
+    const target = this.target();
     const at = performance.now();
-    for (const button of held) if (!this.held.has(button)) holder?.press(button, "pad", at);
-    for (const button of this.held) if (!held.has(button)) holder?.release(button, "pad", at);
+    for (const button of held) if (!this.held.has(button)) target?.press(button, "pad", at);
+    for (const button of this.held) if (!held.has(button)) target?.release(button, "pad", at);
     this.held = held;
+    const seconds = Math.min(0.1, Math.max(0, (now - this.polledAt) / 1000));
+    this.polledAt = now;
+    if (world) {
+      const rate = world.fps / world.chunk_frames;
+      for (const [axis, amount] of pads.flatMap((pad) => padAxes(pad, world.axes, seconds, rate))) {
+        target?.move(axis, amount, at);
+      }
+    }
     this.polling = false;
     if (pads.length > 0) this.wake();
   }

@@ -6,13 +6,13 @@
 
 import type { ClientState } from "../client";
 import { ServerRefusal } from "../errors";
-import type { PlayerStats } from "../player";
 import type { ErrorCode, WorldInfo } from "../protocol";
 
 /** Headlines for refusals that end the session; the server's own message stands below them. */
 const REFUSALS: Partial<Record<ErrorCode, string>> = {
   bad_version: "This page and the server speak different versions; reload the page",
   unknown_world: "This world is not served here",
+  unknown_branch: "This branch is no longer kept",
   origin_refused: "The server does not accept this page's address",
   server_full: "The server is full",
   not_ready: "The server is warming up",
@@ -97,24 +97,21 @@ export class View {
   readonly stage = element("stage", HTMLElement);
   readonly canvas = element("screen", HTMLCanvasElement);
   readonly pad = element("pad", HTMLElement);
-  readonly worlds = element("world", HTMLSelectElement);
+  readonly worlds = element("worlds", HTMLElement);
   readonly starts = element("start", HTMLSelectElement);
   readonly pause = element("pause", HTMLButtonElement);
   readonly step = element("step", HTMLButtonElement);
   readonly restart = element("restart", HTMLButtonElement);
   readonly nextStart = element("next-start", HTMLButtonElement);
+  readonly upload = element("upload", HTMLButtonElement);
+  readonly camera = element("camera", HTMLButtonElement);
+  readonly copyLink = element("copy-link", HTMLButtonElement);
+  readonly saveTake = element("save-take", HTMLButtonElement);
+  readonly openTake = element("open-take", HTMLButtonElement);
+  readonly record = element("record", HTMLButtonElement);
+  readonly takeOver = element("take-over", HTMLButtonElement);
   readonly retry = element("notice-retry", HTMLButtonElement);
   private toastTimer: ReturnType<typeof setTimeout> | undefined;
-
-  /** Fills the chooser; it stays hidden while there is nothing to choose. */
-  listWorlds(worlds: readonly WorldInfo[], chosen: string): void {
-    element("world-field", HTMLElement).hidden = worlds.length < 2 && worlds[0]?.name === chosen;
-    const options = worlds.map((world) => new Option(world.title, world.name));
-    const none = new Option("Choose…", "");
-    none.disabled = true;
-    this.worlds.replaceChildren(...(chosen === "" ? [none, ...options] : options));
-    this.worlds.value = chosen;
-  }
 
   showWorld(world: WorldInfo): void {
     document.title = `${world.title} · Lightcone`;
@@ -126,8 +123,13 @@ export class View {
     this.canvas.setAttribute("aria-label", `${world.title}, as the model imagines it`);
     element("start-field", HTMLElement).hidden = world.starts.length < 2;
     this.starts.replaceChildren(...world.starts.map((name, index) => new Option(name, String(index))));
-    const axes = world.axes.map((axis) => axis.label).join(", ");
-    if (axes) this.toast(`This page has no control for: ${axes}. The Python and TypeScript clients do.`);
+  }
+
+  /** Says how to look around, where one can. */
+  hintLook(text: string | null): void {
+    const hint = element("look-hint", HTMLElement);
+    hint.hidden = text === null;
+    hint.textContent = text ?? "";
   }
 
   showState(state: ClientState): void {
@@ -135,12 +137,17 @@ export class View {
     pill.dataset["state"] = state.name;
     this.sayState(stateLabel(state));
     const live = state.name === "playing" || state.name === "paused";
-    for (const button of [this.pause, this.step, this.restart, this.nextStart]) button.disabled = !live;
+    for (const button of this.needsSession()) button.disabled = !live;
     this.starts.disabled = !live;
     const paused = state.name === "paused";
     this.pause.dataset["paused"] = String(paused);
     (this.pause.querySelector("span") as HTMLElement).textContent = paused ? "Play" : "Pause";
     this.showNotice(stateNotice(state));
+  }
+
+  private needsSession(): HTMLButtonElement[] {
+    const playback = [this.pause, this.step, this.restart, this.nextStart, this.upload, this.camera];
+    return [...playback, this.record, this.copyLink, this.saveTake, this.openTake];
   }
 
   /** Sets the pill's words; only when they change, as screen readers announce each setting. */
@@ -157,14 +164,17 @@ export class View {
     this.retry.textContent = notice?.action ?? "";
   }
 
-  showStats(stats: PlayerStats): void {
-    const playing = stats.state === "playing";
-    // A picture that stands still without a word is the worst a stream can do to its player.
-    if (playing) this.sayState(stats.fps > 0 ? "Playing" : "Waiting for frames");
-    element("hud-fps", HTMLElement).textContent = playing ? `${stats.fps.toFixed(1)} fps` : "–";
-    element("hud-latency", HTMLElement).textContent = milliseconds(stats.actionToPhotonMs);
-    element("hud-step", HTMLElement).textContent = milliseconds(stats.timings?.step_ms ?? null);
-    element("hud-frame", HTMLElement).textContent = stats.runFrame === null ? "–" : String(stats.runFrame);
+  /** A picture that stands still without a word is the worst a stream can do to its player. */
+  showFlow(state: string, fps: number): void {
+    if (state === "playing") this.sayState(fps > 0 ? "Playing" : "Waiting for frames");
+  }
+
+  /** Shows how far a take has been played; null where none is. */
+  showReplay(replay: readonly [number, number] | null): void {
+    element("take", HTMLElement).hidden = replay === null;
+    const words = replay === null ? "" : `Playing a take: ${replay[0]} of ${replay[1]}`;
+    const place = element("take-place", HTMLElement);
+    if (place.textContent !== words) place.textContent = words;
   }
 
   /** Says something in passing, below the picture. */
@@ -178,14 +188,11 @@ export class View {
 
   /** Hides the hints of shortcuts that the world binds for itself. */
   hintShortcuts(isBound: (code: string) => boolean): void {
-    const hints = { KeyP: this.pause, Period: this.step, KeyR: this.restart, KeyN: this.nextStart };
+    const branch = element("branch", HTMLButtonElement);
+    const hints = { KeyP: this.pause, Period: this.step, KeyR: this.restart, KeyN: this.nextStart, KeyB: branch };
     for (const [code, button] of Object.entries(hints)) {
       const cap = button.querySelector("kbd");
       if (cap) cap.hidden = isBound(code);
     }
   }
-}
-
-function milliseconds(value: number | null): string {
-  return value === null ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 }

@@ -1,0 +1,137 @@
+/**
+ * Keeping and sharing: clips as video files, takes as files and links.
+ *
+ * Owns the buttons' work and the file names; what a take is, src/take.ts says. A link holds the whole take behind `#take=`,
+ * which never leaves the browser for the server.
+ */
+
+import { LightconeError } from "../errors";
+import type { Player } from "../player";
+import { ClipRecorder } from "../recorder";
+import { decodeTake, encodeTake, takeOf, type Take } from "../take";
+import { element } from "./view";
+
+const MARK = "#take=";
+/** Longer addresses are cut by some programs they are pasted into. */
+const LONGEST_LINK = 30_000;
+const MAX_FILE_BYTES = 4 * 1024 * 1024;
+
+/** The take in an address, if there is one. @throws LightconeError for one that cannot be read. */
+export async function takeInAddress(hash: string): Promise<Take | null> {
+  return hash.startsWith(MARK) ? decodeTake(hash.slice(MARK.length)) : null;
+}
+
+export class Takes {
+  readonly record = element("record", HTMLButtonElement);
+  private readonly file = element("take-file", HTMLInputElement);
+  private recorder: ClipRecorder | null = null;
+
+  /** `image`: what the current run began with, where that was a picture. */
+  constructor(
+    private readonly player: () => Player | null,
+    private readonly image: () => Uint8Array | null,
+    private readonly open: (take: Take) => void,
+    private readonly say: (text: string) => void,
+  ) {
+    this.file.addEventListener("change", () => {
+      const chosen = this.file.files?.[0];
+      this.file.value = "";
+      if (chosen) this.attempt(this.readFile(chosen));
+    });
+    setInterval(() => this.showRecording(), 500);
+  }
+
+  /** Another frame is on the screen. */
+  frame(): void {
+    this.recorder?.frame();
+  }
+
+  toggleRecording(): void {
+    if (this.recorder) this.attempt(this.finishRecording(this.recorder));
+    else this.attempt(this.startRecording());
+  }
+
+  copyLink(): void {
+    this.attempt(this.makeLink());
+  }
+
+  save(): void {
+    this.attempt(
+      this.currentTake().then(async (take) => {
+        download(new Blob([await encodeTake(take)], { type: "text/plain" }), `${take.world}.take`);
+      }),
+    );
+  }
+
+  choose(): void {
+    this.file.click();
+  }
+
+  private async currentTake(): Promise<Take> {
+    const player = this.player();
+    if (!player) throw new LightconeError("there is no world to keep a take of");
+    const log = await player.client.actionLog();
+    if (!log.complete) this.say("The run was too long to keep whole; this is its beginning.");
+    return takeOf(player.world.name, log, this.image());
+  }
+
+  private async makeLink(): Promise<void> {
+    const take = await this.currentTake();
+    const address = new URL(location.href);
+    address.searchParams.set("world", take.world);
+    address.hash = `${MARK}${await encodeTake(take)}`;
+    if (address.href.length > LONGEST_LINK) {
+      throw new LightconeError("this take is too long for a link; save it as a file instead");
+    }
+    history.replaceState(null, "", address);
+    const copied = await navigator.clipboard?.writeText(address.href).then(
+      () => true,
+      () => false,
+    );
+    this.say(copied ? "The link is copied. Whoever opens it sees this take and can go on from its end." : "The link is in the address bar; copy it from there.");
+  }
+
+  private async readFile(file: File): Promise<void> {
+    if (file.size > MAX_FILE_BYTES) throw new LightconeError(`this file has ${file.size} bytes; a take has fewer`);
+    this.open(await decodeTake((await file.text()).trim()));
+  }
+
+  private async startRecording(): Promise<void> {
+    const player = this.player();
+    if (!player) return;
+    const recorder = new ClipRecorder(player.canvas);
+    recorder.start();
+    this.recorder = recorder;
+    this.showRecording();
+  }
+
+  private async finishRecording(recorder: ClipRecorder): Promise<void> {
+    this.recorder = null;
+    this.showRecording();
+    const clip = await recorder.stop();
+    const name = this.player()?.world.name ?? "world";
+    if (clip) download(clip.video, `${name}.${clip.video.type.includes("mp4") ? "mp4" : "webm"}`);
+  }
+
+  private showRecording(): void {
+    const on = this.recorder !== null;
+    const words = on ? `Stop (${Math.floor(this.recorder?.seconds ?? 0)} s)` : "Record clip";
+    if (this.record.textContent !== words) this.record.textContent = words;
+    this.record.setAttribute("aria-pressed", String(on));
+  }
+
+  private attempt(work: Promise<void>): void {
+    work.catch((error: unknown) => {
+      if (!(error instanceof LightconeError)) throw error;
+      this.say(error.message);
+    });
+  }
+}
+
+function download(content: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

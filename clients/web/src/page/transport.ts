@@ -1,0 +1,62 @@
+/**
+ * Pause, step, speed and the timeline below the picture.
+ *
+ * Owns the slider: its places are the frames the world can go back to, the last one is the present. Moving it pauses and
+ * shows a frame; "Play from here" makes that frame the present. Told by the page which player it belongs to.
+ */
+
+import type { Player } from "../player";
+import { element } from "./view";
+
+export class Transport {
+  readonly scrub = element("scrub", HTMLInputElement);
+  readonly fromHere = element("from-here", HTMLButtonElement);
+  readonly branch = element("branch", HTMLButtonElement);
+  readonly speed = element("speed", HTMLSelectElement);
+  private readonly time = element("scrub-time", HTMLOutputElement);
+  private readonly past = element("past", HTMLElement);
+
+  constructor(private readonly player: () => Player | null) {
+    this.scrub.addEventListener("input", () => this.onScrub());
+    this.scrub.addEventListener("keydown", (event) => {
+      if (event.code === "Enter") this.fromHere.click();
+    });
+    this.speed.addEventListener("change", () => player()?.client.setSpeed(Number(this.speed.value)));
+  }
+
+  /** A new session knows no speed but its own. */
+  reset(): void {
+    this.speed.value = "1";
+  }
+
+  /** Follows the player: how much past there is, and which frame of it is shown. */
+  refresh(live: boolean): void {
+    const player = this.player();
+    const stops = live && player ? player.stops() : [];
+    const shown = player?.stats.scrubbedTo ?? null;
+    const last = Math.max(0, stops.length - 1);
+    this.scrub.max = String(last);
+    this.scrub.disabled = this.speed.disabled = this.branch.disabled = stops.length < 2;
+    const place = shown === null ? last : Math.max(0, stops.findIndex(({ run_frame }) => run_frame === shown));
+    if (document.activeElement !== this.scrub || shown === null) this.scrub.value = String(place);
+    this.fromHere.disabled = shown === null;
+    const behind = shown === null || !player ? 0 : this.secondsBehind(player, shown);
+    const words = shown === null ? "now" : `${behind.toFixed(1)} s ago`;
+    if (this.time.textContent !== words) this.time.textContent = words;
+    this.scrub.setAttribute("aria-valuetext", words);
+    this.past.hidden = shown === null;
+    this.past.textContent = `Frame ${shown ?? 0}, ${words}`;
+  }
+
+  private secondsBehind(player: Player, runFrame: number): number {
+    return ((player.timeline.newest?.run_frame ?? runFrame) - runFrame) / player.world.fps;
+  }
+
+  private onScrub(): void {
+    const player = this.player();
+    const frame = player?.stops()[Number(this.scrub.value)];
+    if (!player || !frame) return;
+    player.scrub(frame);
+    this.refresh(true);
+  }
+}
