@@ -28,6 +28,7 @@ class CodecLossConfig:
     nothing, without the first a small thing is left out wherever its place is in doubt.
     `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
     `foreground_weight`: added where a frame differs from the background, or a small thing at rest is left out.
+    `edge_weight`: of the error's change between neighbouring pixels, so that edges and textures stay sharp.
     `tolerance`: grey levels of error that cost nothing, since a picture is rounded.
 
     The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
@@ -39,6 +40,7 @@ class CodecLossConfig:
     near_reach: int = 6
     foreground_weight: float = 0.0
     flicker_weight: float = 0.0
+    edge_weight: float = 0.0
     change_gain: float = 4.0
     tolerance: float = 0.0
     latent_noise: float = 0.2
@@ -113,17 +115,22 @@ class DecoderTask(CodecTask):
 
 
 def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, config: CodecLossConfig) -> Tensor:
-    """Weighted L1 + squared error of `b t 3 h w`, and the L1 of its change in time; background: `3 h w`."""
+    """Weighted L1 + squared error of `b t 3 h w`, and the L1 of its change in time and space; background: `3 h w`."""
     change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2)
     change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
     change = (change * config.change_gain).clamp(max=1.0)
-    reach = config.near_reach
-    near = nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)
-    foreground = ((frames - background).abs().amax(dim=2) * config.change_gain).clamp(max=1.0)
-    weight = 1 + config.change_weight * change + config.near_weight * near + config.foreground_weight * foreground
+    weight = 1 + config.change_weight * change
+    if config.near_weight:
+        reach = config.near_reach
+        weight = weight + config.near_weight * nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)
+    if config.foreground_weight:
+        foreground = ((frames - background).abs().amax(dim=2) * config.change_gain).clamp(max=1.0)
+        weight = weight + config.foreground_weight * foreground
     error = nn.functional.softshrink(decoded - frames, config.tolerance / 127.5)
     flicker = (error[:, 1:] - error[:, :-1]).abs().mean()
-    return (weight[:, :, None] * (error.abs() + error.square())).mean() + config.flicker_weight * flicker
+    edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
+    loss: Tensor = (weight[:, :, None] * (error.abs() + error.square())).mean()
+    return loss + config.flicker_weight * flicker + config.edge_weight * edges
 
 
 def _psnr(decoded: Tensor, frames: Tensor) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from distill.clips import Dataset, DatasetError, clip_starts, load_dones, load_episode
+from distill.evaluation.drift import STATISTICS, frame_statistics
 from distill.presets import PRESETS, Preset
 from world.card import WorldCard
 from world.codec import Codec
@@ -17,6 +18,7 @@ from world.transformer import Transformer
 from world.world import Start, World
 
 NUM_STARTS = 8
+STRETCH_S, NUM_STATISTICS_STREAMS = 2.0, 24
 
 
 def export_world(
@@ -55,8 +57,23 @@ def make_card(name: str, preset: Preset, dataset: Dataset) -> WorldCard:
         window=preset.window_frames,
         num_steps=preset.sampler.num_steps,
         data_license=spec.data_license,
+        statistics=picture_statistics(dataset),
         provenance=provenance(name, dataset),
     )
+
+
+def picture_statistics(dataset: Dataset) -> dict[str, tuple[float, float]]:
+    """What is usual for the card: mean and standard deviation, over stretches of two seconds of training streams."""
+    size = round(STRETCH_S * dataset.spec.fps)
+    means = []
+    for episode in dataset.episodes("train", NUM_STATISTICS_STREAMS):
+        figures = frame_statistics(episode.frames)
+        means += [figures[first : first + size].mean(0) for first in range(0, len(figures) - size + 1, size)]
+    if not means:
+        return {}
+    usual = np.stack(means)
+    pairs = zip(usual.mean(0), usual.std(0), strict=True)
+    return {name: (round(float(m), 4), round(float(d), 4)) for name, (m, d) in zip(STATISTICS, pairs, strict=True)}
 
 
 def provenance(name: str, dataset: Dataset) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from distill.codec import DECODER_LOSS, CodecLossConfig
 from distill.collect import CollectConfig
 from distill.environments.base import EnvironmentSpec
-from distill.given_context import ContextConfig
+from distill.given_context import ContextConfig, LevelConfig
 from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
 from distill.trainer import TrainerConfig
 from world.codec import CodecConfig
@@ -108,6 +108,53 @@ def pong() -> Preset:
     )
 
 
+def doom() -> Preset:
+    """First person, in Doom's rooms: hours on two CPU cores. The camera moves, so all of a picture counts alike."""
+    codec_loss = CodecLossConfig(change_weight=0.0, edge_weight=2.0, latent_noise=0.1)
+    return Preset(
+        collect=CollectConfig(
+            environment="doom",
+            num_train=240,
+            num_heldout=64,
+            frames_per_stream=1500,
+            height=64,
+            width=112,
+            skilled_share=0.62,
+            random_share=0.32,
+        ),
+        codec_channels=32,
+        codec_widths=(72, 112, 176),
+        codec_loss=codec_loss,
+        decoder_loss=replace(codec_loss, decoder_noise=0.05),
+        codec_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998),
+        decoder_trainer=TrainerConfig(num_steps=3000, lr=7e-4, ema_decay=0.998, decay_share=0.6),
+        dim=256,
+        ffn_dim=768,
+        num_heads=4,
+        window_frames=11,
+        warm_up_clip_frames=12,
+        student_clip_frames=18,
+        warm_up=TeacherForcingConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
+        warm_up_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998, decay_share=0.5, final_lr_share=0.2),
+        teacher=TeacherConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
+        teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
+        teacher_forced=TeacherForcingConfig(
+            batch_size=8,
+            levels=LevelConfig(shift=3.0),
+            change_weight=0.0,
+            rest_weight=0.0,
+            first_loss_frame=4,
+            context=ContextConfig(faded_share=0.25),
+        ),
+        teacher_forced_trainer=TrainerConfig(num_steps=8000, lr=4e-4, ema_decay=0.998),
+        few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
+        few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        distilled_trainer=TrainerConfig(
+            num_steps=600, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
+        ),
+    )
+
+
 def quick(environment: str) -> Preset:
     """Any environment in under an hour of two CPU cores: 64×64 frames, a small model, few steps."""
     return Preset(
@@ -161,5 +208,5 @@ def smoke(environment: str) -> Preset:
     )
 
 
-PRESETS = {"pong": pong}
+PRESETS = {"pong": pong, "doom": doom}
 GENERIC_PRESETS = {"quick": quick, "smoke": smoke}

@@ -1,8 +1,8 @@
 """First-person Doom through ViZDoom. Owns the choice of scenario, the controls and the reading of position and angle.
 
-Rendered at 256×160 without weapon or status bar and resized by area averaging. Frame skip 2: 17.5 frames a second. A
-turn is a given angle a frame, by button or by the axis `look` (a mouse), so that what a turn does does not depend on
-how long it has been going on; walking keeps Doom's inertia.
+Rendered at 256×144 without weapon or status bar and resized with a triangle filter. Frame skip 2: 17.5 frames a second.
+A turn is a given angle a frame, by button or by the axis `look` (a mouse), so that what a turn does does not depend on
+how long it has been going on; walking keeps Doom's inertia. 48 frames of a turn are a full circle.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import vizdoom
+from numpy.typing import NDArray
 from PIL import Image
 
 from distill.environments.base import Control, EnvironmentSpec, Step
@@ -22,9 +23,11 @@ from world.errors import LightconeError
 
 SCENARIO = "my_way_home"
 TICS_PER_SECOND, FRAME_SKIP = 35.0, 2
-TURN_DEGREES, MAX_LOOK_DEGREES = 7.0, 14.0
+TURN_DEGREES, MAX_LOOK_DEGREES = 7.5, 15.0
 PATCH = 16
-STUCK_UNITS, STUCK_FRAMES = 2.0, 3
+FORWARD, BACK, LEFT, RIGHT = range(4)
+NEAR, CLEAR = 4.0, 8.0
+"""ViZDoom's depth, 7 to 8 map units each: where the explorer begins to turn away from a wall, and where it ends."""
 
 
 class Doom:
@@ -33,7 +36,7 @@ class Doom:
     height, width: of frames, multiples of 16. Raises LightconeError otherwise.
     """
 
-    def __init__(self, *, height: int = 80, width: int = 128) -> None:
+    def __init__(self, *, height: int = 64, width: int = 112) -> None:
         if height % PATCH or width % PATCH:
             raise LightconeError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
         self.spec = EnvironmentSpec(
@@ -63,12 +66,13 @@ class Doom:
         self._frame = np.zeros((height, width, 3), np.uint8)
         self._oracle = np.zeros(3, np.float32)
         self._restart = False
-        self._purpose, self._remaining, self._stuck = np.zeros(4, np.bool_), 0, 0
+        self._purpose, self._remaining, self._turning_away = _pressing(), 0, 0
+        self._room = (0.0, 0.0, 0.0)
 
     def reset(self, seed: int) -> Step:
         self._game.set_seed(seed)
         self._game.new_episode()
-        self._restart, self._remaining, self._stuck = False, 0, 0
+        self._restart, self._remaining, self._turning_away = False, 0, 0
         return self._observe(0.0)
 
     def step(self, control: Control) -> Step:
@@ -76,32 +80,23 @@ class Doom:
             self._game.new_episode()
         forward, back, left, right = (bool(pressed) for pressed in control.buttons)
         degrees = TURN_DEGREES * (right - left) + MAX_LOOK_DEGREES * float(np.clip(control.axes[0], -1.0, 1.0))
-        before = self._oracle
         reward = self._game.make_action([float(forward), float(back), degrees / FRAME_SKIP], FRAME_SKIP)
-        step = self._observe(float(reward))
-        moved = float(np.hypot(*(self._oracle[:2] - before[:2])))
-        self._stuck = self._stuck + 1 if forward and not back and moved < STUCK_UNITS else 0
-        return step
+        return self._observe(float(reward))
 
     def skilled_control(self, rng: np.random.Generator) -> Control:
-        """Walk on, curving a little; where a wall stops that, turn to one side; now and then look all around."""
-        forward, _, left, right = range(4)
-        if self._remaining <= 0 or (self._stuck >= STUCK_FRAMES and self._purpose[forward]):
-            self._purpose = np.zeros(4, np.bool_)
-            side = left if rng.random() < 0.5 else right
-            if self._stuck >= STUCK_FRAMES:
-                self._purpose[side] = True
-                self._remaining = int(rng.integers(6, 20))
-            elif rng.random() < 0.15:
-                self._purpose[side] = True
-                self._remaining = round(360.0 / TURN_DEGREES)
-            else:
-                self._purpose[forward] = True
-                self._purpose[side] = rng.random() < 0.35
-                self._remaining = int(rng.integers(4, 12) if self._purpose[side] else rng.integers(10, 40))
-            self._stuck = 0
+        """Walk about, straight or in curves, by button or mouse; turn away from walls; now and then look all around."""
+        if self._remaining <= 0:
+            self._purpose, self._remaining = _new_purpose(rng)
         self._remaining -= 1
-        return Control(self._purpose.copy(), np.zeros(1, np.float32))
+        left, ahead, right = self._room
+        walks = bool(self._purpose.buttons[FORWARD])
+        if walks and (self._turning_away or ahead < NEAR):
+            if not self._turning_away:
+                self._turning_away = LEFT if left > right else RIGHT
+            if ahead < CLEAR:
+                return _pressing(self._turning_away)
+        self._turning_away = 0
+        return self._purpose
 
     def _observe(self, reward: float) -> Step:
         state = self._game.get_state()
@@ -109,9 +104,44 @@ class Doom:
         if state is not None:  # of a finished episode there is no picture: the last one stays
             picture = Image.fromarray(state.screen_buffer)
             size = (self.spec.width, self.spec.height)
-            self._frame = np.asarray(picture.resize(size, Image.Resampling.BOX))
+            self._frame = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
             self._oracle = np.array(state.game_variables, np.float32)
+            self._room = _room(np.asarray(state.depth_buffer))
         return Step(self._frame, reward, self._restart, self._oracle)
+
+
+def _pressing(*buttons: int, look: float = 0.0) -> Control:
+    pressed = np.zeros(4, np.bool_)
+    pressed[list(buttons)] = True
+    return Control(pressed, np.array([look], np.float32))
+
+
+def _new_purpose(rng: np.random.Generator) -> tuple[Control, int]:
+    """What the explorer does next, and for how many frames."""
+    side = LEFT if rng.random() < 0.5 else RIGHT
+    draw = rng.random()
+    if draw < 0.08:
+        return _pressing(side), round(360.0 / TURN_DEGREES)
+    if draw < 0.45:
+        return _pressing(FORWARD), int(rng.integers(8, 30))
+    if draw < 0.65:
+        return _pressing(FORWARD, side), int(rng.integers(4, 12))
+    if draw < 0.80:
+        return _pressing(FORWARD, look=float(rng.uniform(-0.7, 0.7))), int(rng.integers(6, 16))
+    if draw < 0.88:
+        return _pressing(side), int(rng.integers(3, 14))
+    if draw < 0.95:
+        return _pressing(look=float(rng.uniform(-1.0, 1.0))), int(rng.integers(3, 14))
+    return _pressing(BACK), int(rng.integers(5, 15))
+
+
+def _room(depth: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """How far it is to what stands left, ahead and right, at eye level: `h w` → ViZDoom's depth."""
+    height, width = depth.shape
+    band = depth[height // 2 - 6 : height // 2 + 6].min(axis=0).astype(np.float32)
+    side = 2 * width // 5
+    ahead = float(np.median(band[side : width - side]))
+    return float(band[:side].mean()), ahead, float(band[width - side :].mean())
 
 
 def _make_game(folder: Path) -> vizdoom.DoomGame:
@@ -120,8 +150,9 @@ def _make_game(folder: Path) -> vizdoom.DoomGame:
     game.load_config(str(Path(vizdoom.scenarios_path) / f"{SCENARIO}.cfg"))
     game.set_window_visible(False)
     game.set_mode(vizdoom.Mode.PLAYER)
-    game.set_screen_resolution(vizdoom.ScreenResolution.RES_256X160)
+    game.set_screen_resolution(vizdoom.ScreenResolution.RES_256X144)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_depth_buffer_enabled(True)  # for the explorer alone: no frame shows it
     game.set_render_hud(False)
     game.set_render_weapon(False)
     game.set_render_crosshair(False)

@@ -19,6 +19,7 @@ from distill.evaluation.generators import student_generator, teacher_generator
 from distill.presets import Preset
 from world.world import World
 
+CLIP_S, CLIP_SCALE = 10.0, 3
 STRIP_EVERY, STRIP_FRAMES, STRIP_CLIPS, STRIP_TEACHER_STEPS = 6, 64, 2, 16
 FIGURES = (
     "paddle_error_px_mean",
@@ -29,9 +30,10 @@ FIGURES = (
 
 
 def write_card(folder: Path, world: World, report: dict[str, Any], preset: Preset, run: Path) -> None:
-    """`report.json`, `strips.png` and `README.md` in the checkpoint folder."""
+    """`report.json`, `strips.png`, `clip.webp` and `README.md` in the checkpoint folder."""
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_strips(folder, world, preset, run)
+    draw_clip(folder, world, preset, run)
     (folder / "README.md").write_text(card_text(world, report))
 
 
@@ -48,6 +50,24 @@ def draw_strips(folder: Path, world: World, preset: Preset, run: Path) -> None:
         rows += [_strip(frames[clip]) for frames in made]
     picture = Image.fromarray(np.concatenate(rows, axis=0))
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(folder / "strips.png")
+
+
+def draw_clip(folder: Path, world: World, preset: Preset, run: Path) -> None:
+    """Ten seconds of the student under a held-out stream's actions, enlarged, as an animation."""
+    fps = world.card.fps
+    starts = held_out_starts(held_out(world.card, preset, run), 1, world.context_pixel_frames, round(CLIP_S * fps))
+    frames = student_generator(world)(starts.context, starts.context_actions, starts.actions)[0].numpy()
+    size = (CLIP_SCALE * world.card.width, CLIP_SCALE * world.card.height)
+    pictures = [Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC) for frame in frames]
+    pictures[0].save(
+        folder / "clip.webp",
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        quality=75,
+        method=4,
+    )
 
 
 def load_teacher(folder: Path) -> World | None:
@@ -82,6 +102,8 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         "|---|---|",
     ]
     lines += [f"| {key} | {_number(value)} |" for key, value in report.items() if isinstance(value, int | float)]
+    gains = {key: value for key, value in report.items() if isinstance(value, dict) and "lower" in value}
+    lines += [f"| {key}, dB (lower bound) | {_number(v['mean'])} ({_number(v['lower'])}) |" for key, v in gains.items()]
     lines += ["", "PSNR (dB) of free-running frames, by frame:", "", *_curves(report), ""]
     if "stages" in report:
         lines += ["What each stage gives, on the same starts:", "", *_stage_table(report["stages"]), ""]
@@ -89,6 +111,10 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         "Every sixth frame; rows: truth, teacher (16 steps; where the world has one), student, twice:",
         "",
         "![strips](strips.png)",
+        "",
+        "Ten seconds of the student under a held-out stream's actions:",
+        "",
+        "![clip](clip.webp)",
         "",
     ]
     return "\n".join(lines)

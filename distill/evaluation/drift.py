@@ -21,15 +21,19 @@ LEAST_DEVIATION = 0.01
 """Grey levels: a statistic that real clips hardly vary in is not divided by less."""
 
 
-def clip_statistics(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """One long clip uint8 `t h w 3` → window means `10 4`, in the order of `STATISTICS`."""
-
+def frame_statistics(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """A clip uint8 `t h w 3` → `t 4` in the order of `STATISTICS`; the first frame's motion is the second's."""
     x = frames.astype(np.float32)
     flat = x.reshape(len(x), -1)
     motion = np.abs(flat[1:] - flat[:-1]).mean(1)
     sharp = sharpness(torch.from_numpy(frames)[None])[0].numpy()
-    per_frame = np.stack([flat.mean(1), flat.std(1), sharp, np.concatenate([motion[:1], motion])], axis=1)
-    return np.stack([part.mean(0) for part in np.array_split(per_frame, NUM_WINDOWS)]).astype(np.float64)
+    figures = [flat.mean(1), flat.std(1), sharp, np.concatenate([motion[:1], motion])]
+    return np.stack(figures, axis=1).astype(np.float64)
+
+
+def clip_statistics(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """One long clip uint8 `t h w 3` → window means `10 4`, in the order of `STATISTICS`."""
+    return np.stack([part.mean(0) for part in np.array_split(frame_statistics(frames), NUM_WINDOWS)])
 
 
 def worst_deviation(batch: NDArray[np.float64], real_mean: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from distill.evaluation.generators import (
 )
 from distill.evaluation.long_rollouts import DriftConfig, drift
 from distill.evaluation.quality import curve, psnr, quality_figures
-from distill.evaluation.readers import own_figures, reader_check
+from distill.evaluation.readers import own_figures, reader_check, reads_doom
 from distill.presets import Preset
 from world.actions import Actions
 from world.card import WorldCard
@@ -73,6 +73,10 @@ def evaluate(world: World, preset: Preset, folder: Path, config: EvaluationConfi
     report |= codec_figures(world, starts)
     report |= quality_figures(starts.truth, starts.context[:, -1], frames, other, starts.episode)
     report |= own_figures(world.card, starts, frames)
+    if reads_doom(world.card):
+        from distill.evaluation.doom import doom_figures  # here, since it loads ViZDoom
+
+        report |= doom_figures(world, preset.collect, folder, starts, frames)
     report["still_start"] = still_start_figures(world, starts.head(64), generator)
     if config.drift is not None and "videos" not in dataset.collected:
         report |= drift(world, preset.collect, folder, config.drift)

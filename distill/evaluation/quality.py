@@ -50,6 +50,30 @@ def lower_bound(
     return float(np.quantile(means, level))
 
 
+def trivial_gains(
+    truth: Tensor, context_last: Tensor, frames: Tensor, episode: NDArray[np.int64]
+) -> dict[str, dict[str, object]]:
+    """What `frames` gain over the best of three predictions that know nothing of actions, at frames 4 and 16: the last
+    picture, its mean colour, and the mean of all true pictures (of the judged clips themselves, which flatters it)."""
+    own = psnr(frames, truth)
+    colour = context_last.float().mean(dim=(1, 2), keepdim=True).expand_as(context_last)
+    mean = truth.float().mean(dim=(0, 1)).expand_as(context_last)
+    trivial = {"last": context_last, "mean_colour": colour, "mean_picture": mean}
+    curves = {name: psnr(picture[:, None].expand_as(truth), truth) for name, picture in trivial.items()}
+    gains: dict[str, dict[str, object]] = {}
+    for f in (4, 16):
+        if f <= truth.shape[1]:
+            best = max(curves, key=lambda name: float(curves[name][:, f - 1].mean()))
+            gain = (own - curves[best])[:, f - 1]
+            gains[f"psnr_gain_trivial_{f}"] = {**bounded(gain, episode), "against": best}
+    return gains
+
+
+def bounded(values: Tensor, episode: NDArray[np.int64]) -> dict[str, float]:
+    """Mean over clips and its lower bound."""
+    return {"mean": round(float(values.mean()), 3), "lower": round(lower_bound(values, episode), 3)}
+
+
 def quality_figures(
     truth: Tensor, context_last: Tensor, frames: Tensor, other: Tensor | None, episode: NDArray[np.int64]
 ) -> dict[str, object]:
@@ -62,6 +86,7 @@ def quality_figures(
         "psnr": curve(own),
         "psnr_copy_last": curve(copied),
         "sharpness_ratio": {str(f): round(float(ratio[f - 1]), 3) for f in FRAMES if f <= len(ratio)},
+        **trivial_gains(truth, context_last, frames, episode),
     }
     if other is None:
         return figures
@@ -69,9 +94,5 @@ def quality_figures(
     figures["psnr_other_actions"] = curve(others)
     for f in (4, 8, 16):
         if f <= truth.shape[1]:
-            gain = (own - others)[:, f - 1]
-            figures[f"psnr_gain_other_{f}"] = {
-                "mean": round(float(gain.mean()), 3),
-                "lower": round(lower_bound(gain, episode), 3),
-            }
+            figures[f"psnr_gain_other_{f}"] = bounded((own - others)[:, f - 1], episode)
     return figures

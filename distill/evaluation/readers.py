@@ -17,6 +17,10 @@ def reads_pong(card: WorldCard) -> bool:
     return bool(card.provenance.get("environment", card.name) == "pong")
 
 
+def reads_doom(card: WorldCard) -> bool:
+    return bool(card.provenance.get("environment", card.name) == "doom")
+
+
 def own_figures(card: WorldCard, starts: Starts, frames: Tensor) -> dict[str, float]:
     """Figures only this world has, from reading its pictures; none for worlds without a reader."""
     if not reads_pong(card):

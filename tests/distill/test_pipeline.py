@@ -210,7 +210,9 @@ def test_videos_taken_in_first_are_trained_on_by_name(films: Path) -> None:
 
 
 def test_what_names_no_world_is_answered_with_the_choices() -> None:
-    with pytest.raises(LightconeError, match=r"no preset for 'atlantis' and nothing recorded .* choose pong, or give"):
+    with pytest.raises(
+        LightconeError, match=r"no preset for 'atlantis' and nothing recorded .* choose pong, doom, or give"
+    ):
         choose("atlantis", None, "quick")
     with pytest.raises(LightconeError, match="name one of"):
         choose("pong", "bouncer", "quick")

@@ -1,0 +1,145 @@
+"""Doom judged by readers of its pictures and by its own geometry. Owns the figures that only Doom has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distill.clips import Dataset
+from distill.collect import CollectConfig, collect
+from distill.environments import Control, Environment, idle_control, make_environment
+from distill.environments.doom import MAX_LOOK_DEGREES, TURN_DEGREES
+from distill.evaluation.classifier import accuracy, train_judge
+from distill.evaluation.clips import Starts, held_out_starts
+from distill.evaluation.generators import in_batches, reconstruct, student_generator
+from distill.evaluation.inverse_dynamics import balanced_accuracy, train_inverse_dynamics
+from world.actions import Actions
+from world.world import World
+
+READER_SEED, CIRCLE_SEED = 7_000_000, 8_000_000
+NUM_CLASSES = (3, 3)
+CHANCE = 1 / 3
+LEAST_TURN_DEGREES = 2.5
+FULL_CIRCLE = round(360.0 / TURN_DEGREES)
+NUM_HEADINGS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReaderConfig:
+    """How much the readers learn from, in streams and clips of their own, and how many circles are turned.
+
+    judged_seconds: length of the clips that are told from real ones.
+    """
+
+    num_streams: int = 32
+    stream_frames: int = 800
+    num_clips: int = 384
+    num_generated: int = 192
+    judged_seconds: float = 3.0
+    num_circles: int = 96
+
+
+def doom_figures(
+    world: World,
+    recorded: CollectConfig,
+    folder: Path,
+    starts: Starts,
+    frames: Tensor,
+    config: ReaderConfig | None = None,
+) -> dict[str, float]:
+    """Figures of `frames`, the student's continuations of held-out `starts`. What the readers learn from is recorded
+    in `folder` the first time, from seeds of its own."""
+    config = config or ReaderConfig()
+    lessons = _lessons(world, recorded, folder, config, starts.truth.shape[1])
+    figures = _inverse_dynamics(world, lessons, starts, frames)
+    figures |= _real_or_generated(world, lessons, starts, frames, config)
+    figures["full_circle_share"] = full_circle_share(world, recorded, config.num_circles)
+    return figures
+
+
+def intents(actions: Actions) -> Tensor:
+    """What actions `n t` are meant to do: int64 `n t 2`, turn (0 left, 1 none, 2 right) and walk (0 back, 1 none,
+    2 forward)."""
+    forward, back, left, right = actions.buttons.long().unbind(-1)
+    degrees = TURN_DEGREES * (right - left) + MAX_LOOK_DEGREES * actions.axes[..., 0].clamp(-1.0, 1.0)
+    turn = 1 + (degrees > LEAST_TURN_DEGREES).long() - (degrees < -LEAST_TURN_DEGREES).long()
+    return torch.stack([turn, 1 + forward - back], dim=-1)
+
+
+def _lessons(world: World, recorded: CollectConfig, folder: Path, config: ReaderConfig, num_frames: int) -> Starts:
+    root = folder / f"readers_{config.num_streams}x{config.stream_frames}"
+    if not (root / "dataset.json").exists():
+        wanted = replace(recorded, num_train=0, num_heldout=config.num_streams, seed=READER_SEED)
+        collect(root, replace(wanted, frames_per_stream=config.stream_frames))
+    return held_out_starts(Dataset.open(root), config.num_clips, world.context_pixel_frames, num_frames, seed=1)
+
+
+def _inverse_dynamics(world: World, lessons: Starts, starts: Starts, frames: Tensor) -> dict[str, float]:
+    network = train_inverse_dynamics(reconstruct(world, lessons.truth), intents(lessons.actions), NUM_CLASSES)
+    labels = intents(starts.actions)
+    figures: dict[str, float] = {}
+    for name, clips in (
+        ("real", starts.truth),
+        ("reconstructed", reconstruct(world, starts.truth)),
+        ("generated", frames),
+    ):
+        scores = balanced_accuracy(network, clips, labels)
+        figures |= {f"idm_turn_{name}": scores[0], f"idm_walk_{name}": scores[1]}
+        figures[f"idm_accuracy_{name}"] = float(np.mean(scores))
+    generated, real = figures["idm_accuracy_generated"], figures["idm_accuracy_real"]
+    return figures | {"idm_accuracy_ratio": (generated - CHANCE) / max(real - CHANCE, 1e-6)}
+
+
+def _real_or_generated(
+    world: World, lessons: Starts, starts: Starts, frames: Tensor, config: ReaderConfig
+) -> dict[str, float]:
+    num = min(round(config.judged_seconds * world.card.fps), frames.shape[1])
+    some = lessons.head(config.num_generated)
+    made = in_batches(student_generator(world), some, some.actions.frames(0, num))
+    real, truth = lessons.truth[:, :num], starts.truth[:, :num]
+    return {
+        "real_or_generated_accuracy": accuracy(train_judge(real, made), truth, frames[:, :num]),
+        "real_or_real_accuracy": accuracy(train_judge(real[::2], real[1::2]), truth[::2], truth[1::2]),
+    }
+
+
+def full_circle_share(world: World, recorded: CollectConfig, num: int) -> float:
+    """Share of full turns in place that end nearer to the view they began with than to any other of 16 headings."""
+    environment = make_environment("doom", height=recorded.height, width=recorded.width)
+    rng = np.random.default_rng(CIRCLE_SEED)
+    circles = [_circle(environment, world.context_pixel_frames, CIRCLE_SEED + i, rng) for i in range(num)]
+    context = torch.from_numpy(np.stack([frames[: world.context_pixel_frames] for frames, _ in circles]))
+    views = np.stack([frames[world.context_pixel_frames :] for frames, _ in circles])  # one full turn, n 48 h w 3
+    buttons = torch.from_numpy(np.stack([buttons for _, buttons in circles]))
+    actions = Actions(buttons, torch.zeros(*buttons.shape[:2], 1))
+    given = actions.frames(0, world.context_pixel_frames)
+    made = student_generator(world)(context, given, actions.frames(world.context_pixel_frames))[:, -1].numpy()
+    every, pairs = FULL_CIRCLE // NUM_HEADINGS, zip(made, views, strict=True)
+    return float(np.mean([nearest(end, seen[every - 1 :: every]) == NUM_HEADINGS - 1 for end, seen in pairs]))
+
+
+def nearest(view: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
+    """Which of `n h w 3` a view `h w 3` is nearest to, by mean squared error."""
+    error = np.square(others.astype(np.float32) - view.astype(np.float32)).mean(axis=(1, 2, 3))
+    return int(error.argmin())
+
+
+def _circle(
+    environment: Environment, context_frames: int, seed: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Somewhere in the rooms: standing still for the context, then once all around. Frames `t h w 3`, buttons `t 4`."""
+    idle = idle_control(environment.spec)
+    environment.reset(seed)
+    while True:
+        walked = [environment.step(environment.skilled_control(rng) or idle) for _ in range(int(rng.integers(30, 300)))]
+        side = 2 + int(rng.integers(2))
+        turn = Control(np.arange(4) == side, idle.axes)
+        controls = [idle] * context_frames + [turn] * FULL_CIRCLE
+        steps = [environment.step(control) for control in controls]
+        if not any(step.done for step in (walked[-1], *steps)):
+            return np.stack([s.frame for s in steps]), np.stack([c.buttons for c in controls])
