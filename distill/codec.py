@@ -20,6 +20,9 @@ from distill.clips import Dataset
 from distill.trainer import autocast
 from world.codec import Codec, to_float
 
+TEXTURE_REACH = 6
+"""Pixels: the neighbourhoods that `texture_weight` compares."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodecLossConfig:
@@ -29,6 +32,8 @@ class CodecLossConfig:
     `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
     `foreground_weight`: added where a frame differs from the background, or a small thing at rest is left out.
     `edge_weight`: of the error's change between neighbouring pixels, so that edges and textures stay sharp.
+    `texture_weight`: of what is missing in how busy a neighbourhood is, wherever in it; the error alone would rather
+    have no texture than one that is a little displaced.
     `tolerance`: grey levels of error that cost nothing, since a picture is rounded.
 
     The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
@@ -41,6 +46,7 @@ class CodecLossConfig:
     foreground_weight: float = 0.0
     flicker_weight: float = 0.0
     edge_weight: float = 0.0
+    texture_weight: float = 0.0
     change_gain: float = 4.0
     tolerance: float = 0.0
     latent_noise: float = 0.2
@@ -115,7 +121,8 @@ class DecoderTask(CodecTask):
 
 
 def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, config: CodecLossConfig) -> Tensor:
-    """Weighted L1 + squared error of `b t 3 h w`, and the L1 of its change in time and space; background: `3 h w`."""
+    """Weighted L1 + squared error of `b t 3 h w`, the L1 of its change in time and space, and of how much busier or
+    calmer than the truth its neighbourhoods are; background: `3 h w`."""
     change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2)
     change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
     change = (change * config.change_gain).clamp(max=1.0)
@@ -130,7 +137,17 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, con
     flicker = (error[:, 1:] - error[:, :-1]).abs().mean()
     edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
     loss: Tensor = (weight[:, :, None] * (error.abs() + error.square())).mean()
-    return loss + config.flicker_weight * flicker + config.edge_weight * edges
+    loss = loss + config.flicker_weight * flicker + config.edge_weight * edges
+    if config.texture_weight:
+        amiss = [(a - b).abs().mean() for a, b in zip(_busyness(decoded), _busyness(frames), strict=True)]
+        loss = loss + config.texture_weight * torch.stack(amiss).sum()
+    return loss
+
+
+def _busyness(frames: Tensor) -> list[Tensor]:
+    """How much neighbouring pixels differ, down and across, around each place: frames `b t 3 h w`."""
+    flat = frames.flatten(0, 1)
+    return [nn.functional.avg_pool2d(flat.diff(dim=dim).abs(), TEXTURE_REACH, stride=2) for dim in (2, 3)]
 
 
 def _psnr(decoded: Tensor, frames: Tensor) -> float:

@@ -165,7 +165,8 @@ class Run:
         shortest, longest = preset.distilled.new_frames[1], preset.distilled.rollout_frames
         room = typical_stretch(self.folder / "latents" / "train.pt") - preset.window_frames
         clips = self.clips(preset.window_frames + max(shortest, min(longest, room)))
-        task = SelfForcingTask(self.transformer("few_step"), self.transformer("teacher"), clips, preset.distilled)
+        teacher = self.transformer("teacher_forced" if preset.distilled.causal_scores else "teacher")
+        task = SelfForcingTask(self.transformer("few_step"), teacher, clips, preset.distilled)
         return self._train("distilled", task, preset.distilled_trainer)
 
     def _export(self) -> bool:

@@ -125,7 +125,7 @@ def doom() -> Preset:
         codec_channels=32,
         codec_widths=(72, 112, 176),
         codec_loss=codec_loss,
-        decoder_loss=replace(codec_loss, decoder_noise=0.05),
+        decoder_loss=replace(codec_loss, decoder_noise=0.05, texture_weight=4.0),
         codec_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998),
         decoder_trainer=TrainerConfig(num_steps=3000, lr=7e-4, ema_decay=0.998, decay_share=0.6),
         dim=256,
@@ -149,6 +149,7 @@ def doom() -> Preset:
         teacher_forced_trainer=TrainerConfig(num_steps=8000, lr=4e-4, ema_decay=0.998),
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
+        distilled=SelfForcingConfig(causal_scores=True),
         distilled_trainer=TrainerConfig(
             num_steps=600, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
         ),

@@ -15,6 +15,7 @@ from distill.latents import ClipSampler
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
+from distill.methods.network import Network
 from distill.methods.sampling import (
     generated_frames,
     motion_weights,
@@ -23,7 +24,7 @@ from distill.methods.sampling import (
     uniform_sigma,
 )
 from distill.methods.self_rollout import RollingCache, self_rollout
-from distill.methods.teacher_forcing import teacher_forcing_loss
+from distill.methods.teacher_forcing import GivenPast, teacher_forcing_loss
 from distill.ongoing_rollouts import OngoingRollouts
 from distill.trainer import autocast
 from world.context import TeacherForcing
@@ -183,6 +184,8 @@ class SelfForcingConfig:
     """Self-rollout distribution matching. Every step, `batch_size` ongoing rollouts go on by `new_frames` (from, to)
     each; one that has reached its length, at most `rollout_frames`, starts anew from data.
 
+    causal_scores: teacher and critic are causal networks, which judge each new frame given the frames before it, at a
+    level of its own; otherwise bidirectional ones, which judge a clip.
     sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
     below.
     """
@@ -192,6 +195,7 @@ class SelfForcingConfig:
     shift: float = 6.0
     rollout_frames: int = 120
     new_frames: tuple[int, int] = (4, 10)
+    causal_scores: bool = False
     sigma_range: tuple[float, float] = (0.2, 0.98)
     sigma_shift: float = 6.0
     critic_lr_share: float = 2.0
@@ -201,7 +205,8 @@ class SelfForcingConfig:
 class SelfForcingTask:
     """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient.
 
-    They judge the last clip of the teacher's length, after a given prefix of random length.
+    Bidirectional ones judge the last clip of the teacher's length, after a given prefix of random length; causal ones
+    the new frames.
     """
 
     averaged = "student"
@@ -226,15 +231,22 @@ class SelfForcingTask:
         config = self.config
         x, actions, frames = self._rollout(generator)
         cond = Conditioning(actions=actions)
+        teacher, critic = self._score(self.teacher, x), self._score(self.critic, x)
         with autocast(True):
-            noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
-            gradient = dmd_gradient(self.teacher, self.critic, x.detach(), noise, sigma, frames, cond)
+            noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
+            gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond)
         yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
         for _ in range(config.critic_updates):
             with autocast(True):
-                noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
-                loss = critic_loss(self.critic, x, noise, sigma, frames, cond)
+                noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
+                loss = critic_loss(critic, x, noise, sigma, frames, cond)
             yield "critic", loss, {}
+
+    def _score(self, network: Transformer, x: Tensor) -> Network:
+        """Teacher or critic as it is asked about the clips x."""
+        if not self.config.causal_scores:
+            return network
+        return GivenPast(network, x.detach(), TeacherForcing(network.config, x.shape[1]))
 
     def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(clip `b f c h w`, its actions, the frames that are judged, bool `b f`); its new frames carry gradient."""
@@ -247,11 +259,17 @@ class SelfForcingTask:
             cache = RollingCache.prefill(self.student, self.student.config, past, actions[:, : past.shape[1]])
             new = self_rollout(self.student, cache, actions[:, past.shape[1] :], self.sigmas, exit_stage, generator)
         self.rollouts.extend(new.detach())
+        if config.causal_scores:
+            x = torch.cat([past, new], dim=1)
+            return x, actions, (torch.arange(x.shape[1]) >= past.shape[1]).expand(len(x), -1)
         window = past.shape[1] + chunk
         prefix = chunk * int(torch.randint(1, (window - num_new) // chunk + 1, (1,), generator=generator))
         frames = torch.arange(window).expand(len(past), -1) >= prefix
         return torch.cat([past, new], dim=1)[:, -window:], actions[:, -window:], frames
 
-    def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
+    def _sigma(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Levels: one a clip for bidirectional scores, one a frame for causal ones."""
         low, high = self.config.sigma_range
-        return uniform_sigma(batch, generator, low=low, high=high, shift=self.config.sigma_shift)
+        num = frames.numel() if self.config.causal_scores else len(frames)
+        sigma = uniform_sigma(num, generator, low=low, high=high, shift=self.config.sigma_shift)
+        return sigma.view(frames.shape) if self.config.causal_scores else sigma

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.methods.flow_matching import flow_matching_loss
+from distill.methods.flow_matching import flow_matching_loss, frame_levels
 from distill.methods.network import Network, predict_x0
 from world.schedule import add_noise
 from world.transformer import Conditioning
@@ -22,11 +22,12 @@ def dmd_gradient(
 ) -> Tensor:
     """The normalised gradient at generated clips x `b f c h w`, zero outside `frames` (bool `b f`, the generated ones).
 
-    Noise level sigma `b` is shared by a clip's generated frames; the others are given clean. Divided per sample by
+    Noise level sigma is shared by a clip's generated frames (`b`) or each frame's own (`b f`); the others are given
+    clean. Divided per sample by
     the mean |x − x0_real| over generated frames (arXiv:2311.18828, eq. 8), clamped from below.
     """
     with torch.no_grad():
-        level = sigma[:, None] * frames
+        level = frame_levels(sigma, frames)
         noisy = add_noise(x, noise, level)
         real = predict_x0(teacher, noisy, level, cond)
         fake = predict_x0(critic, noisy, level, cond)

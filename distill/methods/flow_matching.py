@@ -11,6 +11,11 @@ from world.schedule import add_noise, velocity
 from world.transformer import Conditioning
 
 
+def frame_levels(sigma: Tensor, frames: Tensor) -> Tensor:
+    """Every frame's noise level `b f`, from one a clip `b` or one a frame `b f`: 0 outside `frames` (bool `b f`)."""
+    return (sigma if sigma.ndim == 2 else sigma[:, None]) * frames
+
+
 def flow_matching_loss(
     network: Network,
     x0: Tensor,
@@ -24,9 +29,9 @@ def flow_matching_loss(
 ) -> Tensor:
     """E‖v_θ(x_sigma) − (noise − x0)‖² (arXiv:2210.02747, eq. 9) over the chosen frames; the others are given clean.
 
-    x0, noise: `b f c h w`. sigma: `b`, the level of all chosen frames. frames: bool `b f`. weights:
+    x0, noise: `b f c h w`. sigma: the level of all chosen frames `b`, or of each `b f`. frames: bool `b f`. weights:
     `b f 1 h w` or None.
     """
-    level = sigma[:, None] * frames  # b f: clean frames at 0
+    level = frame_levels(sigma, frames)
     predicted = network(add_noise(x0, noise, level), level, cond, context=context).prediction.float()
     return frame_mean((predicted - velocity(x0, noise)).square(), frames, weights)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from distill.methods.network import Network
 from distill.methods.sampling import frame_mean
-from world.context import TeacherForcing
+from world.context import Context, TeacherForcing
 from world.schedule import add_noise, velocity, x0_from_velocity
-from world.transformer import Conditioning
+from world.transformer import Conditioning, Output
 
 
 def teacher_forced_velocity(
@@ -29,6 +31,33 @@ def teacher_forced_velocity(
         context=pattern,
     )
     return output.prediction[:, clean.shape[1] :].float()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPast:
+    """A causal network as a `Network` over whole clips: of x `b f c h w`, frame i is denoised given the frames of
+    `clean` before i. What a bidirectional network says of a clip, this says of each frame given its past; so a causal
+    network can be a teacher or a critic (as in LongLive 2)."""
+
+    network: Network
+    clean: Tensor
+    pattern: TeacherForcing
+
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        context: Context | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        if cond.actions is None or context is not None or sigma_next is not None or features:
+            raise ValueError("a network given its past takes actions, and neither context, sigma_next nor features")
+        level = torch.zeros_like(sigma)
+        velocity = teacher_forced_velocity(self.network, self.clean, x, sigma, level, cond.actions, self.pattern)
+        return Output(velocity, [], {})
 
 
 def teacher_forcing_loss(

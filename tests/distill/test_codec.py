@@ -58,6 +58,16 @@ def test_errors_that_rounding_hides_cost_nothing() -> None:
     assert cost(DECODER_LOSS, 2, 2, 1.5 * DECODER_LOSS.tolerance * GREY_LEVEL) > 0.0
 
 
+def test_displaced_texture_is_better_than_none_only_where_texture_counts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = 0.2 * torch.randn(1, 2, 3, 48, 48, generator=generator)
+    displaced, none = frames.roll(1, dims=4), torch.zeros_like(frames)
+    plain = replace(DECODER_LOSS, near_weight=0.0, foreground_weight=0.0, change_weight=0.0)
+    for config, wanted in ((plain, False), (replace(plain, texture_weight=4.0), True)):
+        costs = [float(reconstruction_loss(clip, frames, FIELD, config)) for clip in (displaced, none)]
+        assert (costs[0] < costs[1]) is wanted
+
+
 def test_flicker_costs_on_top_and_a_steady_error_does_not() -> None:
     steady = ball_clip() + 0.1
     calm = replace(DECODER_LOSS, flicker_weight=0.0)

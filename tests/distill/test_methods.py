@@ -13,7 +13,7 @@ from distill.methods.distribution_matching import dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import faded, motion_weights
 from distill.methods.self_rollout import RollingCache, self_rollout
-from distill.methods.teacher_forcing import self_resampled, teacher_forcing_loss
+from distill.methods.teacher_forcing import GivenPast, self_resampled, teacher_forcing_loss
 from world.context import Context, TeacherForcing
 from world.schedule import add_noise, expand, sampling_sigmas, velocity_from_x0
 from world.testing import CONFIGS, tiny_transformer
@@ -222,6 +222,45 @@ def test_dmd_gradient_is_the_difference_of_analytic_scores(mean: float, std: flo
     torch.testing.assert_close(gradient[:, 1:], expected[:, 1:], atol=1e-5, rtol=1e-4)
     assert not gradient[:, :1].any()
     assert bool(gradient.any()) is ((mean, std) != (0.0, STD))
+
+
+def test_a_network_given_its_past_denoises_every_frame_given_the_clean_ones_before_it() -> None:
+    """Frame i of the answer depends on clean frames before i and on its own noisy frame, and on nothing else."""
+    network = tiny_transformer(CONFIGS["pixel"][1])
+    config = network.config
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 4, config.channels, config.height, config.width)
+    clean, noisy = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    cond = Conditioning(actions=torch.randn(1, 4, config.action_dim, generator=generator))
+    sigma = torch.full((1, 4), 0.5)
+
+    def answer(clean: Tensor, noisy: Tensor) -> Tensor:
+        given = GivenPast(network, clean, TeacherForcing(config, 4))
+        return given(noisy, sigma, cond).prediction.detach()
+
+    before = answer(clean, noisy)
+    for place in range(4):
+        other = clean.clone()
+        other[:, place] += 1.0
+        changed = (answer(other, noisy) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-5
+        assert changed.tolist() == [frame > place for frame in range(4)]
+        other = noisy.clone()
+        other[:, place] += 1.0
+        changed = (answer(clean, other) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-5
+        assert changed.tolist() == [frame == place for frame in range(4)]
+    with pytest.raises(ValueError, match="takes actions"):
+        GivenPast(network, clean, TeacherForcing(config, 4))(noisy, sigma, NO_CONDITION)
+
+
+def test_dmd_levels_may_be_each_frame_s_own() -> None:
+    x, noise = draw(16, 3)
+    frames = torch.tensor([False, True, True]).expand(len(x), -1)
+    teacher = Toy(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9)))
+    critic = Toy(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9), 0.5))
+    one = torch.full((len(x),), 0.6, dtype=torch.float64)
+    shared = dmd_gradient(teacher, critic, x, noise, one, frames, NO_CONDITION)
+    own = dmd_gradient(teacher, critic, x, noise, one[:, None].expand(-1, 3), frames, NO_CONDITION)
+    assert torch.equal(shared, own)
 
 
 def test_dmd_loss_hands_the_gradient_through() -> None:

@@ -68,11 +68,18 @@ def _distilled(latents: Path, seed: int) -> Task:
     return SelfForcingTask(student, teacher, ClipSampler(latents, 13), config)
 
 
+def _distilled_causally(latents: Path, seed: int) -> Task:
+    student, teacher = tiny_transformer(CONFIGS["pixel"][1], seed), tiny_transformer(CONFIGS["pixel"][1], 7)
+    config = SelfForcingConfig(batch_size=2, new_frames=(2, 3), causal_scores=True)
+    return SelfForcingTask(student, teacher, ClipSampler(latents, 13), config)
+
+
 STAGES: dict[str, Callable[[Path, int], Task]] = {
     "teacher": _teacher,
     "teacher_forced": _teacher_forced,
     "few_step": _few_step,
     "distilled": _distilled,
+    "distilled causally": _distilled_causally,
 }
 
 
