@@ -2,7 +2,7 @@
 # Variables: PYTHON (interpreter), WORLD and ARGS (for serve), TORCH (another torch release), PIP_FLAGS (for every pip).
 
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do command -v $$name && break; done)
-WORLD ?= pong
+WORLD ?=
 ARGS ?=
 TORCH ?=
 PIP_FLAGS ?=
@@ -22,8 +22,8 @@ WEB := clients/web
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-serve: $(VENV)/serve.stamp ## serve the default world and print its address (WORLD=pong ARGS="--port 8000")
-	@$(BIN)/lightcone serve --world $(WORLD) $(ARGS)
+serve: $(VENV)/serve.stamp ## serve the shipped worlds and print the address (WORLD=pong ARGS="--port 8000")
+	@$(BIN)/lightcone serve $(if $(WORLD),--world $(WORLD)) $(ARGS)
 
 install: $(VENV)/serve.stamp ## what serving needs, in .venv
 

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--world",
         action="append",
         metavar="NAME|PATH",
-        help=f"a world by name or folder; may be repeated, the first is the page's (default: {DEFAULT_WORLD})",
+        help="a world by name or folder; may be repeated, the first is the page's "
+        f"(default: {DEFAULT_WORLD}, then every other one that is shipped)",
     )
     add_server_arguments(parser)
 
@@ -36,6 +37,13 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=config.max_sessions,
         help=f"players at once; further ones wait in a queue (default: {config.max_sessions})",
+    )
+    parser.add_argument(
+        "--timeline-frames",
+        type=int,
+        default=config.timeline_frames,
+        help="how far back players can go; each world's state of that time is kept in memory, 0 keeps none "
+        f"(default: {config.timeline_frames})",
     )
     parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the machine's choice)")
     parser.add_argument(
@@ -76,6 +84,7 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         host=args.host,
         port=args.port,
         max_sessions=args.max_sessions,
+        timeline_frames=args.timeline_frames,
         num_threads=args.threads,
         allowed_origins=tuple(args.allow_origin),
         allowed_hosts=tuple(args.allow_host),
@@ -84,9 +93,17 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
     )
 
 
+def shipped_worlds() -> list[str]:
+    """What is served where no world is named: the default one, then the others of the repository."""
+    from world.catalogue import SHIPPED, worlds  # here, since it loads torch
+
+    others = [name for name, folder in worlds().items() if folder.parent == SHIPPED and name != DEFAULT_WORLD]
+    return [DEFAULT_WORLD, *others]
+
+
 def run(args: argparse.Namespace) -> int:
     """Serves until interrupted."""
-    config = config_from(args, args.world or [DEFAULT_WORLD])
+    config = config_from(args, args.world or shipped_worlds())
     from server import run as serve  # here, since it loads torch: a wrong flag is answered without waiting for it
 
     serve(config)

@@ -24,7 +24,7 @@ class ServerConfig:
     `allowed_hosts`: names of this server itself, such as "play.example.org"; addresses and "localhost" need none.
     `max_messages_per_s`: what one client may send on average. `send_timeout_s`: how long one message may take to leave
     before its client counts as gone.
-    `timeline_frames`: how far back a session can be rewound; each costs memory (see docs/protocol.md).
+    `timeline_frames`: how far back a session can go; kept are its latents, and a copy of its cache every 32 chunks.
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
     """
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from server.command_serve import add_arguments, config_from
+from server.command_serve import DEFAULT_WORLD, add_arguments, config_from, shipped_worlds
 from server.config import ServerConfig
 from server.errors import ConfigError
 from tests.server.command_line import LIGHTCONE, serving
+from world import catalogue
 from world.testing import tiny_world
 
 
@@ -52,18 +53,32 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     parser = ArgumentParser()
     add_arguments(parser)
     words = "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json"
-    args = parser.parse_args(["--world", str(tiny), "--allow-host", "b.example", *words.split()])
+    args = parser.parse_args(
+        ["--world", str(tiny), "--allow-host", "b.example", "--timeline-frames", "90", *words.split()]
+    )
     config = config_from(args, args.world)
     assert config == ServerConfig(
         worlds={"tiny": tiny},
         host="0.0.0.0",
         port=9000,
         max_sessions=3,
+        timeline_frames=90,
         num_threads=2,
         allowed_origins=("https://a.example",),
         allowed_hosts=("b.example",),
         log_json=True,
     )
+
+
+def test_without_a_name_the_shipped_worlds_are_served_the_default_one_first(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("another", DEFAULT_WORLD):
+        tiny_world().save(tmp_path / "shipped" / name)
+    monkeypatch.setattr(catalogue, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setenv("LIGHTCONE_WORLDS", str(tiny.parent))
+    monkeypatch.chdir(tmp_path)
+    assert shipped_worlds() == [DEFAULT_WORLD, "another"]
 
 
 def test_two_folders_of_one_name_are_refused(tiny: Path, tmp_path: Path) -> None:
