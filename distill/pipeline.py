@@ -16,6 +16,7 @@ import torch
 from distill.clips import Dataset
 from distill.codec import CodecTask, DecoderTask, fix_background, fix_statistics
 from distill.collect import collect, collect_config
+from distill.compiling import compile_blocks
 from distill.export import export_world
 from distill.latents import ClipSampler, encode_dataset, typical_stretch
 from distill.presets import STAGES, STUDENT_STAGES, Preset
@@ -135,19 +136,24 @@ class Run:
         encode_dataset(self.codec(), self.dataset(), self.folder / "latents" / "train.pt", quiet=self.quiet)
         return True
 
+    def _trainable(self, stage: str | None = None) -> Transformer:
+        """A transformer to train, compiled where the preset says so."""
+        network = self.transformer(stage)
+        return compile_blocks(network) if self.preset.compile_blocks else network
+
     def _warm_up(self) -> bool:
         clips = self.clips(self.preset.warm_up_clip_frames)
-        task = TeacherForcingTask(self.transformer(), clips, self.preset.warm_up)
+        task = TeacherForcingTask(self._trainable(), clips, self.preset.warm_up)
         return self._train("warm_up", task, self.preset.warm_up_trainer)
 
     def _teacher(self) -> bool:
         clips = self.clips(self.preset.window_frames + 1)
-        task = TeacherTask(self.transformer("warm_up"), clips, self.preset.teacher)
+        task = TeacherTask(self._trainable("warm_up"), clips, self.preset.teacher)
         return self._train("teacher", task, self.preset.teacher_trainer)
 
     def _teacher_forced(self) -> bool:
         clips = self.clips(self.preset.student_clip_frames)
-        task = TeacherForcingTask(self.transformer("teacher"), clips, self.preset.teacher_forced)
+        task = TeacherForcingTask(self._trainable("teacher"), clips, self.preset.teacher_forced)
         return self._train("teacher_forced", task, self.preset.teacher_forced_trainer)
 
     def _few_step(self) -> bool:

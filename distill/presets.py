@@ -65,6 +65,7 @@ class Preset:
     distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
     distilled_trainer: TrainerConfig
     shipped_stage: str = "distilled"
+    compile_blocks: bool = False
     sampler: Sampler = field(default_factory=Sampler)
     early_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=2, renoise=False))
 
@@ -150,6 +151,7 @@ def doom() -> Preset:
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled=SelfForcingConfig(causal_scores=True),
+        compile_blocks=True,
         distilled_trainer=TrainerConfig(
             num_steps=600, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5
         ),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kernels.norm_rope.fused import NormRope, norm_rope_forward
+from kernels.norm_rope.reference import norm_rope_reference
 
 __all__ = ["norm_rope"]
 
@@ -19,6 +20,8 @@ def norm_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float = 
         raise ValueError(
             f"norm_rope: x {tuple(x.shape)}, weight {tuple(weight.shape)}, cos {tuple(cos.shape)} do not fit"
         )
+    if torch.compiler.is_compiling():
+        return norm_rope_reference(x, weight, cos, sin, eps)  # the compiler fuses it by itself
     if not torch.is_grad_enabled():
         return norm_rope_forward(x, weight, cos, sin, eps)
     result: Tensor = NormRope.apply(x, weight, cos, sin, eps)  # type: ignore[no-untyped-call]  # torch's own

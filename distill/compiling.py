@@ -1,0 +1,26 @@
+"""Compiled blocks for training. Owns when that is possible; PyTorch does it. Weights and their names stay the same."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import torch
+
+from world.transformer import Transformer
+
+logger = logging.getLogger(__name__)
+
+MAX_SHAPES = 64
+
+
+def compile_blocks(network: Transformer) -> Transformer:
+    """The same network, whose blocks are compiled when they are first called with a shape; without a C++ compiler they
+    stay as they are."""
+    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        logger.warning("no C++ compiler found: training runs uncompiled, which takes longer")
+        return network
+    torch._dynamo.config.recompile_limit = MAX_SHAPES  # all blocks share one function, each stage has few shapes
+    for block in network.blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]  # for this instance
+    return network
