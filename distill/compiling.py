@@ -22,5 +22,5 @@ def compile_blocks(network: Transformer) -> Transformer:
         return network
     torch._dynamo.config.recompile_limit = MAX_SHAPES  # all blocks share one function, each stage has few shapes
     for block in network.blocks:
-        block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]  # for this instance
+        block.forward = torch.compile(block.forward, dynamic=False)
     return network

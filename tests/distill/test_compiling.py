@@ -13,6 +13,7 @@ from world.context import TeacherForcing
 from world.testing import CONFIGS, tiny_transformer
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
 def test_compiled_blocks_are_the_same_network() -> None:
     plain = tiny_transformer(CONFIGS["pixel"][1])
     compiled = compile_blocks(copy.deepcopy(plain))
