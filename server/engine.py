@@ -215,10 +215,9 @@ class Engine:
         with self._news:
             while not self._stopping and self.failure is None:
                 now = time.monotonic()
-                starts = (m.session.start_at() for m in self._playing())
-                wake_at = min(self._plan(now).wake_at, *starts, NEVER)
-                at_once = self.hosting.num_previews_left or any(m.session.wants_fork for m in self._playing())
-                if at_once or wake_at <= now:
+                asked = (min(m.session.start_at(), m.session.fork_at()) for m in self._playing())
+                wake_at = min(self._plan(now).wake_at, *asked, NEVER)
+                if self.hosting.num_previews_left or wake_at <= now:
                     return True
                 self._news.wait(None if wake_at == NEVER else wake_at - now)
             return False
@@ -253,10 +252,11 @@ class Engine:
     def _make_branch(self) -> None:
         """Carry out one fork, if one is wanted: keep the session's state and send the ticket to it."""
         with self._news:
-            if not (member := next((m for m in self._playing() if m.session.wants_fork), None)):
+            now = time.monotonic()
+            if not (member := next((m for m in self._playing() if m.session.fork_at() <= now), None)):
                 return
             session = member.session
-            seq, run_frame, refusals = session.begin_fork()
+            seq, run_frame, refusals = session.begin_fork(now)
             member.outbox.put(*refusals)
             if refusals:
                 return
@@ -264,7 +264,7 @@ class Engine:
         self._pipeline.wait_for(session.slot)
         state = self.hosting.host(session.world.name).fork(session.slot, run_frame)
         with self._news:
-            ticket = self._branches.put(session.run.branch(state, run_frame), time.monotonic())
+            ticket = self._branches.put(session.run.branch(state, run_frame), now)
             receipts = session.control_applied(seq)
         member.outbox.put(Forked(seq=seq, ticket=ticket, run_frame=run_frame, expires_s=LIFETIME_S), *receipts)
 

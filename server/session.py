@@ -33,7 +33,7 @@ from server.scheduler import NEVER, View, grid_point, next_due
 
 Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | GetLog
 
-START_INTERVAL_S = 0.5  # a start costs as much as many steps
+START_INTERVAL_S = 0.5  # a start or fork costs as much as many steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,14 +188,15 @@ class Session:
             raise TooManyPendingError(f"{len(self._wanted_forks)} forks already wait; wait for a fork's answer")
         self._wanted_forks.append(request)
 
-    @property
-    def wants_fork(self) -> bool:
-        return bool(self._wanted_forks)
+    def fork_at(self) -> float:
+        """When the oldest wanted fork may be carried out: a fork keeps the distance of a start to what was before."""
+        return self._started_at + START_INTERVAL_S if self._wanted_forks else NEVER
 
-    def begin_fork(self) -> tuple[int | None, int, list[ServerMessage]]:
+    def begin_fork(self, now: float) -> tuple[int | None, int, list[ServerMessage]]:
         """(number, run frame, refusals) of the fork to carry out now; it is owed no longer. Refused where the run has
         gone back behind that frame since it was asked for."""
         request = self._wanted_forks.popleft()
+        self._started_at = now
         run_frame = self.run.frame if request.run_frame is None else request.run_frame
         try:
             self.run.check_frame(run_frame)

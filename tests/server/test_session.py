@@ -282,15 +282,17 @@ def test_a_frame_that_cannot_be_gone_back_to_is_refused(run_frame: int) -> None:
         ):
             made.receive(message, 0.0)
     assert made.due_start(9.0) is None
-    assert not made.wants_fork
+    assert made.fork_at() == NEVER
 
 
 def test_a_branch_knows_what_led_to_it() -> None:
     made = _with_chunks(3)
     made.receive(Fork(run_frame=4, seq=3), 0.0)
-    assert made.wants_fork
-    assert made.begin_fork() == (3, 4, [])
-    assert not made.wants_fork
+    assert made.fork_at() == 0.5, "as long after the start as another start"
+    assert made.begin_fork(2.0) == (3, 4, [])
+    assert made.fork_at() == NEVER
+    made.receive(Fork(), 2.1)
+    assert made.fork_at() == 2.5
     branch = made.run.branch(NO_STATE, 4)
     other = session(started=False)
     other.want_start(BranchRequest(branch=branch), 0.0)
@@ -308,7 +310,7 @@ def test_a_fork_of_what_has_been_left_behind_is_refused() -> None:
     made.receive(Fork(run_frame=6, seq=3), 0.0)
     made.receive(Rewind(run_frame=2), 0.0)
     made.begin_run(10.0)
-    (refusal,) = made.begin_fork()[2]
+    (refusal,) = made.begin_fork(11.0)[2]
     assert isinstance(refusal, Error)
     assert (refusal.code, refusal.seq, refusal.fatal) == ("unknown_frame", 3, False)
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from server.protocol import (
+    Ack,
     Act,
     ActionLog,
     Error,
@@ -162,12 +163,15 @@ async def test_a_fork_of_what_was_just_left_behind_is_refused_and_breaks_nothing
         for seq in range(2, 6):
             await client.send(Fork(seq=seq, run_frame=8))
         outcomes: list[Forked | Error] = []
-        while len(outcomes) < 4:
+        gone_back = False
+        while len(outcomes) < 4 or not gone_back:
             message = await client.receive()
             if isinstance(message, Forked | Error):
                 outcomes.append(message)
+            elif isinstance(message, Frame):
+                gone_back = message.run == 1
+                await client.send(Ack(frame=message.index))
         assert all(isinstance(o, Forked) or o.code == "unknown_frame" for o in outcomes)
-        await client.play(1)
         assert (await acted(client, 100, [()]))[0].run_frame == 3
 
 
