@@ -80,7 +80,7 @@ class Run:
                 self.origin, self.log = branch.origin, branch.log.copy()
                 self.frame = self.first_frame = branch.run_frame
             case RewindRequest():
-                self.first_frame = self._oldest()  # what is older is no longer kept
+                self.first_frame = min(self._oldest(), request.run_frame)  # what is older is no longer kept
                 self.log.cut(request.run_frame // self.chunk_frames)
                 self.frame = request.run_frame
             case _:

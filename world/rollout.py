@@ -177,6 +177,8 @@ class Rollout:
         first, last = self.oldest_frame(slot), self.frame_index(slot)
         if frame % chunk or not first <= frame <= last:
             raise ShapeError(f"frame {frame}: slot {slot} can go back to multiples of {chunk} from {first} to {last}")
+        if frame == last:
+            return
         moment, since = state.back_to(state.start_chunk + frame // chunk, chunk)
         self.arena.copy_in(slot, moment.k, moment.v)
         for place in range(0, len(since), chunk):

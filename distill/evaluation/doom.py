@@ -21,7 +21,7 @@ from distill.evaluation.inverse_dynamics import balanced_accuracy, train_inverse
 from world.actions import Actions
 from world.world import World
 
-READER_SEED, CIRCLE_SEED = 7_000_000, 8_000_000
+READER_SEED, CIRCLE_SEED = 7_000_000, 9_500_000
 NUM_CLASSES = (3, 3)
 CHANCE = 1 / 3
 LEAST_TURN_DEGREES = 2.5

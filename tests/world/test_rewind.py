@@ -97,3 +97,5 @@ def test_frames_it_cannot_go_back_to_are_named(world: World) -> None:
     without.step(random_actions(pixel, 1, 0))
     with pytest.raises(ShapeError, match="from 1 to 1"):
         without.rewind(0, 0)
+    without.rewind(0, 1)
+    assert without.frame_index(0) == 1, "where it is, it can always stay"
