@@ -1,5 +1,8 @@
 """The wire protocol: every message between a client and a server, and how it becomes bytes.
 
+One long file for a reason: it is the single source of the wire, from which schema, client types and the document's
+tests are made, and a message is read beside its neighbours.
+
 Owns: message types, field limits, MessagePack encoding. Does not know: sockets, sessions or worlds.
 
 One message is one binary WebSocket message: a MessagePack map whose `type` names the model below (a `control` is told

@@ -1,8 +1,8 @@
 """One session as data: now, and at moments it can go back to. Owns these records; computes nothing.
 
 A slot keeps an exact copy of its K/V every `MOMENT_CHUNKS` chunks, and the latents and actions since. Going back to a
-chunk takes the copy before it and commits the chunks between anew, in the forward passes that committed them first, so
-what follows is bit-equal.
+chunk takes the copy before it and commits the chunks between anew, in the forward passes that committed them first.
+What follows is bit-equal where the session was stepped alone, equal up to rounding where others shared those passes.
 """
 
 from __future__ import annotations
