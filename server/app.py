@@ -79,7 +79,7 @@ def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | 
 
     app = FastAPI(title="Lightcone", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.config = config
-    app.state.previews = {}  # by world, encoded
+    app.state.previews = {}  # by world, being encoded or done
     app.add_api_websocket_route("/v1/stream", _stream)
     app.add_api_route("/v1/worlds", _worlds, methods=["GET"])
     app.add_api_route("/v1/worlds/{name}/preview", _preview, methods=["GET"])
@@ -122,10 +122,11 @@ async def _preview(request: Request) -> Response:
         return _not_ready(engine)
     if frames is None:
         return JSONResponse({"status": "being made"}, status_code=503, headers={"Retry-After": "1"})
-    ready: dict[str, bytes] = request.app.state.previews
-    if name not in ready:
-        ready[name] = await asyncio.to_thread(encode_animation, frames, info.fps)
-    return Response(ready[name], media_type="image/webp", headers={"Cache-Control": "public, max-age=600"})
+    encoded: dict[str, asyncio.Task[bytes]] = request.app.state.previews
+    if name not in encoded:
+        encoded[name] = asyncio.create_task(asyncio.to_thread(encode_animation, frames, info.fps))
+    picture = await asyncio.shield(encoded[name])  # others wait for it too
+    return Response(picture, media_type="image/webp", headers={"Cache-Control": "public, max-age=600"})
 
 
 async def _healthz() -> Response:

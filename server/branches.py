@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from server.action_log import ActionLog
 from server.errors import UnknownBranchError
+from server.scheduler import NEVER
 
 if TYPE_CHECKING:
     from world import RolloutState
@@ -44,7 +45,7 @@ class Branches:
 
     def put(self, branch: Branch, now: float) -> str:
         """The ticket to start from it."""
-        self._forget(now)
+        self.forget(now)
         if len(self._kept) >= MAX_BRANCHES:
             self._kept.popitem(last=False)
         ticket = secrets.token_urlsafe(16)
@@ -53,7 +54,7 @@ class Branches:
 
     def get(self, ticket: str, world: str, now: float) -> Branch:
         """Raises UnknownBranchError."""
-        self._forget(now)
+        self.forget(now)
         _, branch = self._kept.get(ticket, (0.0, None))
         if branch is None or branch.world != world:
             raise UnknownBranchError(
@@ -61,6 +62,11 @@ class Branches:
             )
         return branch
 
-    def _forget(self, now: float) -> None:
-        while self._kept and next(iter(self._kept.values()))[0] <= now:
+    def expires_at(self) -> float:
+        """When the oldest is to be forgotten."""
+        return next(iter(self._kept.values()))[0] if self._kept else NEVER
+
+    def forget(self, now: float) -> None:
+        """Those whose time is over."""
+        while self.expires_at() <= now:
             self._kept.popitem(last=False)

@@ -43,6 +43,7 @@ from server.protocol import (
     Bye,
     ClientMessage,
     Error,
+    GetLog,
     Hello,
     Start,
     StartFrom,
@@ -57,7 +58,11 @@ logger = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 2.0
 MESSAGES_PER_TURN = 32  # of one client, before every other connection has had its turn
 
-_PICTURES = ThreadPoolExecutor(1, thread_name_prefix="lightcone-picture")  # one picture at a time in the whole process
+LOGS_PER_S, LOGS_AT_ONCE = 2.0, 4.0
+
+_ASIDE = ThreadPoolExecutor(
+    1, thread_name_prefix="lightcone-aside"
+)  # one picture or log at a time in the whole process
 
 
 class DisconnectedError(Exception):
@@ -120,6 +125,7 @@ class Conversation:
         self._admitted = asyncio.Event()
         self._opened = asyncio.Event()  # admitted, and the first start has been asked for
         self._allowance = TokenBucket(config.max_messages_per_s, config.max_messages_per_s, time.monotonic())
+        self._logs = TokenBucket(LOGS_PER_S, LOGS_AT_ONCE, time.monotonic())
         self._logged: set[ErrorCode] = set()
 
     async def run(self) -> None:
@@ -210,6 +216,8 @@ class Conversation:
                     raise BadMessageError(f"{message.type}: already said")
                 case Start():
                     await self._start_again(message, world)
+                case GetLog():
+                    await self._send_log(message)
                 case _:
                     self._engine.receive(self._key, message)
         except ServerError as error:
@@ -220,6 +228,14 @@ class Conversation:
                 logger.info("refused, and further ones of this kind unlogged: %s: %s", error.code, error)
             seq = getattr(message, "seq", None)  # acts and controls have one
             self._outbox.put(Error(code=error.code, message=str(error), fatal=False, seq=seq))
+
+    async def _send_log(self, message: GetLog) -> None:
+        if not self._logs.take(time.monotonic()):
+            raise TooManyPendingError(f"more than {LOGS_PER_S:g} logs a second; wait for a log's answer, and a moment")
+        if (run := self._engine.run_of(self._key)) is not None:
+            log = await self._loop.run_in_executor(_ASIDE, lambda: encode(run.logged(message.seq)))
+            self._outbox.put_encoded(log)
+            self._engine.receive(self._key, message)
 
     async def _start_again(self, message: Start, world: WorldInfo) -> None:
         self._check_start(message.start)
@@ -254,7 +270,7 @@ class Conversation:
         assert start.image is not None
         limits = self._config
         read = partial(read_picture, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
-        picture = await self._loop.run_in_executor(_PICTURES, read, start.image, world.height, world.width)
+        picture = await self._loop.run_in_executor(_ASIDE, read, start.image, world.height, world.width)
         return self._start_request(start, seq, world, picture)
 
     def _check_overflow(self) -> None:

@@ -2,8 +2,8 @@
 
 Connections (on the event loop) call `join`, `receive`, `want_start` and `leave`; these hold the one lock briefly.
 The model thread loads the worlds, then repeats: let the scheduler pick, sample the picked sessions' input at the last
-moment, run one batched step, hand the latents to the pipeline's thread, carry out at most one start and one fork. What
-a model or codec raises ends every session, since its state can no longer be trusted. Knows no sockets.
+moment, run one batched step, hand the latents to the pipeline's thread, do a part of an errand (a start, a rewind, a
+fork). What a model or codec raises ends every session, since its state can no longer be trusted. Knows no sockets.
 """
 
 from __future__ import annotations
@@ -12,31 +12,24 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from server.admission import Admitted, Lobby, Waiting
-from server.branches import LIFETIME_S, Branch, Branches
+from server.branches import Branch
 from server.config import ServerConfig
+from server.errands import Errands
 from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError
 from server.frames import choose_encoding
 from server.hosting import Hosting
-from server.log import session_key
+from server.member import Member
 from server.outbox import Outbox
 from server.pipeline import Pipeline, Row, Tick
-from server.protocol import PROTOCOL_VERSION, Ack, Forked, GoAway, Hello, Queued, Welcome, WorldInfo
-from server.runs import RunRequest
+from server.protocol import PROTOCOL_VERSION, Ack, GoAway, Hello, Queued, Welcome, WorldInfo
+from server.runs import Run, RunRequest
 from server.scheduler import NEVER, Plan, plan
 from server.session import Request, Session
 from server.worlds import WorldLoader
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Member:
-    session: Session
-    outbox: Outbox
-    on_admitted: Callable[[], None]
 
 
 class Engine:
@@ -51,13 +44,13 @@ class Engine:
         self.failure: Exception | None = None
         self.num_ticks = 0
         self.hosting = Hosting(config, loaders)
-        self._branches = Branches()
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._lobby = Lobby(config.max_sessions, config.queue_limit)
         self._news = threading.Condition()
         self._stopping = False
         self._closed: ServerError | None = None  # why nobody may join any more
         self._pipeline = Pipeline(self._break)
+        self._errands = Errands(self.hosting, self._pipeline, self._news, self._playing)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application
@@ -108,7 +101,7 @@ class Engine:
     def branch(self, ticket: str, world: str) -> Branch:
         """The branch of a ticket. Raises UnknownBranchError."""
         with self._news:
-            return self._branches.get(ticket, world, time.monotonic())
+            return self._errands.branch(ticket, world)
 
     # ---- for connections
 
@@ -138,13 +131,14 @@ class Engine:
             if self._closed is not None:
                 raise self._closed
             place = self._lobby.join(key, time.monotonic())
-            self._members[key] = _Member(session, outbox, on_admitted)
+            self._members[key] = Member(session, outbox, on_admitted)
             self._announce([place])
 
     def leave(self, key: str) -> None:
         """A player has gone; the next in the queue moves up."""
         with self._news:
-            if self._members.pop(key, None):
+            if member := self._members.pop(key, None):
+                self._errands.forget(member.session)
                 self._announce(self._lobby.leave(key, time.monotonic()))
 
     def receive(self, key: str, message: Request) -> None:
@@ -167,6 +161,12 @@ class Engine:
             if member is not None and member.session.slot is not None:
                 member.session.want_start(request, time.monotonic())
                 self._news.notify()
+
+    def run_of(self, key: str) -> Run | None:
+        """A copy of what a playing client's session plays; None while it is queued."""
+        with self._news:
+            member = self._members.get(key)
+            return None if member is None or member.session.slot is None else member.session.run.copy()
 
     def _announce(self, places: Sequence[Admitted | Waiting]) -> None:
         for place in places:
@@ -203,8 +203,7 @@ class Engine:
         try:
             while self._something_due():
                 self._tick()
-                self._begin_run()
-                self._make_branch()
+                self._errands.go_on()
                 self.hosting.go_on_with_previews()
         except Exception as exc:  # noqa: BLE001  # whatever a model raises, those who play must know
             self._break(exc)
@@ -215,58 +214,17 @@ class Engine:
         with self._news:
             while not self._stopping and self.failure is None:
                 now = time.monotonic()
-                asked = (min(m.session.start_at(), m.session.fork_at()) for m in self._playing())
-                wake_at = min(self._plan(now).wake_at, *asked, NEVER)
+                wake_at = min(self._plan(now).wake_at, self._errands.due_at())
                 if self.hosting.num_previews_left or wake_at <= now:
                     return True
                 self._news.wait(None if wake_at == NEVER else wake_at - now)
             return False
 
-    def _playing(self) -> list[_Member]:
+    def _playing(self) -> list[Member]:
         return [m for m in self._members.values() if m.session.slot is not None]
 
     def _plan(self, now: float) -> Plan:
         return plan((m.session.view() for m in self._playing()), now, self.config.max_batch)
-
-    def _begin_run(self) -> None:
-        """Carry out the start that has waited longest, if one is due: fill its session's slot.
-
-        The first picture goes out as a frame of kind "start", in place of frames that have not left yet.
-        """
-        with self._news:
-            now = time.monotonic()
-            member = min(self._playing(), key=lambda m: m.session.start_at(), default=None)
-            request = member.session.due_start(now) if member else None
-            if member is None or request is None:
-                return
-            session = member.session
-            ticket, replies = session.begin_run(now)
-        assert session.slot is not None
-        session_key.set(session.key)
-        self._pipeline.wait_for(session.slot)  # the codec's state of this slot must not be in use
-        picture = self.hosting.host(session.world.name).begin(session.slot, request)
-        member.outbox.put(*replies)
-        self._pipeline.put(Tick([Row(session.key, session.slot, ticket, member.outbox)], None, picture[None, None]))
-        session_key.set("-")
-
-    def _make_branch(self) -> None:
-        """Carry out one fork, if one is wanted: keep the session's state and send the ticket to it."""
-        with self._news:
-            now = time.monotonic()
-            if not (member := next((m for m in self._playing() if m.session.fork_at() <= now), None)):
-                return
-            session = member.session
-            seq, run_frame, refusals = session.begin_fork(now)
-            member.outbox.put(*refusals)
-            if refusals:
-                return
-        assert session.slot is not None
-        self._pipeline.wait_for(session.slot)
-        state = self.hosting.host(session.world.name).fork(session.slot, run_frame)
-        with self._news:
-            ticket = self._branches.put(session.run.branch(state, run_frame), now)
-            receipts = session.control_applied(seq)
-        member.outbox.put(Forked(seq=seq, ticket=ticket, run_frame=run_frame, expires_s=LIFETIME_S), *receipts)
 
     def _tick(self) -> None:
         """One batched step of what is runnable now, if anything is."""

@@ -86,7 +86,7 @@ class Hosting:
         for name, host in self._hosts.items():
             info = self._infos[name]
             rng = np.random.default_rng(0)
-            frames = [host.begin(host.own_slot, _first_start(info))]
+            frames = [host.start(host.own_slot, _first_start(info))]
             held: tuple[str, ...] = ()
             for chunk in range(round(PREVIEW_S * info.fps / host.chunk_pixel_frames)):
                 yield
@@ -94,6 +94,7 @@ class Hosting:
                     held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
                 stepped = host.step([Sample(held)], [host.own_slot])
                 frames.extend(on_decode_thread(partial(host.decode, stepped, [host.own_slot]))[0])
+            host.release(host.own_slot)
             self._previews[name] = frames
             self.num_previews_left -= 1
 

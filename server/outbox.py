@@ -16,14 +16,19 @@ from server.errors import ServerError
 from server.protocol import ServerMessage, encode
 
 MAX_CONTROL = 256
+MAX_CONTROL_BYTES = 8 * 1024 * 1024
 
 
 class Outbox:
     """`wake` is called, from any thread, whenever there is something new to take."""
 
-    def __init__(self, wake: Callable[[], None], max_control: int = MAX_CONTROL) -> None:
+    def __init__(
+        self, wake: Callable[[], None], max_control: int = MAX_CONTROL, max_control_bytes: int = MAX_CONTROL_BYTES
+    ) -> None:
         self._wake = wake
         self._max_control = max_control
+        self._max_control_bytes = max_control_bytes
+        self._num_control_bytes = 0
         self._lock = threading.Lock()
         self._control: deque[bytes] = deque()
         self._frames: deque[tuple[int, bytes, bool]] = deque()  # index, message, must be seen
@@ -34,13 +39,18 @@ class Outbox:
 
     def put(self, *messages: ServerMessage) -> None:
         """Queue control messages. A client that makes replies and reads none ends up `overflowed`."""
-        packed = [encode(message) for message in messages]
+        self.put_encoded(*(encode(message) for message in messages))
+
+    def put_encoded(self, *messages: bytes) -> None:
+        """`put` of what is encoded already."""
         with self._lock:
-            for data in packed:
-                if len(self._control) >= self._max_control:
+            for data in messages:
+                too_large = self._num_control_bytes + len(data) > self._max_control_bytes
+                if too_large or len(self._control) >= self._max_control:
                     self.overflowed = True
                 else:
                     self._control.append(data)
+                    self._num_control_bytes += len(data)
         self._wake()
 
     def put_frames(self, first_index: int, frames: Sequence[bytes], *, keep: bool) -> None:
@@ -63,7 +73,9 @@ class Outbox:
         """The next message to send, or None."""
         with self._lock:
             if self._control:
-                return self._control.popleft()
+                data = self._control.popleft()
+                self._num_control_bytes -= len(data)
+                return data
             if not self._frames:
                 return None
             self.last_taken, data, _ = self._frames.popleft()

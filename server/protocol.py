@@ -166,7 +166,7 @@ class Rewind(_Control):
 
 
 class Fork(_Control):
-    """Branch the session at the run's frame `run_frame`, now by default; answered by `forked`. Changes nothing."""
+    """Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`."""
 
     command: Literal["fork"] = "fork"
     run_frame: Index | None = None

@@ -3,7 +3,7 @@ knows no time and no tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
@@ -44,21 +44,24 @@ class RewindRequest:
     control_seq: int | None = None
 
 
+SLACK_CHUNKS = 128
+"""Chunks that may be made between a request to go back and its being carried out."""
+
 RunRequest = StartRequest | BranchRequest | RewindRequest
 
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """Make a branch at a frame of the run; None: at its newest."""
+    """Make a branch at a frame of the run."""
 
-    run_frame: int | None
+    run_frame: int
     control_seq: int | None
 
 
 @dataclass(slots=True)
 class Run:
-    """`frame`: the newest picture's number, counted from the beginning of what led there; `first_frame`: where what can
-    be gone back to begins. `timeline_frames`: how far back one can go."""
+    """`frame`: the number of the newest picture that is made or being made, counted from the beginning of what led
+    there; `first_frame`: where what can be gone back to begins. `timeline_frames`: how far back one can go."""
 
     world: str
     chunk_frames: int
@@ -93,6 +96,11 @@ class Run:
             steps = "" if self.chunk_frames == 1 else f", in steps of {self.chunk_frames}"
             raise UnknownFrameError(f"frame {run_frame}: this run can go back to {oldest} to {self.frame}{steps}")
 
+    def check_kept(self, run_frame: int) -> None:
+        """Raises UnknownFrameError where the run went on too far since `check_frame` had nothing against this frame."""
+        if run_frame < self._oldest() - SLACK_CHUNKS * self.chunk_frames:
+            raise UnknownFrameError(f"frame {run_frame}: it was let go meanwhile; the run has reached {self.frame}")
+
     def _oldest(self) -> int:
         """The first frame that can be gone back to."""
         oldest = max(self.first_frame, self.frame - self.timeline_frames)
@@ -103,6 +111,9 @@ class Run:
         log = self.log.copy()
         log.cut(run_frame // self.chunk_frames)
         return Branch(world=self.world, state=state, run_frame=run_frame, origin=self.origin, log=log)
+
+    def copy(self) -> Run:
+        return replace(self, log=self.log.copy())
 
     def logged(self, seq: int | None) -> protocol.ActionLog:
         """The log as the wire has it."""

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import assert_never
 
-from server.errors import TooManyPendingError, UnknownFrameError, UnknownStartError
+from server.errors import UnknownFrameError, UnknownStartError
 from server.mailbox import Mailbox, Sample
 from server.protocol import (
     Ack,
@@ -30,10 +30,9 @@ from server.protocol import (
 )
 from server.runs import ForkRequest, RewindRequest, Run, RunRequest, StartRequest
 from server.scheduler import NEVER, View, grid_point, next_due
+from server.wanted import Wanted
 
 Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | GetLog
-
-START_INTERVAL_S = 0.5  # a start or fork costs as much as many steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,14 +75,10 @@ class Session:
         self.pacing: Pacing = pacing
         self.slot: int | None = None
         self.run = Run(world.name, chunk_frames, timeline_frames)
-        self._wanted_forks: deque[ForkRequest] = deque()
-        self._wanted_start: RunRequest | None = None
+        self.busy = False  # its slot is being filled or copied: nothing can be made
+        self._wanted = Wanted(max_pending_acts)
         self._start_after_seq = -1
-        self._wanted_at = 0.0
-        self._started_at = -NEVER
         self._unacked_start: int | None = None  # frame index of a start picture
-        self._owed_starts: list[int] = []
-        self._max_owed_starts = max_pending_acts
         self._chunk_frames = chunk_frames
         self._jpeg_quality = jpeg_quality
         self._receipts = receipts
@@ -147,10 +142,12 @@ class Session:
                 self.want_start(RewindRequest(run_frame=message.run_frame, control_seq=message.seq), now)
                 return []
             case Fork():
-                self._want_fork(ForkRequest(message.run_frame, message.seq))
+                run_frame = self.run.frame if message.run_frame is None else message.run_frame
+                self.run.check_frame(run_frame)
+                self._wanted.put_fork(ForkRequest(run_frame, message.seq))
                 return []
             case GetLog():
-                return [self.run.logged(message.seq), *self.control_applied(message.seq)]
+                return self.control_applied(message.seq)  # the log itself went before: it takes longer to write down
             case _:
                 assert_never(message)
 
@@ -164,50 +161,29 @@ class Session:
         elif isinstance(request, StartRequest) and request.picture is None and request.index >= len(self.world.starts):
             there = f"0 to {len(self.world.starts) - 1}" if self.world.starts else "none; send a picture"
             raise UnknownStartError(f"start {request.index}: {self.world.name} has {there}")
-        if len(self._owed_starts) >= self._max_owed_starts:
-            raise TooManyPendingError(f"{len(self._owed_starts)} starts already wait; wait for a start's receipt")
-        if self._wanted_start is None:
-            self._wanted_at = now
-        self._wanted_start, self._start_after_seq = request, self._mailbox.last_seq
-        if request.control_seq is not None:
-            self._owed_starts.append(request.control_seq)
+        self._wanted.put_start(request, now)
+        self._start_after_seq = self._mailbox.last_seq
 
     def start_at(self) -> float:
-        """When the wanted start may be carried out: `START_INTERVAL_S` after the one before at the earliest.
+        """When the wanted start may be carried out.
 
         NEVER without one, while acts sent before it wait in lock-step, and until the picture of the start before is
         acknowledged. Other chunks in flight do not count: a start makes them obsolete.
         """
-        if self._wanted_start is None or self._unacked_start is not None or self._acts_come_first():
-            return NEVER
-        return max(self._wanted_at, self._started_at + START_INTERVAL_S)
-
-    def _want_fork(self, request: ForkRequest) -> None:
-        self.run.check_frame(self.run.frame if request.run_frame is None else request.run_frame)
-        if len(self._wanted_forks) >= self._max_owed_starts:
-            raise TooManyPendingError(f"{len(self._wanted_forks)} forks already wait; wait for a fork's answer")
-        self._wanted_forks.append(request)
+        return NEVER if self._unacked_start is not None or self._acts_come_first() else self._wanted.start_at()
 
     def fork_at(self) -> float:
-        """When the oldest wanted fork may be carried out: a fork keeps the distance of a start to what was before."""
-        return self._started_at + START_INTERVAL_S if self._wanted_forks else NEVER
+        """When the oldest wanted fork may be carried out."""
+        return self._wanted.fork_at()
 
-    def begin_fork(self, now: float) -> tuple[int | None, int, list[ServerMessage]]:
-        """(number, run frame, refusals) of the fork to carry out now; it is owed no longer. Refused where the run has
-        gone back behind that frame since it was asked for."""
-        request = self._wanted_forks.popleft()
-        self._started_at = now
-        run_frame = self.run.frame if request.run_frame is None else request.run_frame
+    def begin_fork(self, now: float) -> tuple[ForkRequest, list[ServerMessage]]:
+        """The fork to carry out now, and a refusal where the world ran on too far meanwhile; it is wanted no longer."""
+        request = self._wanted.take_fork(now)
         try:
-            self.run.check_frame(run_frame)
+            self.run.check_kept(request.run_frame)
         except UnknownFrameError as error:
-            refusal = Error(code=error.code, message=str(error), fatal=False, seq=request.control_seq)
-            return request.control_seq, run_frame, [refusal]
-        return request.control_seq, run_frame, []
-
-    def due_start(self, now: float) -> RunRequest | None:
-        """The start to carry out now, if there is one."""
-        return self._wanted_start if self.start_at() <= now else None
+            return request, [Error(code=error.code, message=str(error), fatal=False, seq=request.control_seq)]
+        return request, []
 
     def _acts_come_first(self) -> bool:
         oldest = self._mailbox.oldest_seq
@@ -229,21 +205,18 @@ class Session:
             max_unacked=self._max_unacked,
         )
 
-    def begin_run(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
-        """`due_start` is being carried out: the ticket of its one still picture, and the receipts owed for it.
+    def begin_run(self, now: float) -> tuple[RunRequest, ChunkTicket, list[ServerMessage]]:
+        """The wanted start is being carried out: the ticket of its one still picture, and the receipts owed for it.
 
         Chunks in flight are forgotten: the picture takes the place of those that have not left.
         """
-        assert self._wanted_start is not None
-        replies = [receipt for seq in self._owed_starts for receipt in self.control_applied(seq)]
-        self._owed_starts.clear()
-        self.run.begin(self._wanted_start)
-        self._wanted_start = None
+        request, answered = self._wanted.take_start(now)
+        replies = [receipt for seq in answered for receipt in self.control_applied(seq)]
+        self.run.begin(request)
         self._due_at = -NEVER
-        self._started_at = now
         self._in_flight.clear()
         self._unacked_start = self._next_index
-        return self._ticket(1, Sample(), now, generated=False), replies
+        return request, self._ticket(1, Sample(), now, generated=False), replies
 
     def begin_chunk(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
         """A step begins: sample the input at this moment. Returns the chunk's ticket and the receipts owed for it."""
@@ -262,7 +235,7 @@ class Session:
 
     def _ready_at(self) -> float:
         """When the next chunk may begin, as far as pacing goes."""
-        if self.run.number < 0 or (self._wanted_start is not None and not self._acts_come_first()):
+        if self.busy or self.run.number < 0 or (self._wanted.start is not None and not self._acts_come_first()):
             return NEVER
         if self._num_steps:
             return self._asked_at

@@ -1,15 +1,15 @@
 """The rollouts behind the sessions: loading, warm-up, steps and padding; all of the server that touches tensors.
 
-One `WorldHost` per served world, used by the engine's threads alone: `begin`, `fork` and `step` by the model thread,
-`decode` by the decode thread (never while one of its slots is filled or forked). Knows no sessions, no sockets and no
-protocol beyond the world's card.
+One `WorldHost` per served world, used by the engine's threads alone: `begin`, `fork`, `step` and `release` by the model
+thread, `decode` by the decode thread (never while one of its slots is filled or forked). Knows no sessions, no sockets
+and no protocol beyond the world's card.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from server.mailbox import Sample
 from server.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
-from server.runs import BranchRequest, RewindRequest, RunRequest, StartRequest
+from server.runs import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.scheduler import bucket_for
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ WorldLoader = Callable[[], "World"]
 OnThread = Callable[[Callable[[], Any]], Any]
 WARM_STEPS = 2
 FEW_CORES = 2
-TIMELINE_SLACK = 128  # chunks that may be made between a request to go back and its being carried out
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class WorldHost:
         num_spare = max(bucket_for(size, self.buckets) - size for size in sizes)
         self._spare = tuple(range(num_slots, num_slots + num_spare))
         self.own_slot = num_slots + num_spare
-        timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + TIMELINE_SLACK if timeline_frames else 0
+        timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
         self._rollout = world.rollout(self.own_slot + 1, timeline_chunks=timeline_chunks)
         self._latency_ms: dict[int, float] = {}
 
@@ -77,7 +76,7 @@ class WorldHost:
         slots = (*range(self.num_slots), *self._spare)
         blank = np.zeros((self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
         for slot in slots:
-            self.begin(slot, StartRequest(picture=blank))
+            self.start(slot, StartRequest(picture=blank))
         for size in range(1, self.max_batch + 1):  # the decoder meets each size, the model its bucket
             chosen = slots[:size]
             for _ in range(WARM_STEPS):
@@ -85,29 +84,37 @@ class WorldHost:
                 stepped = self.step([Sample()] * size, chosen)
                 on_decode_thread(partial(self.decode, stepped, chosen))
                 self._latency_ms[size] = (time.perf_counter() - began) * 1e3
+        for slot in range(self.num_slots):
+            self.release(slot)
 
-    def begin(self, slot: int, request: RunRequest) -> NDArray[np.uint8]:
-        """Fill a slot as asked for; returns the picture that the run begins with, uint8 `h w 3`."""
+    def begin(self, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
+        """Fill a slot as asked for, in parts no longer than a step; the result is the picture that the run begins with,
+        uint8 `h w 3`. Until then the slot is of no use."""
         match request:
             case StartRequest():
-                return self._start(slot, request)
+                return self.start(slot, request)
             case BranchRequest(branch=branch):
                 self._rollout.restore(slot, branch.state)
             case RewindRequest():
-                self._rollout.rewind(slot, self._latent_frame(request.run_frame))
+                yield from self._rollout.rewinding(slot, self._latent_frame(request.run_frame))
             case _:
                 assert_never(request)
         return np.asarray(self._rollout.last_picture(slot).cpu())
 
-    def fork(self, slot: int, run_frame: int) -> RolloutState:
-        """The session in `slot` as it was at `run_frame`."""
-        return self._rollout.snapshot(slot, frame=self._latent_frame(run_frame))
+    def fork(self, slot: int, run_frame: int) -> Generator[None, None, RolloutState]:
+        """The session in `slot` as it was at `run_frame`, in parts no longer than a step; meanwhile the slot is of no
+        use."""
+        return self._rollout.snapshotting(slot, frame=self._latent_frame(run_frame))
+
+    def release(self, slot: int) -> None:
+        """Let go of what is kept for a slot whose player has left."""
+        self._rollout.release(slot)
 
     def _latent_frame(self, run_frame: int) -> int:
         return run_frame // self.world.codec.config.temporal_patch
 
-    def _start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
-        """From a start of the world or from one picture; returns the context's last picture."""
+    def start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
+        """Fill a slot from a start of the world or from one picture; returns the context's last picture."""
         if request.picture is None:
             context = self.world.starts[request.index]
             frames, actions = context.frames[None].numpy(), context.actions

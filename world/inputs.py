@@ -1,12 +1,31 @@
-"""What a rollout is fed: contexts of the right length, action vectors, seeds of noise. Pure functions, no model."""
+"""What a rollout is fed: contexts of the right length, action vectors, seeds of noise. Pure functions."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from world.actions import Actions
+from world.errors import ShapeError
+from world.model import Model
+
+
+def check_context(model: Model, slots: Sequence[int], frames: Tensor, actions: Actions, seeds: Sequence[int]) -> None:
+    """Raises ShapeError where these cannot start rollouts of `model`: a row of each for every slot."""
+    height, width = model.card.height, model.card.width
+    fits = frames.ndim == 5 and frames.shape[1] > 0 and tuple(frames.shape[2:]) == (height, width, 3)
+    if not fits or frames.dtype != torch.uint8:
+        raise ShapeError(
+            f"context is {frames.dtype} {tuple(frames.shape)}, expected uint8 (b, t, {height}, {width}, 3), t ≥ 1"
+        )
+    model.check_actions(actions)
+    if (actions.batch, actions.num_frames) != tuple(frames.shape[:2]):
+        raise ShapeError(f"actions are {actions.batch} x {actions.num_frames}, the context {tuple(frames.shape[:2])}")
+    if not len(slots) == len(seeds) == len(frames):
+        raise ShapeError(f"slots {list(slots)}, {len(seeds)} seeds and {len(frames)} contexts do not fit together")
 
 
 def fit_context(frames: Tensor, actions: Actions, num_frames: int) -> tuple[Tensor, Actions]:

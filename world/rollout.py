@@ -8,7 +8,7 @@ before the noisy one does. Noise is a function of (seed, chunk, stage) alone. Kn
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from world.actions import Actions
 from world.cache import Arena, ArenaContext
 from world.context import Banded
 from world.errors import ShapeError
-from world.inputs import action_vectors, fit_context, noise_seed
+from world.inputs import action_vectors, check_context, fit_context, noise_seed
 from world.model import Model
 from world.schedule import add_noise, euler_step, x0_from_velocity
-from world.timeline import MOMENT_CHUNKS, Entry, Moment, RolloutState, Slot
+from world.timeline import MOMENT_CHUNKS, Entry, Moment, RolloutState, Slot, finish
 from world.transformer import Conditioning
 
 Frames = Tensor | NDArray[np.uint8]
@@ -55,7 +55,8 @@ class Rollout:
         ones count. Raises ShapeError where the shapes do not fit the world.
         """
         pictures = frames if isinstance(frames, Tensor) else torch.tensor(frames)  # a copy: the array may be read-only
-        self._check_start(slots, pictures, actions, seeds)
+        self._check_slots(slots)
+        check_context(self.model, slots, pictures, actions, seeds)
         pictures, actions = fit_context(pictures, actions, self.model.context_pixel_frames)
         latents, codec_state = self.model.encode(pictures)
         vectors = action_vectors(actions, self.model.codec.config.temporal_patch).to(self.model.device)
@@ -129,30 +130,30 @@ class Rollout:
         state = self._started(slot)
         return (state.next_chunk - state.start_chunk) * self.config.chunk_frames
 
-    @torch.inference_mode()
     def snapshot(self, slot: int, *, exact: bool = True, frame: int | None = None) -> RolloutState:
         """The session as data: with a copy of its K/V (`exact`, bit-equal on restore), or only what replays it. As it
         is, or as it was at `frame` (see `rewind`)."""
+        return finish(self.snapshotting(slot, exact=exact, frame=frame))
+
+    @torch.inference_mode()
+    def snapshotting(
+        self, slot: int, *, exact: bool = True, frame: int | None = None
+    ) -> Generator[None, None, RolloutState]:
+        """`snapshot` in parts of one forward pass each; meanwhile the slot is not itself, but it will be, even where
+        the generator is closed early."""
         state = self._started(slot)
         if frame is not None and frame != self.frame_index(slot):
             kept, kv = state.copy(), self.arena.copy_out(slot)
             try:
-                self.rewind(slot, frame)
-                return self.snapshot(slot, exact=exact)
+                yield from self.rewinding(slot, frame)
+                return self._as_data(slot, exact)
             finally:
                 self._slots[slot] = kept
                 self.arena.copy_in(slot, *kv)
-        record = [*state.sink, *list(state.recent)[-self._history_frames() :]]
-        return RolloutState(
-            seed=state.seed,
-            next_chunk=state.next_chunk,
-            start_chunk=state.start_chunk,
-            history=torch.stack([latent for _, latent, _ in record]),
-            history_actions=torch.stack([vector for _, _, vector in record]),
-            history_index=tuple(i for i, _, _ in record),
-            codec={name: value.clone() for name, value in state.codec.items()},
-            kv=self.arena.copy_out(slot) if exact else None,
-        )
+        return self._as_data(slot, exact)
+
+    def _as_data(self, slot: int, exact: bool) -> RolloutState:
+        return self._slots[slot].as_data(self._history_frames(), self.arena.copy_out(slot) if exact else None)
 
     @torch.inference_mode()
     def restore(self, slot: int, state: RolloutState) -> None:
@@ -169,10 +170,14 @@ class Rollout:
             self._replay(slot)
         self._keep_moment(slot)
 
-    @torch.inference_mode()
     def rewind(self, slot: int, frame: int) -> None:
         """Go back to where `frame_index` was `frame`. Raises ShapeError for another frame than `oldest_frame` and
         those after it up to now, or within a chunk."""
+        finish(self.rewinding(slot, frame))
+
+    @torch.inference_mode()
+    def rewinding(self, slot: int, frame: int) -> Generator[None, None, None]:
+        """`rewind` in parts of one forward pass each; the slot is of no use before the last."""
         state, chunk = self._started(slot), self.config.chunk_frames
         first, last = self.oldest_frame(slot), self.frame_index(slot)
         if frame % chunk or not first <= frame <= last:
@@ -187,8 +192,13 @@ class Rollout:
             vectors = torch.stack([vector for _, _, vector in part])[None]
             self._pass(0, self._noise([state], 0), vectors, [slot], [state])
             self._advance([slot], [state], latents, vectors)
+            yield
         last_latents = torch.stack([latent for _, latent, _ in list(state.recent)[-chunk:]])[None]
         state.codec = self.model.codec.state_after(last_latents.to(self.model.dtype))
+
+    def release(self, slot: int) -> None:
+        """Let go of what is kept for this slot, if anything; it can be started again."""
+        self._slots.pop(slot, None)
 
     def oldest_frame(self, slot: int) -> int:
         """The earliest frame of this slot's run that `rewind` can go back to."""
@@ -252,7 +262,7 @@ class Rollout:
             state.next_chunk += 1
             if state.next_chunk % MOMENT_CHUNKS == 0:
                 self._keep_moment(slot)
-                state.forget(self._history_frames(), self.config.chunk_frames)
+            state.forget(self._history_frames(), self.config.chunk_frames)
 
     def _chunk_actions(self, actions: Actions, batch: int) -> Tensor:
         p = self.model.codec.config.temporal_patch
@@ -280,19 +290,3 @@ class Rollout:
     def _check_slots(self, slots: Sequence[int]) -> None:
         if len(set(slots)) < len(slots) or not all(0 <= slot < self.num_slots for slot in slots):
             raise ShapeError(f"slots {list(slots)}: each must be given once and lie in 0 … {self.num_slots - 1}")
-
-    def _check_start(self, slots: Sequence[int], frames: Tensor, actions: Actions, seeds: Sequence[int]) -> None:
-        self._check_slots(slots)
-        height, width = self.model.card.height, self.model.card.width
-        fits = frames.ndim == 5 and frames.shape[1] > 0 and tuple(frames.shape[2:]) == (height, width, 3)
-        if not fits or frames.dtype != torch.uint8:
-            raise ShapeError(
-                f"context is {frames.dtype} {tuple(frames.shape)}, expected uint8 (b, t, {height}, {width}, 3), t ≥ 1"
-            )
-        self.model.check_actions(actions)
-        if (actions.batch, actions.num_frames) != tuple(frames.shape[:2]):
-            raise ShapeError(
-                f"actions are {actions.batch} x {actions.num_frames}, the context {tuple(frames.shape[:2])}"
-            )
-        if not len(slots) == len(seeds) == len(frames):
-            raise ShapeError(f"slots {list(slots)}, {len(seeds)} seeds and {len(frames)} contexts do not fit together")

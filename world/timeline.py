@@ -8,13 +8,18 @@ What follows is bit-equal where the session was stepped alone, equal up to round
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from world.codec import CodecState
 
 MOMENT_CHUNKS = 32
+
+_T = TypeVar("_T")
 
 Entry = tuple[int, Tensor, Tensor]
 """A frame of a record: its index, latent `c h w` and action vector `a`."""
@@ -62,6 +67,20 @@ class Slot:
     def copy(self) -> Slot:
         return replace(self, recent=self.recent.copy(), moments=list(self.moments))
 
+    def as_data(self, history_frames: int, kv: tuple[Tensor, Tensor] | None) -> RolloutState:
+        """As it is now, with the last `history_frames` of its record."""
+        record = [*self.sink, *list(self.recent)[-history_frames:]]
+        return RolloutState(
+            seed=self.seed,
+            next_chunk=self.next_chunk,
+            start_chunk=self.start_chunk,
+            history=torch.stack([latent for _, latent, _ in record]),
+            history_actions=torch.stack([vector for _, _, vector in record]),
+            history_index=tuple(i for i, _, _ in record),
+            codec={name: value.clone() for name, value in self.codec.items()},
+            kv=kv,
+        )
+
     def forget(self, history_frames: int, chunk_frames: int) -> None:
         """Drop moments from which not even `history_frames` of the record would be left."""
         first = self.recent[0][0]
@@ -78,3 +97,13 @@ class Slot:
             self.recent.pop()
         self.next_chunk = moment.next_chunk
         return moment, since
+
+
+def finish(parts: Generator[None, None, _T]) -> _T:
+    """Do what is done in parts all at once; returns its result."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            result: _T = end.value
+            return result

@@ -72,7 +72,8 @@ def intents(actions: Actions) -> Tensor:
 
 
 def _lessons(world: World, recorded: CollectConfig, folder: Path, config: ReaderConfig, num_frames: int) -> Starts:
-    root = folder / f"readers_{config.num_streams}x{config.stream_frames}"
+    size = f"{recorded.height}x{recorded.width}"
+    root = folder / f"readers_{size}_{config.num_streams}x{config.stream_frames}"
     if not (root / "dataset.json").exists():
         wanted = replace(recorded, num_train=0, num_heldout=config.num_streams, seed=READER_SEED)
         collect(root, replace(wanted, frames_per_stream=config.stream_frames))

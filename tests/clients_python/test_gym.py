@@ -115,3 +115,8 @@ def test_stable_baselines_trains_in_it() -> None:
             assert model.num_timesteps >= 2000
         finally:
             env.close()
+
+
+def test_an_unknown_kind_of_actions_is_refused_before_a_slot_is_taken() -> None:
+    with pytest.raises(ValueError, match="actions 'keys': choose buttons or all"):
+        LightconeEnv("http://127.0.0.1:9", "wan", actions="keys")  # type: ignore[arg-type]

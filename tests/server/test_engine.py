@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack
 
 import httpx
@@ -26,7 +26,7 @@ from world.testing import tiny_world
 
 CONFIG = ServerConfig(max_sessions=3, num_threads=1)
 
-Beginning = Callable[[WorldHost, int, RunRequest], NDArray[np.uint8]]
+Beginning = Callable[[WorldHost, int, RunRequest], Generator[None, None, NDArray[np.uint8]]]
 
 
 async def controls_applied(client: Raw, num: int) -> list[int]:
@@ -45,7 +45,7 @@ async def test_a_start_that_is_replaced_while_another_session_starts_is_not_carr
     busy, go_on, carried_out = threading.Event(), threading.Event(), []
     real: Beginning = WorldHost.begin
 
-    def begin(host: WorldHost, slot: int, request: RunRequest) -> NDArray[np.uint8]:
+    def begin(host: WorldHost, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
         assert isinstance(request, StartRequest)
         seed = request.seed
         carried_out.append(seed)
@@ -77,7 +77,7 @@ async def test_players_get_frames_between_the_starts_of_others(
     ticks_at_start: list[int] = []
     real: Beginning = WorldHost.begin
 
-    def slow_start(host: WorldHost, slot: int, request: RunRequest) -> NDArray[np.uint8]:
+    def slow_start(host: WorldHost, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
         ticks_at_start.append(server.engine.num_ticks)
         time.sleep(0.3)
         return real(host, slot, request)

@@ -55,3 +55,14 @@ def test_unread_replies_overflow_instead_of_growing() -> None:
         box.put(Queued(position=1, eta_s=None))
     assert box.overflowed
     assert len(taken(box)) == 4
+
+
+def test_control_messages_are_bounded_in_bytes_too() -> None:
+    box = Outbox(lambda: None, max_control_bytes=10)
+    box.put_encoded(b"123456")
+    assert not box.overflowed
+    box.put_encoded(b"123456")
+    assert box.overflowed
+    assert taken(box) == [b"123456"]
+    box.put_encoded(b"1234567890")
+    assert taken(box) == [b"1234567890"], "what has left counts no more"

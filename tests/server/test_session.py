@@ -11,11 +11,9 @@ from server.errors import TooManyPendingError, UnknownFrameError, UnknownStartEr
 from server.protocol import (
     Ack,
     Act,
-    ActionLog,
     ButtonInfo,
     Error,
     Fork,
-    GetLog,
     Pause,
     Play,
     Receipt,
@@ -26,7 +24,7 @@ from server.protocol import (
     Step,
     WorldInfo,
 )
-from server.runs import BranchRequest, StartRequest
+from server.runs import SLACK_CHUNKS, BranchRequest, ForkRequest, StartRequest
 from server.scheduler import NEVER
 from server.session import Session
 
@@ -84,9 +82,9 @@ def receipts(messages: list[ServerMessage]) -> list[tuple[str, int, str, int | N
 def test_nothing_is_generated_before_the_start_was_carried_out() -> None:
     made = session(started=False)
     assert not ready(made, 1e9)
-    assert made.due_start(0.0) is not None
+    assert made.start_at() <= 0.0
     made.begin_run(0.0)
-    assert made.due_start(0.0) is None
+    assert made.start_at() > 0.0
     assert ready(made, 0.0)
 
 
@@ -133,7 +131,7 @@ def test_frames_are_numbered_over_the_session_and_within_the_run() -> None:
     first, second = made.begin_chunk(0.0)[0], made.begin_chunk(1.0)[0]
     made.want_start(StartRequest(index=1), 1.0)
     made.receive(Ack(frame=99), 0.0)
-    still = made.begin_run(2.0)[0]
+    still = made.begin_run(2.0)[1]
     third = made.begin_chunk(3.0)[0]
     numbers = [(t.index, t.chunk, t.run, t.run_frame, t.generated) for t in (first, second, still, third)]
     assert numbers == [(1, 1, 0, 1, True), (3, 2, 0, 3, True), (5, 3, 1, 0, False), (6, 4, 1, 1, True)]
@@ -185,7 +183,7 @@ def test_controls_with_a_number_get_a_receipt_and_others_none() -> None:
     assert made.receive(Play(), 0.0) == []
     made.want_start(StartRequest(control_seq=5), 0.0)
     made.want_start(StartRequest(control_seq=6), 0.0)
-    assert receipts(made.begin_run(0.0)[1]) == [("control", 5, "applied", 1), ("control", 6, "applied", 1)]
+    assert receipts(made.begin_run(0.0)[2]) == [("control", 5, "applied", 1), ("control", 6, "applied", 1)]
 
 
 def test_in_lockstep_a_start_comes_after_the_acts_before_it() -> None:
@@ -193,9 +191,9 @@ def test_in_lockstep_a_start_comes_after_the_acts_before_it() -> None:
     made.receive(Act(seq=0), 0.0)
     made.want_start(StartRequest(), 0.0)
     made.receive(Act(seq=1), 0.0)
-    assert made.due_start(9.0) is None
+    assert made.start_at() > 9.0
     assert made.begin_chunk(0.0)[0].sample.acts == (0,)
-    assert made.due_start(9.0) is not None
+    assert made.start_at() <= 9.0
     assert not ready(made, 1e9)
     made.begin_run(0.0)
     assert made.begin_chunk(0.0)[0].sample.acts == (1,)
@@ -207,7 +205,7 @@ def test_a_start_waits_for_no_chunk_in_flight_and_makes_them_obsolete() -> None:
     for _ in range(3):
         made.begin_chunk(0.0)
     made.want_start(StartRequest(), 1.0)
-    assert made.due_start(1.0) is not None
+    assert made.start_at() <= 1.0
     assert made.view().runnable_at == NEVER
     made.begin_run(1.0)
     assert made.num_unacked == 1
@@ -216,22 +214,21 @@ def test_a_start_waits_for_no_chunk_in_flight_and_makes_them_obsolete() -> None:
 def test_a_second_start_waits_until_the_picture_of_the_first_was_acknowledged() -> None:
     made = session()
     made.want_start(StartRequest(), 1.0)
-    still = made.begin_run(1.0)[0]
+    still = made.begin_run(1.0)[1]
     made.want_start(StartRequest(), 2.0)
     assert made.start_at() == NEVER
     made.receive(Ack(frame=still.index - 1), 2.0)
-    assert made.due_start(9.0) is None
+    assert made.start_at() > 9.0
     made.receive(Ack(frame=still.index), 2.0)
-    assert made.due_start(2.0) is not None
+    assert made.start_at() <= 2.0
 
 
 def test_one_sessions_starts_keep_half_a_second_between_them() -> None:
     made = session()
     made.want_start(StartRequest(), 10.0)
-    made.receive(Ack(frame=made.begin_run(10.0)[0].index), 10.0)
+    made.receive(Ack(frame=made.begin_run(10.0)[1].index), 10.0)
     made.want_start(StartRequest(), 10.1)
-    assert (made.start_at(), made.due_start(10.4)) == (10.5, None)
-    assert made.due_start(10.5) is not None
+    assert made.start_at() == 10.5
 
 
 def test_starts_that_wait_are_bounded_and_none_is_forgotten() -> None:
@@ -240,7 +237,7 @@ def test_starts_that_wait_are_bounded_and_none_is_forgotten() -> None:
         made.want_start(StartRequest(control_seq=seq), 0.0)
     with pytest.raises(TooManyPendingError, match="4 starts"):
         made.want_start(StartRequest(control_seq=4), 0.0)
-    assert [seq for _, seq, _, _ in receipts(made.begin_run(1.0)[1])] == [0, 1, 2, 3]
+    assert [seq for _, seq, _, _ in receipts(made.begin_run(1.0)[2])] == [0, 1, 2, 3]
 
 
 def test_an_unknown_start_is_refused_but_a_picture_always_fits() -> None:
@@ -263,13 +260,12 @@ def test_a_rewind_begins_a_run_at_that_frame_and_cuts_the_log() -> None:
     made = _with_chunks(3)
     assert made.receive(Rewind(run_frame=4, seq=9), 10.0) == []
     assert not ready(made, 1e9), "nothing is made that would be thrown away"
-    assert made.due_start(10.0) is not None
-    still, replies = made.begin_run(10.0)
+    assert made.start_at() <= 10.0
+    _, still, replies = made.begin_run(10.0)
     assert (still.run, still.run_frame, still.generated) == (1, 4, False)
     assert receipts(replies) == [("control", 9, "applied", 7)]
     assert made.begin_chunk(11.0)[0].run_frame == 5
-    log = made.receive(GetLog(seq=1), 11.0)[0]
-    assert isinstance(log, ActionLog)
+    log = made.run.logged(1)
     assert sum(entry.num_chunks for entry in log.inputs) == 3
 
 
@@ -281,7 +277,7 @@ def test_a_frame_that_cannot_be_gone_back_to_is_refused(run_frame: int) -> None:
             UnknownFrameError, match=f"frame {run_frame}: this run can go back to 4 to 6, in steps of 2"
         ):
             made.receive(message, 0.0)
-    assert made.due_start(9.0) is None
+    assert made.start_at() > 9.0
     assert made.fork_at() == NEVER
 
 
@@ -289,30 +285,53 @@ def test_a_branch_knows_what_led_to_it() -> None:
     made = _with_chunks(3)
     made.receive(Fork(run_frame=4, seq=3), 0.0)
     assert made.fork_at() == 0.5, "as long after the start as another start"
-    assert made.begin_fork(2.0) == (3, 4, [])
+    assert made.begin_fork(2.0) == (ForkRequest(4, 3), [])
     assert made.fork_at() == NEVER
     made.receive(Fork(), 2.1)
     assert made.fork_at() == 2.5
     branch = made.run.branch(NO_STATE, 4)
     other = session(started=False)
     other.want_start(BranchRequest(branch=branch), 0.0)
-    still, _ = other.begin_run(0.0)
+    _, still, _ = other.begin_run(0.0)
     assert (still.run, still.run_frame) == (0, 4)
-    log = other.receive(GetLog(), 0.0)[0]
-    assert isinstance(log, ActionLog)
+    log = other.run.logged(None)
     assert (log.start_index, log.seed, [entry.num_chunks for entry in log.inputs]) == (0, 0, [1, 1])
     with pytest.raises(UnknownFrameError, match="back to 4 to 4"):
         other.receive(Rewind(run_frame=2), 0.0)
 
 
-def test_a_fork_of_what_has_been_left_behind_is_refused() -> None:
+def test_a_fork_is_made_before_the_run_is_left_that_it_was_asked_for_in() -> None:
     made = _with_chunks(3)
     made.receive(Fork(run_frame=6, seq=3), 0.0)
     made.receive(Rewind(run_frame=2), 0.0)
-    made.begin_run(10.0)
-    (refusal,) = made.begin_fork(11.0)[2]
+    assert (made.start_at(), made.fork_at()) == (NEVER, 0.5)
+    made.begin_fork(10.0)
+    assert made.start_at() == 10.5
+
+
+def test_a_fork_without_a_frame_means_the_newest_when_it_was_asked_for() -> None:
+    made = _with_chunks(3)
+    made.receive(Fork(seq=3), 0.0)
+    made.receive(Ack(frame=99), 0.0)
+    made.begin_chunk(5.0)
+    assert made.begin_fork(10.0)[0].run_frame == 6
+
+
+def test_a_fork_that_the_world_ran_away_from_is_refused() -> None:
+    made = _with_chunks(3, timeline_frames=2)
+    made.receive(Fork(run_frame=4, seq=3), 0.0)
+    for number in range(SLACK_CHUNKS + 1):
+        made.receive(Ack(frame=9999), 0.0)
+        made.begin_chunk(10.0 + number)
+    (refusal,) = made.begin_fork(11.0)[1]
     assert isinstance(refusal, Error)
     assert (refusal.code, refusal.seq, refusal.fatal) == ("unknown_frame", 3, False)
+
+
+def test_a_busy_session_makes_nothing() -> None:
+    made = _with_chunks(1)
+    made.busy = True
+    assert not ready(made, 1e9)
 
 
 def test_forks_that_wait_are_bounded() -> None:
@@ -327,6 +346,5 @@ def test_a_log_of_a_run_from_a_picture_names_no_start() -> None:
     made = session()
     made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8), seed=5), 1.0)
     made.begin_run(1.0)
-    log = made.receive(GetLog(seq=2), 1.0)[0]
-    assert isinstance(log, ActionLog)
+    log = made.run.logged(2)
     assert (log.seq, log.start_index, log.seed, log.inputs) == (2, None, 5, ())

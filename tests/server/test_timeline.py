@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
+from typing import Any
 
 import httpx
 import numpy as np
@@ -29,6 +30,7 @@ from server.protocol import (
 )
 from tests.server.raw import Raw, RawClient, hello
 from tests.server.serving import RunningServer
+from world import Rollout
 
 WORLDS = ["pixel", "wan"]
 BUTTONS = [("up",), (), ("down",), ("up",), (), ("up",), ("down",), ()]
@@ -155,24 +157,76 @@ async def test_what_cannot_be_gone_back_to_or_branched_from_is_refused_and_loses
         assert (await client.error()).code == "bad_message"
 
 
-async def test_a_fork_of_what_was_just_left_behind_is_refused_and_breaks_nothing(raw: RawClient) -> None:
+async def test_forks_asked_for_before_and_after_going_back(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         await acted(client, 0, BUTTONS)
-        await client.send(Rewind(seq=1, run_frame=2))
-        for seq in range(2, 6):
-            await client.send(Fork(seq=seq, run_frame=8))
-        outcomes: list[Forked | Error] = []
-        gone_back = False
-        while len(outcomes) < 4 or not gone_back:
-            message = await client.receive()
-            if isinstance(message, Forked | Error):
-                outcomes.append(message)
-            elif isinstance(message, Frame):
-                gone_back = message.run == 1
-                await client.send(Ack(frame=message.index))
-        assert all(isinstance(o, Forked) or o.code == "unknown_frame" for o in outcomes)
+        await client.send(Fork(seq=1, run_frame=8))
+        await client.send(Rewind(seq=2, run_frame=2))
+        forked = await answer(client, Forked)
+        assert isinstance(forked, Forked)
+        assert forked.run_frame == 8, "of the run as it was"
+        while (still := await client.frame()).run == 0:
+            pass
+        await client.send(Ack(frame=still.index))
+        await client.send(Fork(seq=3, run_frame=8))
+        error = await client.error()
+        assert (error.code, error.fatal, error.seq) == ("unknown_frame", False, 3)
         assert (await acted(client, 100, [()]))[0].run_frame == 3
+
+
+async def test_others_play_on_while_one_goes_far_back(
+    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Going back takes many passes of the model; they are spread over the ticks of those who play."""
+    ticks: list[int] = []
+    real = Rollout._advance
+
+    def advance(rollout: Rollout, slots: list[int], *rest: Any) -> None:
+        if slots == [0]:
+            ticks.append(server.engine.num_ticks)
+        time.sleep(0.02)
+        real(rollout, slots, *rest)
+
+    async with raw(hello(pacing="lockstep")) as one, raw(hello()) as two:
+        await one.play(1)
+        await acted(one, 0, [()] * 31)
+        playing = asyncio.create_task(two.play(1000))
+        await asyncio.sleep(0.2)
+        monkeypatch.setattr(Rollout, "_advance", advance)
+        await one.send(Rewind(seq=1, run_frame=20))
+        assert (await one.play(1))[0].run_frame == 20
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+    assert len(ticks) > 10
+    assert len(set(ticks)) > len(ticks) / 3, "two's world went on between the passes"
+
+
+async def test_who_leaves_in_the_middle_of_going_back_leaves_nothing_behind(
+    raw: RawClient, server: RunningServer
+) -> None:
+    async with raw(hello(pacing="lockstep")) as client:
+        await client.play(1)
+        await acted(client, 0, [()] * 31)
+        await client.send(Rewind(seq=1, run_frame=30))
+        await client.send(Fork(seq=2, run_frame=20))
+    rollout = server.engine.hosting.host("pixel")._rollout
+    deadline = time.monotonic() + 10
+    while rollout._slots:
+        assert time.monotonic() < deadline, f"still kept: slots {list(rollout._slots)}"
+        await asyncio.sleep(0.05)
+    async with raw(hello(pacing="lockstep")) as client:
+        await client.play(1)
+        assert (await acted(client, 0, [()]))[0].run_frame == 1
+
+
+async def test_logs_asked_for_too_often_are_refused(raw: RawClient) -> None:
+    async with raw(hello(pacing="lockstep")) as client:
+        await client.play(1)
+        for seq in range(8):
+            await client.send(GetLog(seq=seq))
+        error = await client.error()
+        assert (error.code, error.fatal) == ("too_many_pending", False)
 
 
 async def test_a_branch_of_one_world_starts_no_other(raw: RawClient) -> None:

@@ -48,6 +48,8 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         encoding: Literal["jpeg", "png"] = "png",
         render_mode: str | None = None,
     ) -> None:
+        if actions not in ("buttons", "all"):
+            raise ValueError(f"actions {actions!r}: choose buttons or all")
         self._open = contextlib.ExitStack()
         self._session: SyncSession = self._open.enter_context(
             play(url, world=world, pacing="lockstep", encoding=encoding)
@@ -111,8 +113,6 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
             low = [0.0] * len(info.buttons) + [axis.low for axis in info.axes]
             high = [1.0] * len(info.buttons) + [axis.high for axis in info.axes]
             return spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
-        if actions != "buttons":
-            raise ValueError(f"actions {actions!r}: choose buttons or all")
         if info.exclusive_buttons:
             return spaces.Discrete(len(info.buttons) + 1)
         return spaces.MultiBinary(len(info.buttons))

@@ -264,7 +264,7 @@ class Session:
                 self.last_receipt = receipt
                 if receipt.about == "control":
                     self._answer(receipt.seq)
-            case Forked() | ActionLog() as answer if answer.seq is not None:
+            case Forked() | ActionLog() as answer if answer.seq in self._controls:
                 self._answers[answer.seq] = answer
             case GoAway() as go_away:
                 self.go_away = go_away
