@@ -48,6 +48,17 @@ async function untilQuiet(page, quietMs = 1000) {
   }
 }
 
+/** Moves the timeline's slider to a place, as a pointer would. */
+const scrubTo = (page, place) =>
+  page.locator("#scrub").evaluate((slider, place) => {
+    slider.value = String(place);
+    slider.dispatchEvent(new Event("input"));
+  }, place);
+/** Number of the stage that has the focus, from 0; -1 where none has. */
+const focusedStage = (page) => page.evaluate(() => [...document.querySelectorAll(".stage")].indexOf(document.activeElement));
+/** The state as it is read out. */
+const said = (page) => page.locator("#state").innerText();
+
 /** A page at `url`, with everything that went wrong in it noted in `problems`. */
 async function open(browser, device, url, problems) {
   const page = await (await browser.newContext(device)).newPage();
@@ -205,6 +216,25 @@ async function otherWorld(browser, base, folder, seen) {
   await untilQuiet(page, 1500);
   seen.stepped = await stats(page);
   await page.screenshot({ path: join(folder, "other-world.png") });
+  await page.click("#pause");
+  await untilFrames(page, seen.stepped.framesPresented + 3); // the rest of the chunk waits to be shown
+  seen.live = await canvas(page);
+  await scrubTo(page, 0);
+  await page.waitForTimeout(150);
+  seen.scrubbed = await canvas(page);
+  await page.waitForTimeout(1000);
+  seen.scrubbedLater = await canvas(page);
+  await page.click("#pause");
+  await untilFrames(page, (await stats(page)).framesPresented + 2 * 12);
+
+  await page.evaluate(() => {
+    document.querySelector("#branch").click();
+    document.querySelector("[data-world]").click();
+  });
+  await untilFrames(page, 5);
+  await page.waitForTimeout(1500); // a branch of the other world would be here by now
+  seen.stagesAfterSwitch = await page.locator(".stage").count();
+  seen.toastAfterSwitch = await page.locator("#toast").isVisible();
 }
 
 /** Some seconds of play with a key held now and then. */
@@ -229,6 +259,9 @@ async function timeline(browser, base, folder, seen, device) {
   const page = await open(browser, device, base, seen.problems);
   await playSome(page, 40);
   await page.locator("#scrub").focus();
+  const { sentSeq } = await stats(page);
+  await page.keyboard.press("w");
+  seen.sentFromSlider = (await stats(page)).sentSeq - sentSeq;
   for (let step = 0; step < 12; step += 1) await page.keyboard.press("ArrowLeft");
   await until(page, () => window.lightcone.scrubbedTo !== null);
   await untilQuiet(page);
@@ -251,11 +284,20 @@ async function timeline(browser, base, folder, seen, device) {
 async function branching(browser, base, folder, seen, device) {
   const page = await open(browser, device, base, seen.problems);
   await playSome(page, 20);
+  const steered = () =>
+    page.evaluate(() => [...document.querySelectorAll(".stage")].findIndex((stage) => stage.classList.contains("steered")));
   seen.before = await stats(page);
   await page.click("#branch");
   await page.locator(".stage").nth(1).waitFor();
   await until(page, (frame) => window.lightcone.state === "playing" && window.lightcone.runFrame > frame, seen.before.runFrame);
   await untilFrames(page, 10);
+  await pause(page);
+  seen.toolKeeps = { steered: await steered(), focus: await focusedStage(page), said: await said(page) };
+  await scrubTo(page, 0);
+  seen.oldest = (await stats(page)).scrubbedTo;
+  seen.badgeOn = await page.evaluate(() => [...document.querySelectorAll(".stage")].indexOf(document.querySelector("#past").parentElement));
+  await page.click("#pause");
+  await untilState(page, "playing");
   const pictures = () => page.evaluate(() => [...document.querySelectorAll(".stage canvas")].map((c) => c.toDataURL()));
   const key = async () => {
     await page.keyboard.down("ArrowUp");
@@ -276,6 +318,7 @@ async function branching(browser, base, folder, seen, device) {
   seen.first = await stats(page);
   await page.click("#close-branch");
   seen.stages = await page.locator(".stage").count();
+  seen.closed = { said: await said(page), disabled: await page.locator(".tools :disabled").count(), focus: await focusedStage(page) };
   await untilFrames(page, (await stats(page)).framesPresented + 5);
   seen.after = await stats(page);
 }
@@ -310,13 +353,31 @@ async function upload(browser, base, folder, seen, device) {
   await page.setInputFiles("#picture-file", broken);
   await page.locator("#toast").waitFor({ state: "visible" });
   seen.refused = await page.locator("#toast").innerText();
+  await page.click("#branch");
+  await page.locator(".stage").nth(1).waitFor();
+  await until(page, () => window.lightcone.runFrame !== null);
+  await page.click("#copy-link");
+  await until(page, () => location.hash.startsWith("#take="));
+  await page.click("#close-branch");
   await page.context().grantPermissions(["camera"]);
-  await page.click("#camera");
+  await page.evaluate(() => {
+    window.cameras = [];
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+      window.cameras.push(await ask(wanted));
+      return window.cameras.at(-1);
+    };
+    for (let click = 0; click < 2; click += 1) document.querySelector("#camera").click();
+  });
   await page.locator("#camera-dialog[open]").waitFor();
+  const { sentSeq } = await stats(page);
+  await page.keyboard.press("w");
+  seen.sentFromDialog = (await stats(page)).sentSeq - sentSeq;
   await page.waitForFunction(() => document.querySelector("#camera-video").videoWidth > 0);
   await page.waitForTimeout(700); // starts keep their distance
   await page.screenshot({ path: join(folder, "camera.png") });
   seen.fromCamera = await started(() => page.click("#camera-take"));
+  seen.cameras = await page.evaluate(() => window.cameras.map((camera) => camera.active));
 }
 
 /** Records a clip and looks at the file. */
@@ -333,6 +394,13 @@ async function record(browser, base, folder, seen, device) {
   seen.name = download.suggestedFilename();
   const data = readFileSync(path);
   seen.bytes = data.length;
+  seen.labelAfter = await page.locator("#record").innerText();
+  await page.evaluate(() => delete CanvasCaptureMediaStreamTrack.prototype.requestFrame); // as in Firefox
+  await page.click("#record");
+  await untilFrames(page, (await stats(page)).framesPresented + 45);
+  const [second] = await Promise.all([page.waitForEvent("download"), page.click("#record")]);
+  await second.saveAs(join(folder, "without-requests.webm"));
+  seen.bytesWithoutRequests = readFileSync(join(folder, "without-requests.webm")).length;
   const blank = await page.context().newPage(); // the page itself may play no videos
   seen.video = await blank.evaluate(async (base64) => {
     const video = document.createElement("video");
@@ -343,7 +411,6 @@ async function record(browser, base, folder, seen, device) {
     });
     return { width: video.videoWidth, height: video.videoHeight };
   }, data.toString("base64"));
-  seen.labelAfter = await page.locator("#record").innerText();
 }
 
 /** Plays, shares a link, opens it elsewhere, and opens the same take as a file. */
@@ -378,11 +445,23 @@ async function replay(browser, base, folder, seen, device) {
   seen.onward = await stats(visitor);
   await visitor.setInputFiles("#take-file", file);
   seen.fromFile = await played(visitor);
+  await visitor.setInputFiles("#take-file", file);
+  await until(visitor, () => window.lightcone.replay !== null && window.lightcone.replay[0] > 3);
+  seen.saidInTake = await said(visitor);
+  await visitor.click("#restart");
+  await until(visitor, () => window.lightcone.run === 1 && window.lightcone.runFrame > 10);
+  seen.restarted = await stats(visitor);
+  await visitor.waitForTimeout(500);
+  seen.restartedLater = await stats(visitor);
   await visitor.close();
 
   const broken = await open(browser, device, `${base}#take=nonsense`, []);
   await broken.locator("#notice").waitFor({ state: "visible" });
   seen.notice = await notice(broken);
+  await broken.screenshot({ path: join(folder, "broken-link.png") });
+  await broken.locator("[data-world]").first().click();
+  await untilFrames(broken, 5);
+  seen.wayOut = { address: new URL(broken.url()).hash, notice: await broken.locator("#notice").isVisible() };
 }
 
 /** Looks around with mouse and stick in a world that has an axis for it; changes the speed. */
@@ -394,17 +473,33 @@ async function look(browser, base, folder, seen) {
   await untilFrames(page, 5);
   const box = await page.locator("#stage").boundingBox();
   const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+  const drag = async (x, y) => {
+    await page.mouse.move(x, y);
+    await page.mouse.down();
+    await page.mouse.move(x + 40, y, { steps: 4 });
+    await page.mouse.up();
+    await page.evaluate(() => document.exitPointerLock());
+  };
   seen.before = await stats(page);
-  await page.mouse.move(x, y);
-  await page.mouse.down();
-  await page.mouse.move(x + 40, y, { steps: 4 });
-  await page.mouse.up();
+  await drag(x, y);
   await until(page, (sent) => window.lightcone.sentSeq > sent, seen.before.sentSeq);
   await untilObeyed(page);
   seen.after = await stats(page);
-  await page.keyboard.press("Escape");
+  await pause(page);
+  seen.paused = await stats(page);
+  await drag(x, y);
+  await page.click("#pause");
+  await untilFrames(page, seen.paused.framesPresented + 24);
+  seen.lookedInVain = await stats(page);
   await page.selectOption("#speed", "0.25");
   await untilFrames(page, (await stats(page)).framesPresented + 3);
+  await page.click("#branch");
+  await page.locator(".stage").nth(1).waitFor();
+  await untilFrames(page, 3);
+  seen.speed = await page.locator("#speed").inputValue();
+  const second = await page.locator(".stage").nth(1).boundingBox();
+  await drag(second.x + second.width / 2, second.y + second.height / 2);
+  await until(page, () => window.lightcone.sentSeq > 0);
   seen.hint = await page.locator("#look-hint").innerText();
   await page.screenshot({ path: join(folder, "look.png") });
 }
@@ -416,21 +511,31 @@ async function unknownWorld(browser, base, folder, seen) {
   await until(page, () => document.querySelector("#notice").textContent.includes("atlantis"));
   seen.notice = await notice(page);
   await page.screenshot({ path: join(folder, "unknown-world.png") });
+  await page.locator("[data-world]").first().click();
+  await untilFrames(page, 5);
 }
 
-/** Says on standard error when it plays and when it has lost the server; the caller ends and restarts the server. */
+/** With a branch: says on standard error when it plays and when it has lost the server; the caller ends and restarts it. */
 async function reconnect(browser, base, folder, seen) {
   const page = await open(browser, DESKTOP, base, []);
   await untilFrames(page, 5);
   seen.before = await stats(page);
+  await page.selectOption("#speed", "0.5");
+  await page.click("#branch");
+  await page.locator(".stage").nth(1).waitFor();
+  await untilFrames(page, 3);
   process.stderr.write("playing\n");
   await untilState(page, "reconnecting");
   seen.notice = await notice(page);
   await page.screenshot({ path: join(folder, "reconnecting.png") });
   process.stderr.write("lost\n");
+  await page.locator(".stage").nth(1).waitFor({ state: "detached" });
+  seen.toast = await page.locator("#toast").innerText();
   await untilState(page, "playing");
   await untilFrames(page, (await stats(page)).framesPresented + 5);
   seen.after = await stats(page);
+  seen.disabled = await page.locator(".tools :disabled").count();
+  seen.speed = await page.locator("#speed").inputValue();
 }
 
 const scenarios = {

@@ -159,6 +159,10 @@ def test_a_world_with_several_pictures_per_step_shows_them_one_after_another(
     assert stepped["lastFrameIndex"] - paused["lastFrameIndex"] == PICTURES_PER_STEP
     shown = stepped["framesPresented"] - paused["framesPresented"]
     assert PICTURES_PER_STEP // 2 < shown <= PICTURES_PER_STEP, "all of them, but for what a busy machine drops"
+    assert seen["scrubbed"] == seen["scrubbedLater"], "the rest of a chunk does not go over a frame of the past"
+    assert seen["scrubbed"] != seen["live"]
+    assert seen["stagesAfterSwitch"] == 1, "a branch asked for before belongs to the world before"
+    assert not seen["toastAfterSwitch"]
 
 
 DEVICES = pytest.mark.parametrize("device", ["desktop", "phone"])
@@ -170,6 +174,7 @@ def test_one_goes_back_on_the_timeline_and_plays_on_from_there(
 ) -> None:
     seen = drive(f"timeline@{device}", server, tmp_path, chromium)
     scrubbed, later, after = seen["scrubbed"], seen["oneLater"], seen["after"]
+    assert seen["sentFromSlider"] == 2, "the world's keys reach it past the slider: one act down, one up"
     assert scrubbed["state"] == "paused"
     assert scrubbed["scrubbedTo"] < scrubbed["runFrame"]
     assert str(scrubbed["scrubbedTo"]) in scrubbed["badge"]
@@ -187,6 +192,9 @@ def test_two_branches_stand_side_by_side_and_are_steered_apart_or_together(
     server: ServerProcess, chromium: str, tmp_path: Path, device: str
 ) -> None:
     seen = drive(f"branching@{device}", server, tmp_path, chromium)
+    assert seen["toolKeeps"] == {"steered": 1, "focus": 1, "said": "Paused"}, "a tool acts on the steered stage"
+    assert seen["oldest"] >= seen["before"]["runFrame"], "a branch goes back to its beginning and no further"
+    assert seen["badgeOn"] == 1
     assert seen["branch"]["runFrame"] > seen["before"]["runFrame"]
     assert seen["branch"]["sentSeq"] == 2, "a branch is a session of its own: one act down, one up"
     assert len(seen["pictures"]) == 2
@@ -194,6 +202,7 @@ def test_two_branches_stand_side_by_side_and_are_steered_apart_or_together(
     assert (seen["steered"], seen["steeredBoth"]) == (1, 2)
     assert seen["first"]["sentSeq"] == seen["before"]["sentSeq"] + 2, "steered together with the branch only"
     assert seen["stages"] == 1
+    assert seen["closed"] == {"said": "Playing", "disabled": 0, "focus": 0}
     assert seen["after"]["framesPresented"] > seen["first"]["framesPresented"]
 
 
@@ -205,6 +214,8 @@ def test_a_world_starts_from_a_file_and_from_the_camera(
     assert [abs(a - b) <= 6 for a, b in zip(seen["fromFile"], (200, 60, 30, 255), strict=True)] == [True] * 4
     assert "not a picture" in seen["refused"]
     assert seen["fromCamera"] != seen["fromFile"]
+    assert seen["cameras"] == [False], "opened once, and off again"
+    assert seen["sentFromDialog"] == 0
 
 
 @DEVICES
@@ -215,6 +226,7 @@ def test_a_clip_is_recorded_and_plays(server: ServerProcess, chromium: str, tmp_
     assert seen["name"] == f"{server.worlds[0]}.webm"
     assert seen["bytes"] > 1000
     assert seen["video"]["height"] >= 480
+    assert seen["bytesWithoutRequests"] > 1000
 
 
 @DEVICES
@@ -230,7 +242,12 @@ def test_a_shared_link_and_a_saved_take_give_the_same_frames(
     assert "Playing a take" in seen["words"]
     assert seen["linkLength"] < 2000
     assert seen["onward"]["runFrame"] > original["runFrame"]
+    assert seen["saidInTake"] == "Playing a take"
+    assert seen["restarted"]["replay"] is None
+    assert seen["restartedLater"]["sentSeq"] == seen["restarted"]["sentSeq"], "a restart ends the take"
+    assert seen["restartedLater"]["runFrame"] > seen["restarted"]["runFrame"]
     assert "take cannot be read" in seen["notice"]
+    assert seen["wayOut"] == {"address": "", "notice": False}
 
 
 def test_the_mouse_looks_around_where_there_is_an_axis_for_it(
@@ -240,12 +257,14 @@ def test_the_mouse_looks_around_where_there_is_an_axis_for_it(
     assert seen["after"]["sentSeq"] > seen["before"]["sentSeq"]
     assert seen["after"]["appliedSeq"] == seen["after"]["sentSeq"]
     assert "mouse" in seen["hint"]
+    assert seen["lookedInVain"]["sentSeq"] == seen["paused"]["sentSeq"], "nobody looks around in a paused world"
+    assert seen["speed"] == "0.25", "a branch keeps the speed"
 
 
 def test_an_unknown_world_is_named(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
     seen = drive("unknownWorld", server, tmp_path, chromium)
     assert 'no world "atlantis"' in seen["notice"]
-    assert server.worlds[0] in seen["notice"]
+    assert "Choose a world" in seen["notice"]
 
 
 def test_a_restarted_server_is_found_again(chromium: str, tmp_path: Path) -> None:
@@ -270,3 +289,6 @@ def test_a_restarted_server_is_found_again(chromium: str, tmp_path: Path) -> Non
     assert "No connection" in seen["notice"]
     assert seen["after"]["state"] == "playing"
     assert seen["after"]["framesPresented"] > seen["before"]["framesPresented"]
+    assert seen["toast"] == "This branch is no longer kept.", "the server forgot it; the first stage stays"
+    assert seen["disabled"] == 0
+    assert seen["speed"] == "0.5"

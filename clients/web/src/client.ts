@@ -1,16 +1,17 @@
 /**
  * The connection to a Lightcone server: one world, one player.
  *
- * Owns the socket, its state, the handshake, sequence numbers and reconnecting. Knows no canvas and no keyboard, and
- * needs no browser but `WebSocket`. A client says what it is doing through `state` and never fails silently.
+ * Owns the socket, its state, the handshake, sequence numbers and reconnecting (whether and when, reconnect.ts says).
+ * Knows no canvas and no keyboard, and needs no browser but `WebSocket`. A client says what it is doing through `state`
+ * and never fails silently.
  */
 
 import { ConnectionLost, LightconeError, ProtocolViolation, ServerRefusal } from "./errors";
 import {
   PROTOCOL_VERSION,
-  type ClientMessage,
   type ActionLogMessage,
-  type ErrorCode,
+  type ClientMessage,
+  type ErrorMessage,
   type ForkedMessage,
   type FrameMessage,
   type HelloMessage,
@@ -19,6 +20,8 @@ import {
   type StartFrom,
   type WelcomeMessage,
 } from "./protocol";
+import { Questions, type Answer, type AnswerTo } from "./questions";
+import { backoffMs, describeClose, isHopeless } from "./reconnect";
 import { decodeMessage, encodeMessage } from "./wire";
 
 export type ClientState =
@@ -48,35 +51,13 @@ export interface ClientOptions {
   readonly encodings?: readonly string[];
   readonly pacing?: HelloMessage["pacing"];
   readonly start?: StartFrom;
+  /** See `setSpeed`; 1 by default. */
+  readonly speed?: number | null;
   readonly receipts?: boolean;
   readonly token?: string;
   readonly events?: Partial<ClientEvents>;
   /** Opens a socket; replaceable where there is no global `WebSocket`. */
   readonly openSocket?: (url: string) => WebSocket;
-}
-
-const FIRST_DELAY_MS = 250;
-const LONGEST_DELAY_MS = 8000;
-
-/** Refusals that waiting does not mend. */
-const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  "bad_message",
-  "bad_version",
-  "unknown_world",
-  "unknown_start",
-  "unknown_branch",
-  "unsupported",
-  "message_too_large",
-  "origin_refused",
-]);
-
-/** Close codes that mean the same: policy violation and message too big (RFC 6455, section 7.4.1). */
-const HOPELESS_CLOSE: ReadonlySet<number> = new Set([1008, 1009]);
-
-/** How long to wait before attempt `attempt` (from 1): doubling, bounded, spread by `random` in [0, 1). */
-export function backoffMs(attempt: number, random: number): number {
-  const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempt - 1));
-  return Math.round(delay * (0.75 + 0.5 * random));
 }
 
 export class LightconeClient {
@@ -89,14 +70,15 @@ export class LightconeClient {
   private session: WelcomeMessage | null = null;
   private actSeq = 0;
   private controlSeq = 0;
-  private readonly questions = new Map<number, Question>();
-  /** Where a new session begins, should this one be lost. */
+  private readonly questions = new Questions();
   private startFrom: StartFrom | undefined;
   private pacing: HelloMessage["pacing"];
+  private wantedSpeed: number | null;
 
   constructor(private readonly options: ClientOptions) {
     this.startFrom = options.start;
     this.pacing = options.pacing;
+    this.wantedSpeed = options.speed === undefined ? 1 : options.speed;
   }
 
   get state(): ClientState {
@@ -106,6 +88,15 @@ export class LightconeClient {
   /** The session's welcome, or null while there is no session. */
   get welcome(): WelcomeMessage | null {
     return this.session;
+  }
+
+  /** What the newest start began with; a new session begins there too, should this one be lost. */
+  get startedFrom(): StartFrom {
+    return this.startFrom ?? {};
+  }
+
+  get speed(): number | null {
+    return this.wantedSpeed;
   }
 
   /** The sequence number of the newest act; 0 before the first. */
@@ -172,17 +163,24 @@ export class LightconeClient {
 
   /** Restarts from one of the world's starts, or from a picture; from the first start by default. */
   start(start: StartFrom = {}): void {
-    this.startFrom = start;
-    this.control({ command: "start", start });
+    const begins = (): void => void (this.startFrom = start);
+    const seq = this.control({ command: "start", start });
+    if (seq === null) return begins();
+    // Where the connection is lost before the answer, the next session begins there; where it is refused, it does not.
+    this.questions.put(seq, "receipt", begins, (reason) => {
+      if (reason instanceof ServerRefusal) this.options.events?.refusal?.(reason);
+      else begins();
+    });
   }
 
-  /** Goes back to a frame of this run and on from there; refused for frames the server no longer keeps. */
-  rewind(runFrame: number): void {
-    this.control({ command: "rewind", run_frame: runFrame });
+  /** Goes back to a frame of this run and on from there. Rejects for frames the server no longer keeps. */
+  async rewind(runFrame: number): Promise<void> {
+    await this.ask("receipt", { command: "rewind", run_frame: runFrame });
   }
 
   /** How many times as fast as the world's own rate; null: as fast as frames are acknowledged. */
   setSpeed(speed: number | null): void {
+    this.wantedSpeed = speed;
     this.control({ command: "speed", speed });
   }
 
@@ -193,12 +191,12 @@ export class LightconeClient {
 
   /** A branch at a frame of this run, now by default; another client may start from its ticket. */
   fork(runFrame: number | null = null): Promise<ForkedMessage> {
-    return this.ask({ command: "fork", run_frame: runFrame });
+    return this.ask("forked", { command: "fork", run_frame: runFrame });
   }
 
   /** The input of every chunk of this run so far. */
   actionLog(): Promise<ActionLogMessage> {
-    return this.ask({ command: "log" });
+    return this.ask("action_log", { command: "log" });
   }
 
   private hello(): HelloMessage {
@@ -224,21 +222,12 @@ export class LightconeClient {
     return this.controlSeq;
   }
 
-  private ask<T extends Answer>(command: ControlBody): Promise<T> {
+  private ask<T extends Answer["type"]>(type: T, command: ControlBody): Promise<AnswerTo<T>> {
     return new Promise((resolve, reject) => {
       const seq = this.control(command);
       if (seq === null) reject(new ConnectionLost("there is no session to ask"));
-      else this.questions.set(seq, { resolve: resolve as (answer: Answer) => void, reject });
+      else this.questions.put(seq, type, resolve, reject);
     });
-  }
-
-  private answered(seq: number | null | undefined, outcome: Answer | LightconeError): boolean {
-    const question = seq === null || seq === undefined ? undefined : this.questions.get(seq);
-    if (!question) return false;
-    this.questions.delete(seq as number);
-    if (outcome instanceof LightconeError) question.reject(outcome);
-    else question.resolve(outcome);
-    return true;
   }
 
   private send(message: ClientMessage): void {
@@ -266,26 +255,35 @@ export class LightconeClient {
         this.attempt = 0;
         return events.frame?.(message);
       case "receipt":
+        if (message.about === "control") this.questions.answer(message);
         return events.receipt?.(message);
       case "forked":
       case "action_log":
-        this.answered(message.seq, message);
-        return;
+        return this.questions.answer(message);
       case "queued":
         return this.setState({ name: "queued", position: message.position, etaSeconds: message.eta_s });
       case "go_away":
         return events.goAway?.(message.time_left_s, message.reason);
-      case "error": {
-        const refusal = new ServerRefusal(message.code, message.message);
-        if (message.fatal) this.lastRefusal = refusal;
-        else if (!this.answered(message.seq, refusal)) events.refusal?.(refusal);
-      }
+      case "error":
+        return this.refused(message);
     }
+  }
+
+  private refused({ code, message, fatal, seq }: ErrorMessage): void {
+    const refusal = new ServerRefusal(code, message);
+    if (fatal) {
+      this.lastRefusal = refusal;
+      return;
+    }
+    // The seq of a bad action is an act's, which are numbered apart from controls.
+    const awaited = code !== "bad_action" && this.questions.refuse(seq ?? -1, refusal);
+    if (!awaited) this.options.events?.refusal?.(refusal);
   }
 
   private welcomed(message: WelcomeMessage): void {
     this.session = message;
     if (this.wantsPause) this.control({ command: "pause" });
+    if (this.wantedSpeed !== 1) this.control({ command: "speed", speed: this.wantedSpeed });
     this.setState({ name: this.wantsPause ? "paused" : "playing" });
     this.options.events?.welcome?.(message);
   }
@@ -299,7 +297,7 @@ export class LightconeClient {
   private lost(code: number, closeReason: string): void {
     const refusal = this.lastRefusal;
     const reason = refusal ?? new ConnectionLost(describeClose(code, closeReason, this.session !== null));
-    if (refusal ? HOPELESS.has(refusal.code) : HOPELESS_CLOSE.has(code)) return this.fail(reason);
+    if (isHopeless(refusal, code)) return this.fail(reason);
     this.drop();
     this.attempt += 1;
     const delayMs = backoffMs(this.attempt, Math.random());
@@ -317,7 +315,7 @@ export class LightconeClient {
     const socket = this.socket;
     this.socket = null;
     this.session = null;
-    for (const seq of [...this.questions.keys()]) this.answered(seq, new ConnectionLost("the connection was lost"));
+    this.questions.refuseAll(new ConnectionLost("the connection was lost"));
     socket?.close();
   }
 
@@ -327,18 +325,5 @@ export class LightconeClient {
   }
 }
 
-type Answer = ForkedMessage | ActionLogMessage;
-
-interface Question {
-  resolve(answer: Answer): void;
-  reject(reason: LightconeError): void;
-}
-
 type WithoutEnvelope<T> = T extends { readonly command: string } ? Omit<T, "type" | "seq"> : never;
 type ControlBody = WithoutEnvelope<ClientMessage>;
-
-function describeClose(code: number, reason: string, hadSession: boolean): string {
-  if (reason) return `${reason} (close code ${code})`;
-  if (code === 1006) return hadSession ? "the connection was lost" : "the server cannot be reached";
-  return `the server closed the connection (close code ${code})`;
-}

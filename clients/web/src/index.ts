@@ -8,6 +8,7 @@ export * from "./player";
 export * from "./playout";
 export * from "./presenter";
 export * from "./protocol";
+export * from "./reconnect";
 export * from "./recorder";
 export * from "./replay";
 export * from "./stats";

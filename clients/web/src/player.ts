@@ -52,10 +52,10 @@ export interface PlayerEvents extends Omit<ClientEvents, "frame"> {
 }
 
 export interface PlayerOptions extends Omit<ClientOptions, "world" | "events" | "pacing"> {
-  /** Frames that led to the branch this player starts from. */
-  readonly earlier?: readonly FrameMessage[];
   /** A take to play first. */
   readonly take?: Take;
+  /** For a branch: what the run that it branches from began with, where that was a picture. */
+  readonly image?: Uint8Array | null;
 }
 
 /** Pictures larger than this many pixels are not looked at for drift. */
@@ -71,6 +71,7 @@ export class Player {
   private readonly latency = new LatencyTracker();
   private readonly drift: DriftMeter;
   private readonly replay: Replay | null;
+  private readonly inheritedImage: Uint8Array | null;
   private replaying: boolean;
   private moved: Record<string, number> = {};
   private movedAt: number | null = null;
@@ -84,8 +85,9 @@ export class Player {
     options: PlayerOptions,
     private readonly events: Partial<PlayerEvents> = {},
   ) {
-    const { earlier, take, ...rest } = options;
-    this.timeline = new Timeline(KEPT_WITHOUT_LIMITS, earlier);
+    const { take, image, ...rest } = options;
+    this.inheritedImage = image ?? null;
+    this.timeline = new Timeline(KEPT_WITHOUT_LIMITS);
     this.drift = new DriftMeter(world.statistics ?? {}, world.fps);
     this.input = new InputState({
       buttons: world.buttons.map((button) => button.name),
@@ -139,6 +141,8 @@ export class Player {
 
   /** An axis moves by `amount`; what moves between two animation frames is sent as one act. */
   move(axis: string, amount: number, at: number): void {
+    // In a world that stands still movement would pile up, and in a take it is not the player's.
+    if (this.replaying || this.client.state.name !== "playing") return;
     this.moved[axis] = (this.moved[axis] ?? 0) + amount;
     if (this.movedAt !== null) return;
     this.movedAt = at;
@@ -162,13 +166,21 @@ export class Player {
   step(): void {
     this.toPresent();
     this.latency.dropPending();
+    if (this.replaying) this.replay?.sendNext(); // or the step might find no input of the take
     this.client.step();
   }
 
+  /** Begins another run; a take that is being played ends with it. */
   restart(start: StartFrom): void {
-    this.scrubbed = null;
+    this.takeOver();
     this.latency.dropPending();
     this.client.start(start);
+  }
+
+  /** What the run began with, where that was a picture. */
+  get image(): Uint8Array | null {
+    const { branch, image } = this.client.startedFrom;
+    return branch ? this.inheritedImage : (image ?? null);
   }
 
   /** Frames the world can go back to, oldest first. */
@@ -181,22 +193,24 @@ export class Player {
     if (this.client.state.name === "playing") this.togglePause();
     this.scrubbed = frame;
     void this.presenter.show(frame);
+    // That dropped what was still to be shown; unacknowledged, the world would wait for it.
+    const { newest } = this.timeline;
+    if (newest) this.client.ack(newest.index);
   }
 
-  /** Goes on from the frame of the past that is shown, or from the present where none is. */
-  playFromHere(): void {
+  /** Goes on from the frame of the past that is shown, once the world is back there. Rejects where it cannot go back. */
+  async playFromHere(): Promise<void> {
     const from = this.scrubbed;
+    if (from && from !== this.timeline.newest) await this.client.rewind(from.run_frame);
     this.scrubbed = null;
-    if (from && from !== this.timeline.newest) this.client.rewind(from.run_frame);
     this.meter.reset();
     this.latency.dropPending();
     this.client.play();
   }
 
-  /** A branch at the frame that is shown, and the frames that lead to it. */
-  async branch(): Promise<{ readonly forked: ForkedMessage; readonly earlier: readonly FrameMessage[] }> {
-    const forked = await this.client.fork(this.scrubbed?.run_frame ?? null);
-    return { forked, earlier: this.timeline.upTo(forked.run_frame - 1) };
+  /** A branch at the frame that is shown. */
+  branch(): Promise<ForkedMessage> {
+    return this.client.fork(this.scrubbed?.run_frame ?? null);
   }
 
   /** Stops playing the take; the player goes on from where it is. */
@@ -231,11 +245,17 @@ export class Player {
     const { presented: _1, undecodable: _2, buttons: _3, replayed: _4, ...passedOn } = this.events;
     return {
       ...passedOn,
+      state: (state) => {
+        if (state.name !== "playing") this.forgetMovement();
+        this.events.state?.(state);
+      },
       welcome: (welcome) => {
         this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? KEPT_WITHOUT_LIMITS);
         this.events.welcome?.(welcome);
       },
       frame: (frame) => {
+        // A new run is shown, whatever of the run before was looked at.
+        if (frame.run !== this.timeline.newest?.run) this.scrubbed = null;
         this.timeline.push(frame);
         if (this.scrubbed) this.client.ack(frame.index);
         else this.presenter.push(frame);
@@ -248,7 +268,7 @@ export class Player {
     this.meter.reset();
     this.drift.reset();
     this.latency.dropPending();
-    this.timeline = new Timeline(timelineFrames, this.last === null ? this.timeline.kept : []);
+    this.timeline = new Timeline(timelineFrames);
     this.last = null;
     this.scrubbed = null;
     if (this.replaying) this.replay?.start();
@@ -264,8 +284,9 @@ export class Player {
     this.events.replayed?.();
   }
 
-  /** Shows the present again. */
+  /** Shows the present again, where a frame of the past is shown. */
   private toPresent(): void {
+    if (!this.scrubbed) return;
     this.scrubbed = null;
     const { newest } = this.timeline;
     if (newest) void this.presenter.show(newest);
@@ -275,11 +296,15 @@ export class Player {
     if (this.replaying) return;
     const pressed = this.input.pressed();
     const seq = this.client.act(pressed, this.moved);
-    this.moved = {};
-    this.movedAt = null;
+    this.forgetMovement();
     // While paused an act waits for the player's next step; that wait is not latency.
     if (seq !== null && this.client.state.name === "playing") this.latency.sent(seq, at);
     this.events.buttons?.(pressed);
+  }
+
+  private forgetMovement(): void {
+    this.moved = {};
+    this.movedAt = null;
   }
 
   private onPresented(frame: FrameMessage, at: number): void {

@@ -53,14 +53,17 @@ export class Presenter {
 
   /** Forgets all frames, as a new session numbers them afresh; `fps` is the rate of the world to come. */
   reset(fps: number): void {
-    this.epoch += 1;
-    this.playout.reset();
+    this.drop();
     this.playout = newPlayout(fps);
     this.drawn = null;
   }
 
-  /** Shows a frame of the past at once, without saying that it was presented; newer ones go over it. */
+  /**
+   * Shows a frame of the past at once, without saying that it was presented. What waits to be shown is dropped; frames
+   * pushed from now on go over it.
+   */
   async show(frame: FrameMessage): Promise<void> {
+    this.drop();
     const epoch = this.epoch;
     this.shows += 1;
     const turn = this.shows;
@@ -90,6 +93,12 @@ export class Presenter {
         this.events.undecodable(frame, new LightconeError(`frame ${frame.index} is not a readable picture: ${why}`));
       },
     );
+  }
+
+  /** Forgets what is being decoded or waits to be shown. */
+  private drop(): void {
+    this.epoch += 1;
+    this.playout.reset();
   }
 
   private wake(): void {

@@ -17,7 +17,7 @@ export interface Clip {
 
 export class ClipRecorder {
   private recorder: MediaRecorder | null = null;
-  private track: CanvasCaptureMediaStreamTrack | null = null;
+  private stream: MediaStream | null = null;
   private parts: Blob[] = [];
   private startedAt = 0;
   private readonly large = document.createElement("canvas");
@@ -32,18 +32,17 @@ export class ClipRecorder {
     return this.recording ? (performance.now() - this.startedAt) / 1000 : 0;
   }
 
-  /** @throws LightconeError where the browser cannot record. */
-  start(): void {
+  /** `fps`: of the world. @throws LightconeError where the browser cannot record. */
+  start(fps: number): void {
     if (this.recorder) return;
     const mimeType = typeof MediaRecorder === "undefined" ? undefined : TYPES.find((type) => MediaRecorder.isTypeSupported(type));
     if (!mimeType) throw new LightconeError("this browser cannot record video");
     const factor = Math.max(1, Math.ceil(LEAST_HEIGHT / this.canvas.height));
     this.large.width = this.canvas.width * factor;
     this.large.height = this.canvas.height * factor;
-    const stream = this.large.captureStream(0);
-    this.track = stream.getVideoTracks()[0] as CanvasCaptureMediaStreamTrack;
+    this.stream = capture(this.large, fps);
     this.parts = [];
-    this.recorder = new MediaRecorder(stream, { mimeType, videoBitsPerSecond: 8_000_000 });
+    this.recorder = new MediaRecorder(this.stream, { mimeType, videoBitsPerSecond: 8_000_000 });
     this.recorder.ondataavailable = ({ data }) => this.parts.push(data);
     this.startedAt = performance.now();
     this.recorder.start(1000);
@@ -52,12 +51,12 @@ export class ClipRecorder {
 
   /** Another frame is on the canvas. */
   frame(): void {
-    if (!this.track) return;
+    if (!this.stream) return;
     const context = this.large.getContext("2d", { alpha: false });
     if (!context) return;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.canvas, 0, 0, this.large.width, this.large.height);
-    this.track.requestFrame();
+    for (const track of this.stream.getVideoTracks()) if (asksForFrames(track)) track.requestFrame();
   }
 
   /** Ends the recording; null if there was none. */
@@ -69,8 +68,24 @@ export class ClipRecorder {
       recorder.onstop = () => resolve();
       recorder.stop();
     });
-    this.track?.stop();
-    this.track = null;
+    stopTracks(this.stream);
+    this.stream = null;
     return { video: new Blob(this.parts, { type: recorder.mimeType }), seconds };
   }
+}
+
+function asksForFrames(track: MediaStreamTrack): track is CanvasCaptureMediaStreamTrack {
+  return "requestFrame" in track;
+}
+
+/** What is drawn on the canvas: each frame that is asked for, or `fps` a second where a browser cannot be asked. */
+function capture(canvas: HTMLCanvasElement, fps: number): MediaStream {
+  const onRequest = canvas.captureStream(0);
+  if (onRequest.getVideoTracks().every(asksForFrames)) return onRequest;
+  stopTracks(onRequest);
+  return canvas.captureStream(fps);
+}
+
+function stopTracks(stream: MediaStream | null): void {
+  for (const track of stream?.getTracks() ?? []) track.stop();
 }

@@ -47,6 +47,14 @@ export class Replay {
     this.timer = undefined;
   }
 
+  /** Sends the next input, if there is one, however many are ahead: for a step of a world that stands still. */
+  sendNext(): void {
+    const next = this.inputs.next();
+    if (next.done) return;
+    this.sent += 1;
+    this.send(next.value);
+  }
+
   /** The run's chunk number `chunk` (1 is the first) is on the screen. */
   presented(chunk: number): void {
     this.shown = Math.max(this.shown, chunk);
@@ -55,10 +63,7 @@ export class Replay {
 
   private tick(): void {
     if (this.finishIfDone() || this.sent - this.shown >= AHEAD) return;
-    const next = this.inputs.next();
-    if (next.done) return;
-    this.sent += 1;
-    this.send(next.value);
+    this.sendNext();
   }
 
   private finishIfDone(): boolean {

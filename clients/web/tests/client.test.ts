@@ -1,8 +1,9 @@
 import { decode, encode } from "@msgpack/msgpack";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { LightconeClient, backoffMs, type ClientState } from "../src/client";
+import { LightconeClient, type ClientState } from "../src/client";
 import { ConnectionLost, ProtocolViolation, ServerRefusal } from "../src/errors";
 import { PROTOCOL_VERSION } from "../src/protocol";
+import { backoffMs } from "../src/reconnect";
 
 /** A socket whose other end is the test. */
 class TestSocket {
@@ -123,6 +124,32 @@ describe("a session", () => {
     expect(client.state.name).toBe("playing");
   });
 
+  it("asks, and takes for the answer what is one", async () => {
+    const { client, latest, join } = setUp();
+    join();
+    const forked = client.fork();
+    const back = client.rewind(12);
+    const refused = client.rewind(3);
+    latest().delivers({ type: "receipt", about: "control", seq: 1, status: "applied", frame: 9 });
+    latest().delivers({ type: "receipt", about: "act", seq: 2, status: "received", frame: null });
+    latest().delivers({ type: "forked", seq: 1, ticket: "t", run_frame: 8, expires_s: 120 });
+    latest().delivers({ type: "receipt", about: "control", seq: 2, status: "applied", frame: 9 });
+    latest().delivers({ type: "error", code: "bad_action", message: "an act's", fatal: false, seq: 3 });
+    latest().delivers({ type: "error", code: "unknown_frame", message: "too old", fatal: false, seq: 3 });
+    await expect(forked).resolves.toMatchObject({ ticket: "t" });
+    await expect(back).resolves.toBeUndefined();
+    await expect(refused).rejects.toMatchObject({ code: "unknown_frame" });
+  });
+
+  it("gives up what it asked with the session", async () => {
+    const { client, latest, join } = setUp();
+    join();
+    const log = client.actionLog();
+    latest().closes(1006);
+    await expect(log).rejects.toBeInstanceOf(ConnectionLost);
+    await expect(client.fork()).rejects.toBeInstanceOf(ConnectionLost);
+  });
+
   it("leaves with a bye and does not come back", () => {
     const { client, latest, join, sockets } = setUp();
     join();
@@ -167,6 +194,31 @@ describe("a lost connection", () => {
     latest().delivers(welcome);
     expect(latest().sent[1]).toMatchObject({ type: "control", command: "pause" });
     expect(client.state.name).toBe("paused");
+  });
+
+  it("does not go back to a start that was refused", () => {
+    const { client, latest, join, refusals } = setUp({ start: { index: 1 } });
+    join();
+    client.start({ index: 99 });
+    latest().delivers({ type: "error", code: "unknown_start", message: "no such start", fatal: false, seq: 1 });
+    expect(refusals.map(({ code }) => code)).toEqual(["unknown_start"]);
+    expect(client.startedFrom).toEqual({ index: 1 });
+    client.start({ index: 2 });
+    latest().delivers({ type: "receipt", about: "control", seq: 2, status: "applied", frame: 9 });
+    expect(client.startedFrom).toEqual({ index: 2 });
+  });
+
+  it("keeps the speed", () => {
+    const { client, latest, join } = setUp({ speed: 2 });
+    join();
+    expect(latest().sent[1]).toMatchObject({ command: "speed", speed: 2 });
+    client.setSpeed(0.5);
+    latest().closes(1006);
+    vi.advanceTimersByTime(400);
+    latest().opens();
+    latest().delivers(welcome);
+    expect(latest().sent[1]).toMatchObject({ command: "speed", speed: 0.5 });
+    expect(client.speed).toBe(0.5);
   });
 
   it("ignores what an abandoned socket still says", () => {

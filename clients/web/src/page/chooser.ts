@@ -9,23 +9,17 @@ import type { WorldInfo } from "../protocol";
 const RETRY_MS = 1500;
 const MOST_TRIES = 20;
 
-/** Fills `nav`; it stays hidden where there is one world and it is chosen. */
-export function listWorlds(
-  nav: HTMLElement,
-  worlds: readonly WorldInfo[],
-  chosen: string,
-  choose: (world: WorldInfo) => void,
-): void {
-  nav.hidden = worlds.length < 2 && worlds[0]?.name === chosen;
+/** Fills `nav` with the worlds to choose from. */
+export function listWorlds(nav: HTMLElement, worlds: readonly WorldInfo[], choose: (world: WorldInfo) => void): void {
   nav.replaceChildren(...worlds.map((world) => card(world, () => choose(world))));
-  markWorld(nav, chosen);
+  markWorld(nav, null);
 }
 
-/** Shows which world is played. */
-export function markWorld(nav: HTMLElement, chosen: string): void {
-  for (const button of nav.querySelectorAll<HTMLElement>("[data-world]")) {
-    button.setAttribute("aria-pressed", String(button.dataset["world"] === chosen));
-  }
+/** Shows which world is played, or that none is. There is no choice where the only world is. */
+export function markWorld(nav: HTMLElement, played: string | null): void {
+  const buttons = nav.querySelectorAll<HTMLElement>("[data-world]");
+  for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset["world"] === played));
+  nav.hidden = buttons.length < 2 && played !== null;
 }
 
 function card(world: WorldInfo, choose: () => void): HTMLButtonElement {

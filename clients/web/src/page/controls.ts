@@ -13,11 +13,15 @@ export interface Target extends Holder {
   releaseAll(): void;
 }
 
-/** A key is the browser's while the focus is in something that itself listens to keys. */
+/** What moves a focused slider; Enter plays from where it stands. */
+const SLIDER_KEYS = /^(Arrow.*|Home|End|Page.*|Enter)$/;
+
+/** A key is the browser's while a dialog is open, or the focus is in something that itself listens to it. */
 function isForTheBrowser(event: KeyboardEvent): boolean {
-  if (event.ctrlKey || event.altKey || event.metaKey) return true;
+  if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return true;
   const target = event.target;
   if (!(target instanceof HTMLElement)) return false;
+  if (target instanceof HTMLInputElement && target.type === "range") return SLIDER_KEYS.test(event.code);
   if (target.matches("select, input, textarea, [contenteditable]")) return true;
   return target instanceof HTMLButtonElement && !target.disabled && ["Space", "Enter"].includes(event.code);
 }

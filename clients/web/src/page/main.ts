@@ -5,12 +5,12 @@
  * `window.lightcone` shows the figures, read-only, to tests and scripts.
  */
 
-import { LightconeError } from "../errors";
+import type { ClientState } from "../client";
+import { ConnectionLost, LightconeError } from "../errors";
 import { Player, type PlayerOptions, type PlayerStats } from "../player";
 import type { WorldInfo } from "../protocol";
-import type { Take } from "../take";
-import { strangers } from "../take";
-import { Branches } from "./branches";
+import { strangers, type Take } from "../take";
+import { Branches, makeStage, type Stage } from "./branches";
 import { listWorlds, markWorld } from "./chooser";
 import { Keyboard, buildPad, showHeld } from "./controls";
 import { GamepadInput } from "./gamepad";
@@ -22,7 +22,7 @@ import "./studio.css";
 import "./layout.css";
 import { Takes, takeInAddress } from "./takes";
 import { Transport } from "./transport";
-import { View, element, sentence } from "./view";
+import { View, element, refusalTitle, sentence } from "./view";
 import { loadWorlds } from "./worlds";
 
 const REFRESH_MS = 125;
@@ -33,12 +33,11 @@ const SMALL_PICTURE = 128 * 128;
 const query = new URLSearchParams(location.search);
 const view = new View();
 const hud = new Hud();
-const branches = new Branches(element("stages", HTMLElement), () => refreshAll());
+const stages = element("stages", HTMLElement);
+const branches = new Branches(stages, (steered) => onSteered(steered));
 const transport = new Transport(() => branches.active);
 /** Of `?seed=`: the same start, seed and input give the same pictures. Without one, every start is new. */
 let seed: number | null = null;
-/** What the run began with, where that was a picture. */
-let image: Uint8Array | null = null;
 let worlds: readonly WorldInfo[] = [];
 
 const target = () => branches.target();
@@ -51,9 +50,9 @@ const keyboard = new Keyboard(target, {
   KeyB: () => transport.branch.click(),
 });
 new GamepadInput(() => branches.active?.world ?? null, target);
-const look = new Look(view.stage, target);
-const pictures = new Pictures((picture) => startFromPicture(picture), (error) => say(error.message));
-const takes = new Takes(() => branches.active, () => image, (take) => openTake(take), say);
+const look = new Look(stages, target);
+const pictures = new Pictures((image) => branches.active?.restart({ image, seed }), (error) => say(error.message));
+const takes = new Takes(() => branches.active, (take) => openTake(take), say);
 
 /** The stream's address, beside this page's own. */
 function streamUrl(): string {
@@ -74,13 +73,7 @@ function makePlayer(world: WorldInfo, canvas: HTMLCanvasElement, options: Partia
     canvas,
     { url: streamUrl(), encodings: encodings(world), ...options },
     {
-      state: (state) => {
-        if (made === branches.active || !branches.isSplit) view.showState(state);
-        if (state.name === "failed" && branches.isSplit && made === branches.active) {
-          branches.close();
-          say(state.reason.message);
-        }
-      },
+      state: (state) => onState(made, state),
       buttons: (pressed) => showHeld(view.pad, pressed),
       refusal: (error) => say(error.message),
       goAway: (seconds, reason) => view.toast(`${sentence(reason)} The server closes in ${Math.round(seconds)} s.`),
@@ -92,12 +85,26 @@ function makePlayer(world: WorldInfo, canvas: HTMLCanvasElement, options: Partia
   return made;
 }
 
+/** A player's connection changes; the words and tools are those of the stage that is steered. */
+function onState(player: Player, state: ClientState): void {
+  if (player === branches.active) view.showState(state);
+  if (state.name !== "failed") return;
+  if (branches.isSecond(player)) branches.close();
+  else markWorld(view.worlds, null);
+  if (player !== branches.active) say(refusalTitle(state.reason) ?? state.reason.message);
+}
+
+/** Another stage is steered, or there are more or fewer. */
+function onSteered({ element, player }: Stage): void {
+  view.cover(element);
+  view.showState(player.client.state);
+  refreshAll();
+}
+
 function play(world: WorldInfo, options: Partial<PlayerOptions> = { start: { index: 0, seed } }): void {
-  image = options.take && "image" in options.take.start ? options.take.start.image : null;
   view.showWorld(world);
   markWorld(view.worlds, world.name);
   hud.reset();
-  transport.reset();
   const player = makePlayer(world, view.canvas, options);
   branches.reset({ element: view.stage, player });
   keyboard.bind(world);
@@ -107,11 +114,12 @@ function play(world: WorldInfo, options: Partial<PlayerOptions> = { start: { ind
   player.connect();
 }
 
-/** Another world; its name goes into the address, and a take that stood there leaves it. */
+/** Another world; its name goes into the address, and a take that stood there leaves it. The keys belong to it now. */
 function choose(world: WorldInfo): void {
   query.set("world", world.name);
   history.replaceState(null, "", `?${query}`);
   play(world);
+  branches.focus();
 }
 
 function openTake(take: Take): void {
@@ -125,20 +133,22 @@ function openTake(take: Take): void {
 async function branch(): Promise<void> {
   const from = branches.active;
   if (!from) return;
-  const { forked, earlier } = await from.branch();
-  const stage = document.createElement("div");
-  stage.className = "stage";
-  stage.tabIndex = 0;
-  const canvas = document.createElement("canvas");
-  canvas.width = from.world.width;
-  canvas.height = from.world.height;
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `A branch of ${from.world.title}`);
-  stage.append(canvas);
-  if (from.stats.scrubbedTo !== null) from.playFromHere();
-  const player = makePlayer(from.world, canvas, { start: { branch: forked.ticket }, earlier });
-  branches.add({ element: stage, player });
+  const forked = await from.branch();
+  if (!branches.has(from)) return; // another world was chosen meanwhile
+  const { element, canvas } = makeStage(from.world);
+  const { image, client } = from;
+  const player = makePlayer(from.world, canvas, { start: { branch: forked.ticket }, image, speed: client.speed });
+  branches.add({ element, player });
   player.connect();
+  if (from.stats.scrubbedTo !== null) await from.playFromHere();
+}
+
+/** Shows what `work` did, or says why it failed. That a connection was lost, its player's state says. */
+function attempt(work: Promise<void> | undefined): void {
+  work?.then(refreshAll, (error: unknown) => {
+    if (!(error instanceof LightconeError)) throw error;
+    if (!(error instanceof ConnectionLost)) say(error.message);
+  });
 }
 
 /** Runs `action` on a click; after a click with a pointer the keys belong to the world again. */
@@ -146,7 +156,7 @@ function onClick(button: HTMLButtonElement, action: () => void): void {
   button.addEventListener("click", (event) => {
     action();
     refreshAll();
-    if (event.detail > 0) view.stage.focus({ preventScroll: true });
+    if (event.detail > 0) branches.focus();
   });
 }
 
@@ -154,13 +164,7 @@ function restart(index: number): void {
   const player = branches.active;
   if (!player) return;
   if (player.world.starts.length > 0) view.starts.value = String(index);
-  image = null;
   player.restart({ index, seed });
-}
-
-function startFromPicture(picture: Uint8Array): void {
-  image = picture;
-  branches.active?.restart({ image: picture, seed });
 }
 
 const chosenStart = (): number => Math.max(0, view.starts.selectedIndex);
@@ -170,13 +174,8 @@ function wire(): void {
   onClick(view.step, () => branches.active?.step());
   onClick(view.restart, () => restart(chosenStart()));
   onClick(view.nextStart, () => restart((chosenStart() + 1) % Math.max(1, view.starts.length)));
-  onClick(transport.fromHere, () => branches.active?.playFromHere());
-  onClick(transport.branch, () => {
-    branch().catch((error: unknown) => {
-      if (!(error instanceof LightconeError)) throw error;
-      say(error.message);
-    });
-  });
+  onClick(transport.fromHere, () => attempt(branches.active?.playFromHere()));
+  onClick(transport.branch, () => attempt(branch()));
   onClick(view.upload, () => pictures.choose());
   onClick(view.camera, () => void pictures.openCamera());
   onClick(view.record, () => takes.toggleRecording());
@@ -185,8 +184,6 @@ function wire(): void {
   onClick(view.openTake, () => takes.choose());
   onClick(view.takeOver, () => branches.active?.takeOver());
   view.starts.addEventListener("change", () => restart(chosenStart()));
-  view.stage.addEventListener("pointerdown", () => branches.steerFirst());
-  view.stage.addEventListener("focusin", () => branches.steerFirst());
   setInterval(refreshAll, REFRESH_MS);
 }
 
@@ -196,8 +193,7 @@ function refreshAll(): void {
   if (!player) return;
   const { stats } = player;
   hud.show(stats);
-  view.showFlow(stats.state, stats.fps);
-  view.showReplay(stats.replay);
+  view.showFlow(stats.state, stats.fps, stats.replay);
   transport.refresh((stats.state === "playing" || stats.state === "paused") && stats.replay === null);
 }
 
@@ -239,18 +235,27 @@ async function main(): Promise<void> {
     if (branches.active?.client.state.name === "reconnecting") branches.active.connect();
     else location.reload();
   });
-  seed = parseSeed(query.get("seed"));
-  const take = await takeInAddress(location.hash);
   worlds = await loadWorlds((why) => view.showNotice({ title: "Waiting for the server", text: why }));
   view.showNotice(null);
   wire();
-  const asked = take?.world ?? query.get("world");
+  listWorlds(view.worlds, worlds, choose);
+  await begin().catch((error: unknown) => {
+    if (!(error instanceof LightconeError)) throw error;
+    if (seed === null) query.delete("seed"); // it is none
+    view.showState({ name: "failed", reason: error });
+    view.showNotice({ title: "Cannot play this address", text: `${sentence(error.message)} Choose a world above to go on.` });
+  });
+}
+
+/** Plays what the address asks for. */
+async function begin(): Promise<void> {
+  seed = parseSeed(query.get("seed"));
+  const take = await takeInAddress(location.hash);
+  if (take) return openTake(take);
+  const asked = query.get("world");
   const world = asked === null ? worlds[0] : worlds.find(({ name }) => name === asked);
-  listWorlds(view.worlds, worlds, world?.name ?? "", choose);
-  if (take && world) return openTake(take);
-  if (world) return play(world);
-  const names = worlds.map(({ name }) => name).join(", ");
-  throw new LightconeError(`there is no world "${asked}" here; choose another above (${names})`);
+  if (!world) throw new LightconeError(`there is no world "${asked}" here`);
+  play(world);
 }
 
 main().catch((error: unknown) => {

@@ -33,6 +33,7 @@ export class Pictures {
   private readonly dialog = element("camera-dialog", HTMLDialogElement);
   private readonly video = element("camera-video", HTMLVideoElement);
   private camera: MediaStream | null = null;
+  private asking = false;
 
   constructor(
     private readonly use: (picture: Uint8Array) => void,
@@ -64,12 +65,16 @@ export class Pictures {
 
   /** Shows what the camera sees, to take a still from. */
   async openCamera(): Promise<void> {
+    if (this.asking || this.camera) return;
+    this.asking = true;
     try {
       if (!navigator.mediaDevices) throw new LightconeError("the camera needs a secure page: https, or this machine itself");
       this.camera = await navigator.mediaDevices.getUserMedia({ video: true });
     } catch (cause) {
       const why = cause instanceof LightconeError ? cause.message : "the camera cannot be used; the browser or its owner says no";
       return this.failed(new LightconeError(why));
+    } finally {
+      this.asking = false;
     }
     this.video.srcObject = this.camera;
     this.dialog.showModal();

@@ -26,10 +26,8 @@ export class Takes {
   private readonly file = element("take-file", HTMLInputElement);
   private recorder: ClipRecorder | null = null;
 
-  /** `image`: what the current run began with, where that was a picture. */
   constructor(
     private readonly player: () => Player | null,
-    private readonly image: () => Uint8Array | null,
     private readonly open: (take: Take) => void,
     private readonly say: (text: string) => void,
   ) {
@@ -72,7 +70,7 @@ export class Takes {
     if (!player) throw new LightconeError("there is no world to keep a take of");
     const log = await player.client.actionLog();
     if (!log.complete) this.say("The run was too long to keep whole; this is its beginning.");
-    return takeOf(player.world.name, log, this.image());
+    return takeOf(player.world.name, log, player.image);
   }
 
   private async makeLink(): Promise<void> {
@@ -100,7 +98,7 @@ export class Takes {
     const player = this.player();
     if (!player) return;
     const recorder = new ClipRecorder(player.canvas);
-    recorder.start();
+    recorder.start(player.world.fps);
     this.recorder = recorder;
     this.showRecording();
   }
@@ -117,6 +115,8 @@ export class Takes {
     const on = this.recorder !== null;
     const words = on ? `Stop (${Math.floor(this.recorder?.seconds ?? 0)} s)` : "Record clip";
     if (this.record.textContent !== words) this.record.textContent = words;
+    // Without the seconds, which a screen reader would read out as they pass.
+    this.record.setAttribute("aria-label", on ? "Stop recording" : "Record clip");
     this.record.setAttribute("aria-pressed", String(on));
   }
 

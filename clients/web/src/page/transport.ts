@@ -13,7 +13,7 @@ export class Transport {
   readonly fromHere = element("from-here", HTMLButtonElement);
   readonly branch = element("branch", HTMLButtonElement);
   readonly speed = element("speed", HTMLSelectElement);
-  private readonly time = element("scrub-time", HTMLOutputElement);
+  private readonly time = element("scrub-time", HTMLElement);
   private readonly past = element("past", HTMLElement);
 
   constructor(private readonly player: () => Player | null) {
@@ -24,19 +24,16 @@ export class Transport {
     this.speed.addEventListener("change", () => player()?.client.setSpeed(Number(this.speed.value)));
   }
 
-  /** A new session knows no speed but its own. */
-  reset(): void {
-    this.speed.value = "1";
-  }
-
-  /** Follows the player: how much past there is, and which frame of it is shown. */
+  /** Follows the player: its speed, how much past there is, and which frame of it is shown. */
   refresh(live: boolean): void {
     const player = this.player();
     const stops = live && player ? player.stops() : [];
+    this.speed.value = String(player?.client.speed ?? 1);
     const shown = player?.stats.scrubbedTo ?? null;
     const last = Math.max(0, stops.length - 1);
     this.scrub.max = String(last);
-    this.scrub.disabled = this.speed.disabled = this.branch.disabled = stops.length < 2;
+    this.scrub.disabled = stops.length < 2;
+    this.speed.disabled = this.branch.disabled = stops.length === 0;
     const place = shown === null ? last : Math.max(0, stops.findIndex(({ run_frame }) => run_frame === shown));
     if (document.activeElement !== this.scrub || shown === null) this.scrub.value = String(place);
     this.fromHere.disabled = shown === null;

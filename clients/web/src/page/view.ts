@@ -20,6 +20,8 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
 };
 
 const TOAST_MS = 6000;
+/** Without a frame for as long, a world is said to be waited for. */
+const PATIENCE_MS = 1500;
 
 export interface Notice {
   readonly title: string;
@@ -77,7 +79,8 @@ export function stateNotice(state: ClientState): Notice | null {
   }
 }
 
-function refusalTitle(reason: Error): string | null {
+/** What a refusal that ends a session means, in a line; null where there is only the server's own message. */
+export function refusalTitle(reason: Error): string | null {
   return reason instanceof ServerRefusal ? (REFUSALS[reason.code] ?? null) : null;
 }
 
@@ -111,6 +114,8 @@ export class View {
   readonly record = element("record", HTMLButtonElement);
   readonly takeOver = element("take-over", HTMLButtonElement);
   readonly retry = element("notice-retry", HTMLButtonElement);
+  private readonly overlays = [element("past", HTMLElement), element("notice", HTMLElement)];
+  private flowedAt = 0;
   private toastTimer: ReturnType<typeof setTimeout> | undefined;
 
   showWorld(world: WorldInfo): void {
@@ -120,9 +125,15 @@ export class View {
     document.documentElement.style.setProperty("--aspect", String(world.width / world.height));
     this.canvas.width = world.width;
     this.canvas.height = world.height;
+    this.stage.setAttribute("aria-label", world.title);
     this.canvas.setAttribute("aria-label", `${world.title}, as the model imagines it`);
     element("start-field", HTMLElement).hidden = world.starts.length < 2;
     this.starts.replaceChildren(...world.starts.map((name, index) => new Option(name, String(index))));
+  }
+
+  /** Lays what is said over the picture onto this stage. */
+  cover(stage: HTMLElement): void {
+    for (const overlay of this.overlays) if (overlay.parentElement !== stage) stage.append(overlay);
   }
 
   /** Says how to look around, where one can. */
@@ -164,13 +175,15 @@ export class View {
     this.retry.textContent = notice?.action ?? "";
   }
 
-  /** A picture that stands still without a word is the worst a stream can do to its player. */
-  showFlow(state: string, fps: number): void {
-    if (state === "playing") this.sayState(fps > 0 ? "Playing" : "Waiting for frames");
-  }
-
-  /** Shows how far a take has been played; null where none is. */
-  showReplay(replay: readonly [number, number] | null): void {
+  /**
+   * A picture that stands still without a word is the worst a stream can do to its player. `replay`: how far a take has
+   * been played; null where none is.
+   */
+  showFlow(state: string, fps: number, replay: readonly [number, number] | null): void {
+    const now = performance.now();
+    if (state !== "playing" || fps > 0) this.flowedAt = now;
+    const playing = replay === null ? "Playing" : "Playing a take";
+    if (state === "playing") this.sayState(now - this.flowedAt > PATIENCE_MS ? "Waiting for frames" : playing);
     element("take", HTMLElement).hidden = replay === null;
     const words = replay === null ? "" : `Playing a take: ${replay[0]} of ${replay[1]}`;
     const place = element("take-place", HTMLElement);

@@ -1,7 +1,7 @@
 /**
  * Which worlds the server has, asked before anything else.
  *
- * Owns the one HTTP request of the page. A server that is still warming up, or not there yet, is asked again.
+ * Owns that request and its repetition. A server that is still warming up, or not there yet, is asked again.
  */
 
 import { LightconeError } from "../errors";
