@@ -56,6 +56,7 @@ def make_card(name: str, preset: Preset, dataset: Dataset) -> WorldCard:
         exclusive_buttons=spec.exclusive_buttons,
         window=preset.window_frames,
         num_steps=preset.sampler.num_steps,
+        pixelated=spec.pixelated,
         data_license=spec.data_license,
         statistics=picture_statistics(dataset),
         provenance=provenance(name, dataset),

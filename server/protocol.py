@@ -218,7 +218,7 @@ class WorldInfo(_Sent):
 
     `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
     deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
-    pictures); empty where the world does not say.
+    pictures); empty where the world does not say. `pixelated`: they are made of blocks, to be enlarged with hard edges.
     """
 
     name: str
@@ -234,6 +234,7 @@ class WorldInfo(_Sent):
     starts: Annotated[tuple[str, ...], Field(strict=False)]
     data_license: str
     statistics: dict[str, Usual] = {}
+    pixelated: bool = False
 
 
 class Limits(_Sent):

@@ -162,6 +162,7 @@ def world_info(name: str, world: World) -> WorldInfo:
         starts=tuple(start.name for start in world.starts),
         data_license=card.data_license,
         statistics={name: Usual(mean=mean, deviation=usual) for name, (mean, usual) in card.statistics.items()},
+        pixelated=card.pixelated,
     )
 
 

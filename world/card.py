@@ -32,6 +32,7 @@ class Axis:
 class WorldCard:
     """A world's public description: what a player, a client or a license reader needs.
 
+    pixelated: its pictures are made of blocks, to be enlarged with hard edges.
     statistics: of real pictures, in grey levels: brightness, contrast, sharpness and motion, each with its mean over
     stretches of two seconds and the standard deviation of such stretches.
     """
@@ -49,6 +50,7 @@ class WorldCard:
     window: int = 15
     sink: int = 0
     num_steps: int = 2
+    pixelated: bool = False
     data_license: str
     statistics: dict[str, tuple[float, float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)

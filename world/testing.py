@@ -86,6 +86,7 @@ def tiny_world(
         window=transformer_config.window_frames,
         sink=transformer_config.sink_frames,
         num_steps=num_steps,
+        pixelated=config == "pixel",
         data_license="CC0-1.0",
     )
     world = World(card, codec, transformer, Sampler(num_steps=num_steps), dtype=dtype)

@@ -19,7 +19,7 @@ class EnvironmentSpec:
     """What a world needs to know of the environment it imitates.
 
     continuing: its stream goes on over the end of a game, which is then part of the world; otherwise what follows a
-    `done` is another episode, and no clip runs from one into the other.
+    `done` is another episode, and no clip runs from one into the other. pixelated: see WorldCard.
     """
 
     name: str
@@ -34,6 +34,7 @@ class EnvironmentSpec:
     data_license: str
     oracle_names: tuple[str, ...] = ()
     continuing: bool = False
+    pixelated: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -23,6 +23,7 @@ SPEC = EnvironmentSpec(
     data_license="Made by this program; no rights reserved (CC0-1.0).",
     oracle_names=("ball_x", "ball_y", "paddle_y"),
     continuing=True,
+    pixelated=True,
 )
 
 

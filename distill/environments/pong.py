@@ -45,6 +45,7 @@ SPEC = EnvironmentSpec(
     ),
     oracle_names=("ball_x", "ball_y", "paddle_y", "enemy_y", "score", "enemy_score"),
     continuing=True,
+    pixelated=True,
 )
 
 

@@ -56,6 +56,8 @@ const scrubTo = (page, place) =>
   }, place);
 /** Number of the stage that has the focus, from 0; -1 where none has. */
 const focusedStage = (page) => page.evaluate(() => [...document.querySelectorAll(".stage")].indexOf(document.activeElement));
+/** How the picture is enlarged. */
+const enlarged = (page) => page.locator("#stage canvas").evaluate((canvas) => getComputedStyle(canvas).imageRendering);
 /** The state as it is read out. */
 const said = (page) => page.locator("#state").innerText();
 
@@ -468,9 +470,11 @@ async function replay(browser, base, folder, seen, device) {
 async function look(browser, base, folder, seen) {
   const page = await open(browser, DESKTOP, base, seen.problems);
   await untilFrames(page, 3);
+  seen.enlarged = [await enlarged(page)];
   await page.locator("[data-world]").nth(1).click();
   await untilState(page, "playing");
   await untilFrames(page, 5);
+  seen.enlarged.push(await enlarged(page));
   const box = await page.locator("#stage").boundingBox();
   const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
   const drag = async (x, y) => {

@@ -259,6 +259,7 @@ def test_the_mouse_looks_around_where_there_is_an_axis_for_it(
     assert "mouse" in seen["hint"]
     assert seen["lookedInVain"]["sentSeq"] == seen["paused"]["sentSeq"], "nobody looks around in a paused world"
     assert seen["speed"] == "0.25", "a branch keeps the speed"
+    assert seen["enlarged"] == ["pixelated", "auto"], "as each world's card says"
 
 
 def test_an_unknown_world_is_named(server: ServerProcess, chromium: str, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ class Axis:
 @dataclass(frozen=True, slots=True)
 class WorldInfo:
     """What the server says of a world. `chunk_frames`: pictures one step makes. `statistics`: `mean` and `deviation` of
-    its real pictures' brightness, contrast, sharpness and motion, where it says so."""
+    its real pictures' brightness, contrast, sharpness and motion, where it says so. `pixelated`: they are made of
+    blocks, to be enlarged with hard edges."""
 
     name: str
     title: str
@@ -59,6 +60,7 @@ class WorldInfo:
     starts: tuple[str, ...]
     data_license: str
     statistics: dict[str, dict[str, float]] = field(default_factory=dict)
+    pixelated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

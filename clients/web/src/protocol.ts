@@ -322,7 +322,7 @@ export interface WelcomeMessage {
  *
  * `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
  * deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
- * pictures); empty where the world does not say.
+ * pictures); empty where the world does not say. `pixelated`: they are made of blocks, to be enlarged with hard edges.
  */
 export interface WorldInfo {
   readonly axes: ReadonlyArray<AxisInfo>;
@@ -334,6 +334,7 @@ export interface WorldInfo {
   readonly fps: number;
   readonly height: number;
   readonly name: string;
+  readonly pixelated?: boolean;
   readonly starts: ReadonlyArray<string>;
   readonly statistics?: Readonly<Record<string, Usual>>;
   readonly title: string;

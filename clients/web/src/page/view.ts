@@ -123,6 +123,7 @@ export class View {
     element("title", HTMLElement).textContent = world.title;
     element("about", HTMLElement).textContent = world.description;
     document.documentElement.style.setProperty("--aspect", String(world.width / world.height));
+    document.documentElement.dataset["pixelated"] = String(world.pixelated === true);
     this.canvas.width = world.width;
     this.canvas.height = world.height;
     this.stage.setAttribute("aria-label", world.title);
