@@ -40,6 +40,7 @@ from server.log import session_key
 from server.outbox import Outbox
 from server.protocol import (
     PROTOCOL_VERSION,
+    Act,
     Bye,
     ClientMessage,
     Error,
@@ -52,6 +53,7 @@ from server.protocol import (
     encode,
 )
 from server.runs import BranchRequest, RunRequest, StartRequest
+from server.session import refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +229,7 @@ class Conversation:
                 self._logged.add(error.code)
                 logger.info("refused, and further ones of this kind unlogged: %s: %s", error.code, error)
             seq = getattr(message, "seq", None)  # acts and controls have one
-            self._outbox.put(Error(code=error.code, message=str(error), fatal=False, seq=seq))
+            self._outbox.put(refusal_of(error, "act" if isinstance(message, Act) else "control", seq))
 
     async def _send_log(self, message: GetLog) -> None:
         if not self._logs.take(time.monotonic()):

@@ -362,12 +362,14 @@ class GoAway(_Sent):
 
 
 class Error(_Sent):
-    """Something the client asked for was refused. `fatal`: the connection closes next. `seq`: of the act or control."""
+    """Something the client asked for was refused. `fatal`: the connection closes next. `about` and `seq`: which
+    act or control it was."""
 
     type: Literal["error"] = "error"
     code: Annotated[ErrorCode, Field(strict=False)]
     message: str
     fatal: bool
+    about: Literal["act", "control"] | None = None
     seq: int | None = None
 
 

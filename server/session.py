@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
-from server.errors import UnknownFrameError, UnknownStartError
+from server.errors import ServerError, UnknownFrameError, UnknownStartError
 from server.mailbox import Mailbox, Sample
 from server.protocol import (
     Ack,
@@ -50,6 +50,11 @@ class ChunkTicket:
     jpeg_quality: int
     sample: Sample
     sampled_at: float
+
+
+def refusal_of(error: ServerError, about: Literal["act", "control"], seq: int | None) -> Error:
+    """The message that says so; the session goes on."""
+    return Error(code=error.code, message=str(error), fatal=False, about=about, seq=seq)
 
 
 class Session:
@@ -182,7 +187,7 @@ class Session:
         try:
             self.run.check_kept(request.run_frame)
         except UnknownFrameError as error:
-            return request, [Error(code=error.code, message=str(error), fatal=False, seq=request.control_seq)]
+            return request, [refusal_of(error, "control", request.control_seq)]
         return request, []
 
     def _acts_come_first(self) -> bool:

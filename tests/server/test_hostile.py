@@ -121,6 +121,7 @@ async def test_a_refusal_that_is_not_fatal_leaves_the_session_playing(
         await client.send(message)
         error = await client.error()
         assert (error.code, error.fatal, error.seq) == (code, False, seq)
+        assert error.about == message.type
         assert len(await client.play(3)) == 3
 
 

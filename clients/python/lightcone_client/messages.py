@@ -188,6 +188,7 @@ class Refusal:
     message: str
     fatal: bool
     seq: int | None
+    about: str | None = None
 
 
 ServerMessage = Welcome | Frame | Receipt | Forked | ActionLog | Queued | GoAway | Refusal

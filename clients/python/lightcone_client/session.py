@@ -274,8 +274,8 @@ class Session:
     def _refusal(self, refusal: Refusal) -> None:
         if refusal.fatal:
             self._ended = _refused(refusal)
-        elif not self._answer(refusal.seq, error := _refused(refusal)):
-            self._frames.put_nowait(error)
+        elif refusal.about == "act" or not self._answer(refusal.seq, _refused(refusal)):
+            self._frames.put_nowait(_refused(refusal))
 
 
 def _refused(refusal: Refusal) -> RefusedError:

@@ -269,14 +269,14 @@ export class LightconeClient {
     }
   }
 
-  private refused({ code, message, fatal, seq }: ErrorMessage): void {
+  private refused({ code, message, fatal, about, seq }: ErrorMessage): void {
     const refusal = new ServerRefusal(code, message);
     if (fatal) {
       this.lastRefusal = refusal;
       return;
     }
-    // The seq of a bad action is an act's, which are numbered apart from controls.
-    const awaited = code !== "bad_action" && this.questions.refuse(seq ?? -1, refusal);
+    // Acts are numbered apart from controls.
+    const awaited = about !== "act" && this.questions.refuse(seq ?? -1, refusal);
     if (!awaited) this.options.events?.refusal?.(refusal);
   }
 

@@ -85,9 +85,13 @@ export interface ByeMessage {
   readonly type: "bye";
 }
 
-/** Something the client asked for was refused. `fatal`: the connection closes next. `seq`: of the act or control. */
+/**
+ * Something the client asked for was refused. `fatal`: the connection closes next. `about` and `seq`: which
+ * act or control it was.
+ */
 export interface ErrorMessage {
   readonly type: "error";
+  readonly about?: "act" | "control" | null;
   readonly code: ErrorCode;
   readonly fatal: boolean;
   readonly message: string;

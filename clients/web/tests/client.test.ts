@@ -134,7 +134,7 @@ describe("a session", () => {
     latest().delivers({ type: "receipt", about: "act", seq: 2, status: "received", frame: null });
     latest().delivers({ type: "forked", seq: 1, ticket: "t", run_frame: 8, expires_s: 120 });
     latest().delivers({ type: "receipt", about: "control", seq: 2, status: "applied", frame: 9 });
-    latest().delivers({ type: "error", code: "bad_action", message: "an act's", fatal: false, seq: 3 });
+    latest().delivers({ type: "error", code: "too_many_pending", message: "an act's", fatal: false, about: "act", seq: 3 });
     latest().delivers({ type: "error", code: "unknown_frame", message: "too old", fatal: false, seq: 3 });
     await expect(forked).resolves.toMatchObject({ ticket: "t" });
     await expect(back).resolves.toBeUndefined();
