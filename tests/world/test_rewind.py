@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.world.definitions import context, random_actions
-from world import Rollout, ShapeError, World
+from tests.world.definitions import assert_within, context, random_actions
+from world import Actions, Rollout, ShapeError, World
 from world.testing import tiny_world
 from world.timeline import MOMENT_CHUNKS
 
@@ -42,6 +42,21 @@ def test_one_can_go_back_again_and_on_another_way(world: World) -> None:
     assert not torch.equal(other[-1], before[39])
     rollout.rewind(1, 20 * chunk)
     assert torch.equal(torch.cat(_play(rollout, 20, 20)), torch.cat(before[20:]))
+
+
+def test_a_session_stepped_among_others_goes_back_to_what_it_was_up_to_rounding(world: World) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout = _rollout(world)
+    rollout.start([2], *context(world, seed=5), [8])
+
+    def play(first: int, num: int, slots: list[int]) -> Tensor:
+        """Latents of slot 1."""
+        given = [Actions.cat([random_actions(world, 1, 100 * s + n) for s in slots]) for n in range(first, first + num)]
+        return torch.stack([rollout.step_latents(actions, slots)[0] for actions in given])
+
+    before = play(0, 40, [1, 2])
+    rollout.rewind(1, 20 * chunk)
+    assert_within(play(20, 20, [1]), before[20:], 1e-4)
 
 
 def test_the_last_picture_is_the_one_that_was_decoded(world: World) -> None:
