@@ -50,7 +50,8 @@ class Errands:
         """When there is something to do."""
         if self._left or self._under_way:
             return -NEVER
-        return min((at for member in self._playing() for at in _asked(member)), default=self._branches.expires_at())
+        asked = (at for member in self._playing() for at in _asked(member))
+        return min(self._branches.expires_at(), *asked, NEVER)
 
     # ---- on the model thread
 
@@ -87,9 +88,10 @@ class Errands:
         with self._lock:
             now = time.monotonic()
             member = min(self._playing(), key=lambda m: min(_asked(m)), default=None)
-            if member is None or min(start_fork := _asked(member)) > now:
+            if member is None or min(_asked(member)) > now:
                 return None
-        return member, self._begin_run(member) if start_fork[0] <= start_fork[1] else self._make_branch(member)
+            start_at, fork_at = _asked(member)
+        return member, self._begin_run(member) if start_at <= fork_at else self._make_branch(member)
 
     def _begin_run(self, member: Member) -> Generator[None, None, None]:
         """Fill the session's slot. The first picture goes out as a frame of kind "start", in place of frames that have

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from server import branches
 from server.protocol import (
     Ack,
     Act,
@@ -227,6 +228,23 @@ async def test_logs_asked_for_too_often_are_refused(raw: RawClient) -> None:
             await client.send(GetLog(seq=seq))
         error = await client.error()
         assert (error.code, error.fatal) == ("too_many_pending", False)
+
+
+async def test_a_branch_that_nobody_comes_for_is_let_go(
+    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(branches, "LIFETIME_S", 0.3)
+    kept = server.engine._errands._branches._kept
+    kept.clear()  # those of other tests live longer, and the oldest goes first
+    async with raw(hello(pacing="lockstep")) as client:
+        await client.play(1)
+        await client.send(Fork(seq=1))
+        await answer(client, Forked)
+        assert kept
+        deadline = time.monotonic() + 10
+        while kept:
+            assert time.monotonic() < deadline, "although nothing else happens on the server"
+            await asyncio.sleep(0.05)
 
 
 async def test_a_branch_of_one_world_starts_no_other(raw: RawClient) -> None:
