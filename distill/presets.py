@@ -116,7 +116,7 @@ def doom() -> Preset:
     return Preset(
         collect=CollectConfig(
             environment="doom",
-            num_train=240,
+            num_train=140,
             num_heldout=64,
             frames_per_stream=1500,
             height=64,

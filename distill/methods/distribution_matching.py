@@ -9,42 +9,70 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.methods.flow_matching import flow_matching_loss, frame_levels
+from distill.methods.flow_matching import denoising_loss, flow_matching_loss, frame_levels
 from distill.methods.network import Network, predict_x0
-from world.schedule import add_noise
+from distill.methods.sampling import randn_like, sampled
+from world.schedule import add_noise, expand
 from world.transformer import Conditioning
 
 NORMALISER_FLOOR = 1e-3
 
 
 def dmd_gradient(
-    teacher: Network, critic: Network, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor, cond: Conditioning
+    teacher: Network,
+    critic: Network,
+    x: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    frames: Tensor | None,
+    cond: Conditioning,
+    *,
+    weight: Tensor | None = None,
 ) -> Tensor:
-    """The normalised gradient at generated clips x `b f c h w`, zero outside `frames` (bool `b f`, the generated ones).
+    """The normalised gradient at generated samples x `b …`; of clips `b f …`, zero outside `frames` (bool `b f`, the
+    generated ones; the others are given clean).
 
-    Noise level sigma is shared by a clip's generated frames (`b`) or each frame's own (`b f`); the others are given
-    clean. Divided per sample by
-    the mean |x − x0_real| over generated frames (arXiv:2311.18828, eq. 8), clamped from below.
+    Noise level sigma is shared by a clip's generated frames (`b`) or each frame's own (`b f`). Divided per sample by
+    the mean |x − x0_real| over what is generated (arXiv:2311.18828, eq. 8), clamped from below. weight: `b`, of each
+    sample (see `f_distill`).
     """
     with torch.no_grad():
-        level = frame_levels(sigma, frames)
+        level = sigma if frames is None else frame_levels(sigma, frames)
         noisy = add_noise(x, noise, level)
         real = predict_x0(teacher, noisy, level, cond)
         fake = predict_x0(critic, noisy, level, cond)
-        mask = frames[:, :, None, None, None].to(x.dtype)
-        count = mask.sum(dim=(1, 2, 3, 4)).clamp_min(1) * x[0, 0].numel()
-        scale = ((x - real).abs() * mask).sum(dim=(1, 2, 3, 4)) / count
-        gradient = (fake - real) * mask / scale.clamp_min(NORMALISER_FLOOR)[:, None, None, None, None]
-        return torch.nan_to_num(gradient)
+        mask = torch.ones_like(x) if frames is None else expand(frames, x).expand_as(x)
+        scale = ((x - real).abs() * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
+        gradient = (fake - real) * mask / expand(scale.clamp_min(NORMALISER_FLOOR), x)
+        return torch.nan_to_num(gradient if weight is None else expand(weight, x) * gradient)
 
 
-def dmd_loss(x: Tensor, gradient: Tensor, frames: Tensor) -> Tensor:
-    """½‖x − sg(x − g)‖², whose gradient in x is g over the number of elements in `frames`; computed in float64."""
+def dmd_loss(x: Tensor, gradient: Tensor, frames: Tensor | None = None) -> Tensor:
+    """½‖x − sg(x − g)‖², whose gradient in x is g over the number of elements in `frames` (all, where None); computed
+    in float64."""
     target = (x.double() - gradient.double()).detach()
-    error = (x.double() - target).square() * frames[:, :, None, None, None]
-    return 0.5 * error.sum() / (frames.sum() * x[0, 0].numel())
+    error = (x.double() - target).square()
+    if frames is None:
+        return 0.5 * error.mean()
+    return 0.5 * (error * expand(frames, error)).sum() / (frames.sum() * x[0, 0].numel())
 
 
-def critic_loss(critic: Network, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor, cond: Conditioning) -> Tensor:
-    """The critic's denoising loss on the generator's own clips."""
+def critic_loss(
+    critic: Network, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor | None, cond: Conditioning
+) -> Tensor:
+    """The critic's denoising loss on the generator's own samples or clips."""
+    if frames is None:
+        return denoising_loss(critic, x.detach(), noise, sigma, cond)
     return flow_matching_loss(critic, x.detach(), noise, sigma, frames, cond)
+
+
+def backward_simulated(
+    student: Network, noise: Tensor, cond: Conditioning, levels: Tensor, stage: int, generator: torch.Generator
+) -> Tensor:
+    """What a few-step student meets at its step `stage`, `b …`: its own x0 so far, noised to that step's level
+    (DMD2, §4.5). noise `b …` is where it starts; levels fall from 1 to 0."""
+    if stage == 0:
+        return noise
+    with torch.no_grad():
+        x0 = sampled(student, noise, cond, levels[: stage + 1], generator)
+    return add_noise(x0, randn_like(noise, generator), levels[stage].to(noise).expand(len(noise)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distill.methods.network import Network
+from distill.methods.network import Network, predict_velocity
 from distill.methods.sampling import frame_mean
 from world.context import Context
 from world.schedule import add_noise, velocity
@@ -33,5 +33,11 @@ def flow_matching_loss(
     `b f 1 h w` or None.
     """
     level = frame_levels(sigma, frames)
-    predicted = network(add_noise(x0, noise, level), level, cond, context=context).prediction.float()
+    predicted = predict_velocity(network, add_noise(x0, noise, level), level, cond, context)
     return frame_mean((predicted - velocity(x0, noise)).square(), frames, weights)
+
+
+def denoising_loss(network: Network, x0: Tensor, noise: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+    """The same for data without frames: x0, noise `b …`, sigma `b`."""
+    predicted = predict_velocity(network, add_noise(x0, noise, sigma), sigma, cond)
+    return (predicted - velocity(x0, noise)).square().mean()

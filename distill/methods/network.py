@@ -1,9 +1,10 @@
-"""The network contract as methods see it. Owns the call's type and x0 from it; knows no architecture."""
+"""The network contract as methods see it. Owns the call's type and what methods read off it; knows no architecture."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from world.context import Context
@@ -12,7 +13,8 @@ from world.transformer import Conditioning, Output
 
 
 class Network(Protocol):
-    """x `b f c h w`, sigma `b f` → velocity, on the flow scale."""
+    """Velocity on the flow scale. Video: x `b f c h w`, sigma `b f`. Methods for images and other data take x `b …`,
+    sigma `b`. sigma_next: the level a flow map goes to, for networks that learn one (MeanFlow)."""
 
     def __call__(
         self,
@@ -26,9 +28,22 @@ class Network(Protocol):
     ) -> Output: ...
 
 
+def predict_velocity(
+    network: Network,
+    x: Tensor,
+    sigma: Tensor,
+    cond: Conditioning,
+    context: Context | None = None,
+    *,
+    sigma_next: Tensor | None = None,
+) -> Tensor:
+    """The network's velocity, float32 or better."""
+    prediction = network(x, sigma, cond, sigma_next=sigma_next, context=context).prediction
+    return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+
+
 def predict_x0(
     network: Network, x: Tensor, sigma: Tensor, cond: Conditioning, context: Context | None = None
 ) -> Tensor:
-    """The network's x0, float32."""
-    velocity = network(x, sigma, cond, context=context).prediction.float()
-    return x0_from_velocity(x, velocity, sigma)
+    """The network's x0, float32 or better."""
+    return x0_from_velocity(x, predict_velocity(network, x, sigma, cond, context), sigma)

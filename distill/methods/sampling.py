@@ -1,11 +1,14 @@
-"""Shared draws: noise levels, prefixes, noise. Owns the distributions; every draw takes its generator."""
+"""Shared draws: noise levels, prefixes, noise, a student's samples. Owns the distributions; every draw takes its
+generator."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from world.schedule import shift_sigma
+from distill.methods.network import Network, predict_x0
+from world.schedule import add_noise, shift_sigma
+from world.transformer import Conditioning
 
 
 def logit_normal_sigma(batch: int, generator: torch.Generator, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
@@ -30,7 +33,20 @@ def generated_frames(prefix: Tensor, num_frames: int) -> Tensor:
 
 
 def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    return torch.randn(x.shape, generator=generator, dtype=dtype).to(x.device, x.dtype)
+
+
+def sampled(network: Network, noise: Tensor, cond: Conditioning, levels: Tensor, generator: torch.Generator) -> Tensor:
+    """A few-step student's samples `b …`: x0, then fresh noise at the next level (arXiv:2303.01469, algorithm 1).
+    levels: falling, from 1 to 0."""
+    x, x0 = noise, noise
+    for i in range(len(levels) - 1):
+        level = levels[i].to(noise).expand(len(noise))
+        if i > 0:
+            x = add_noise(x0, randn_like(noise, generator), level)
+        x0 = predict_x0(network, x, level, cond)
+    return x0
 
 
 def frame_mean(values: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:

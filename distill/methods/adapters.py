@@ -1,0 +1,139 @@
+"""Models of other scales as a `Network`: EDM, VP/DDPM and TrigFlow. Owns the change of scale; changes nothing in the
+model.
+
+A model that mixes a·x0 + s·noise has sigma = s / (a + s) and sees x·(a + s) where the flow scale has x (see
+`world.schedule`). What the model needs besides x and its own time, it takes out of `cond`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from world.context import Context
+from world.schedule import add_noise, expand, flow_sigma, velocity_from_x0
+from world.transformer import Conditioning, Output
+
+Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""(x on the model's own scale, its own time `b`, conditioning) → its own prediction."""
+
+LEAST_SIGMA = 1e-6
+
+
+def _plain(context: Context | None, sigma_next: Tensor | None, features: tuple[int, ...]) -> None:
+    if context is not None or sigma_next is not None or features:
+        raise ValueError("an adapted model takes neither context, sigma_next nor features: wrap one that does itself")
+
+
+@dataclass(frozen=True, slots=True)
+class EDM:
+    """A denoiser D(x0 + s·noise, s) → x0 (arXiv:2206.00364, eq. 7), its preconditioning inside. Above `s_max`, the
+    noisiest it was trained for, x counts as that noisy."""
+
+    denoise: Model
+    s_max: float = 80.0
+
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        context: Context | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        _plain(context, sigma_next, features)
+        sigma = sigma.clamp(LEAST_SIGMA, self.s_max / (1 + self.s_max))
+        s = sigma / (1 - sigma)
+        x0 = self.denoise(x * expand(1 + s, x), s, cond)
+        return Output(velocity_from_x0(x, x0, sigma), [], {})
+
+
+@dataclass(frozen=True, slots=True)
+class VP:
+    """A DDPM-like model of √ᾱ·x0 + √(1−ᾱ)·noise that predicts noise (`epsilon`), `v_prediction` = √ᾱ·noise − √(1−ᾱ)·x0
+    (arXiv:2202.00512) or x0 (`sample`).
+
+    alphas_cumprod: ᾱ by timestep, falling, `t`. Its timesteps are whole numbers; a sigma between two of them goes to
+    the nearer one, and x is brought to that one's level keeping its expected scale.
+    """
+
+    predict: Model
+    alphas_cumprod: Tensor
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The flow scale's level of each timestep, rising: `t`, float64."""
+        alpha = self.alphas_cumprod.double()
+        return flow_sigma(alpha.sqrt(), (1 - alpha).sqrt())
+
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        context: Context | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        _plain(context, sigma_next, features)
+        timestep = (self.sigmas.to(sigma.device) - sigma[..., None].double()).abs().argmin(-1)
+        alpha = expand(self.alphas_cumprod.to(sigma.device).double()[timestep], x)
+        signal, noise_share = alpha.sqrt(), (1 - alpha).sqrt()
+        own = x * (signal + noise_share)
+        predicted = self.predict(own, timestep, cond)
+        if self.prediction_type == "epsilon":
+            noise, x0 = predicted, (own - noise_share * predicted) / signal
+        elif self.prediction_type == "v_prediction":
+            noise, x0 = noise_share * own + signal * predicted, signal * own - noise_share * predicted
+        else:
+            noise, x0 = (own - signal * predicted) / noise_share, predicted
+        return Output(noise - x0, [], {})
+
+
+@dataclass(frozen=True, slots=True)
+class TrigFlow:
+    """A model F(x_t, t) of x_t = cos t·x0 + sin t·noise that predicts dx/dt = cos t·noise − sin t·x0
+    (arXiv:2410.11081, §3.1; data scaled to unit deviation, σ_d = 1)."""
+
+    predict: Model
+
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        context: Context | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        _plain(context, sigma_next, features)
+        t = torch.atan2(sigma, 1 - sigma)
+        cos, sin = expand(t.cos(), x), expand(t.sin(), x)
+        own = x * (cos + sin)
+        f = self.predict(own, t, cond)
+        return Output((sin * own + cos * f) - (cos * own - sin * f), [], {})
+
+
+def trig_velocity(velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """F of TrigFlow from a flow network's velocity at x_flow = x / (cos t + sin t): the other way round. x: on
+    TrigFlow's scale, `b …`; t `b`."""
+    cos, sin = expand(t.cos(), x), expand(t.sin(), x)
+    total = cos + sin
+    x_flow = x / total
+    noise, x0 = x_flow + cos / total * velocity, x_flow - sin / total * velocity
+    return cos * noise - sin * x0
+
+
+def trig_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = cos t·x0 + sin t·noise."""
+    sigma = flow_sigma(t.cos(), t.sin())
+    return add_noise(x0, noise, sigma) * expand(t.cos() + t.sin(), x0)

@@ -1,0 +1,53 @@
+"""What DMD2, f-distill and LADD share of adversarial training: losses of a discriminator's logits, and R1. Pure
+functions.
+
+A discriminator is any function of noised samples; DMD2 puts a head on the critic's features, LADD on the teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Discriminator = Callable[[Tensor, Tensor], Tensor]
+"""(x at noise level sigma `b …`, sigma `b`) → logits `b …`."""
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Non-saturating: E softplus(−d(fake)) (arXiv:1406.2661, §3; DMD2, arXiv:2405.14867, eq. 4)."""
+    return F.softplus(-fake).mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """E softplus(−d(real)) + E softplus(d(fake)); at its least where d = log p_real − log p_fake."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def hinge_generator_loss(fake: Tensor) -> Tensor:
+    """−E d(fake) (arXiv:1705.02894; LADD, arXiv:2403.12015)."""
+    return -fake.mean()
+
+
+def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """E max(0, 1 − d(real)) + E max(0, 1 + d(fake))."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def r1_penalty(discriminator: Discriminator, real: Tensor, sigma: Tensor) -> Tensor:
+    """½·E‖∇ₓ d(real)‖², itself with a gradient (arXiv:1801.04406, eq. 9). real: at level sigma, `b …`."""
+    x = real.detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(discriminator(x, sigma).sum(), x, create_graph=True)
+    return 0.5 * slope.flatten(1).square().sum(1).mean()
+
+
+def approximate_r1(
+    discriminator: Discriminator, real: Tensor, sigma: Tensor, generator: torch.Generator, *, std: float = 0.01
+) -> Tensor:
+    """½·E(d(x + std·n) − d(x))² / std², which tends to R1 as std falls, without a second derivative (APT,
+    arXiv:2501.08316, eq. 4, scaled by 1/std²). Both at the same x: noising anew would measure the noise instead."""
+    nudge = torch.randn(real.shape, generator=generator, dtype=real.dtype) * std
+    change = discriminator(real + nudge, sigma) - discriminator(real, sigma)
+    return 0.5 * (change / std).flatten(1).square().sum(1).mean()

@@ -1,0 +1,96 @@
+"""Consistency training and consistency distillation. Pure functions.
+
+Consistency models (arXiv:2303.01469), with pseudo-Huber distance (arXiv:2310.14189, eq. 7) and the shrinking step of
+easy consistency tuning (arXiv:2406.14548, §3). The student's answer at sigma must meet its own, held fixed, at a lower
+level of the same trajectory: known exactly from a pair of data and noise (training), or found by one step of a teacher
+(distillation). x0 = x − sigma·velocity is x itself at sigma = 0, which is the boundary condition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.methods.network import Network, predict_velocity, predict_x0
+from world.schedule import add_noise, euler_step, expand
+from world.transformer import Conditioning
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConsistencyLossConfig:
+    """huber: c of the distance √(d² + c²) − c; 0 for d²/2 (arXiv:2406.14548 starts from the squared distance).
+    base, sharpness, slope: q, k and b of the step's schedule (arXiv:2406.14548, §3.2). least_step: share of sigma that
+    a step keeps at the end of the schedule."""
+
+    huber: float = 0.0
+    base: float = 2.0
+    sharpness: float = 8.0
+    slope: float = 1.0
+    least_step: float = 1e-3
+
+
+def next_level(sigma: Tensor, stage: int, config: ConsistencyLossConfig) -> Tensor:
+    """The lower level that sigma is compared with: r = t·(1 − n(t) / q^(stage + 1)), n(t) = 1 + k·sigmoid(−b·t), on
+    EDM's scale t = sigma / (1 − sigma) (arXiv:2406.14548, eq. 13). sigma in (0, 1). Never below 0."""
+    t = sigma / (1 - sigma)
+    share = (1 + config.sharpness * torch.sigmoid(-config.slope * t)) / config.base ** (stage + 1)
+    r = t * (1 - share.clamp(config.least_step, 1.0))
+    return r / (1 + r)
+
+
+def consistency_training_loss(
+    student: Network,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    sigma_next: Tensor,
+    cond: Conditioning,
+    config: ConsistencyLossConfig,
+) -> Tensor:
+    """Both levels from the same data and noise (arXiv:2303.01469, eq. 10). x0, noise `b …`; sigma > sigma_next `b`."""
+    lower = add_noise(x0, noise, sigma_next)
+    return _loss(student, student, add_noise(x0, noise, sigma), lower, sigma, sigma_next, cond, config)
+
+
+def consistency_distillation_loss(
+    student: Network,
+    target: Network,
+    teacher: Network,
+    x0: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    sigma_next: Tensor,
+    cond: Conditioning,
+    config: ConsistencyLossConfig,
+) -> Tensor:
+    """The lower level by one Euler step of `teacher` (arXiv:2303.01469, eq. 7); target: the student's moving average,
+    or the student itself."""
+    x = add_noise(x0, noise, sigma)
+    with torch.no_grad():
+        lower = euler_step(x, predict_velocity(teacher, x, sigma, cond), sigma, sigma_next)
+    return _loss(student, target, x, lower, sigma, sigma_next, cond, config)
+
+
+def distance(error: Tensor, huber: float) -> Tensor:
+    """Per sample `b`, of errors `b …`: half the squared norm, or pseudo-Huber."""
+    square = error.flatten(1).square().sum(1)
+    return (square + huber**2).sqrt() - huber if huber > 0 else 0.5 * square
+
+
+def _loss(
+    student: Network,
+    target: Network,
+    x: Tensor,
+    lower: Tensor,
+    sigma: Tensor,
+    sigma_next: Tensor,
+    cond: Conditioning,
+    config: ConsistencyLossConfig,
+) -> Tensor:
+    with torch.no_grad():
+        goal = predict_x0(target, lower, sigma_next, cond)
+        goal = torch.where(expand(sigma_next, goal) > 0, goal, lower)  # a network need not answer at no noise at all
+    error = predict_x0(student, x, sigma, cond) - goal
+    return (distance(error, config.huber) / (sigma - sigma_next)).mean()

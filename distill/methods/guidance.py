@@ -1,0 +1,42 @@
+"""Classifier-free guidance (arXiv:2207.12598) as a `Network`. Owns the mix of two predictions; knows no method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from distill.methods.network import Network
+from world.context import Context
+from world.transformer import Conditioning, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """unconditional + scale·(conditional − unconditional): 1 is no guidance, in contrast to papers that count the
+    excess over it. without: the conditioning that is left out to (default: none at all). sigma_range: levels where
+    guidance is on (arXiv:2404.07724); elsewhere the conditional prediction stands."""
+
+    network: Network
+    scale: float
+    without: Conditioning = field(default_factory=Conditioning)
+    sigma_range: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        context: Context | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        given = self.network(x, sigma, cond, sigma_next=sigma_next, context=context, features=features)
+        if self.scale == 1.0:
+            return given
+        bare = self.network(x, sigma, self.without, sigma_next=sigma_next, context=context).prediction
+        low, high = self.sigma_range
+        inside = ((sigma >= low) & (sigma <= high)).reshape(sigma.shape + (1,) * (x.ndim - sigma.ndim))
+        mixed = bare + self.scale * (given.prediction - bare)
+        return Output(mixed.where(inside, given.prediction), given.kv, given.features, given.log_var)

@@ -1,0 +1,50 @@
+"""Exact Jacobian-vector products of networks. Owns the choice between forward mode and double reverse mode.
+
+Forward mode is one pass; it needs a forward-mode rule for every operation. Fused attention has none, so it is kept off
+meanwhile; where an operation of a stranger's model lacks one, two reverse passes give the same product exactly.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def jvp(
+    function: Function,
+    at: tuple[Tensor, Tensor],
+    along: tuple[Tensor, Tensor],
+    *,
+    mode: Literal["forward", "reverse"] = "forward",
+) -> tuple[Tensor, Tensor]:
+    """function(*at) and its derivative along `along`, neither with a gradient. Raises NotImplementedError (torch's own)
+    in forward mode where an operation has no rule: choose `reverse` then."""
+    if mode == "reverse":
+        return _double_reverse(function, at, along)
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # what torch imports at the first use of forward mode uses its own deprecated torch.jit.script
+        warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+        value, change = torch.func.jvp(function, at, along)
+    return value.detach(), change.detach()
+
+
+@torch.enable_grad()
+def _double_reverse(
+    function: Function, at: tuple[Tensor, Tensor], along: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """J·v as the derivative, in u, of (uᵀ·J)·v, which is linear in u."""
+    inputs = tuple(part.detach().requires_grad_(True) for part in at)
+    with sdpa_kernel(SDPBackend.MATH):
+        value = function(*inputs)
+        probe = torch.zeros_like(value, requires_grad=True)
+        pulled = torch.autograd.grad(value, inputs, probe, create_graph=True, materialize_grads=True)
+        total = torch.stack([(part * direction).sum() for part, direction in zip(pulled, along, strict=True)]).sum()
+        (change,) = torch.autograd.grad(total, probe)
+    return value.detach(), change.detach()

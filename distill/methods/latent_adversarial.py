@@ -1,0 +1,70 @@
+"""LADD, latent adversarial diffusion distillation (arXiv:2403.12015). Pure functions.
+
+Student samples and real ones are noised to the same level and judged by heads on the frozen teacher's features;
+there is no distribution-matching term. Levels are logit-normal: high ones judge layout, low ones texture (§3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.methods.adversarial import hinge_discriminator_loss, hinge_generator_loss
+from distill.methods.network import Network
+from distill.methods.sampling import logit_normal_sigma
+from world.schedule import add_noise
+from world.transformer import Conditioning
+
+Head = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LADDConfig:
+    """mean, std: of the logit of the level at which is judged (arXiv:2403.12015, §3.2: π(1, 1)). features: the layers
+    that heads sit on."""
+
+    mean: float = 1.0
+    std: float = 1.0
+    features: tuple[int, ...] = (0,)
+
+
+def judged_levels(batch: int, generator: torch.Generator, config: LADDConfig) -> Tensor:
+    """`b`."""
+    return logit_normal_sigma(batch, generator, mean=config.mean, std=config.std)
+
+
+class FeatureDiscriminator(nn.Module):
+    """Heads on a network's features; only the heads are its parameters."""
+
+    def __init__(self, network: Network, heads: dict[int, nn.Module], cond: Conditioning) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict({str(layer): head for layer, head in heads.items()})
+        self._network = (network,)  # in a tuple, so that it is not registered: its weights are not the judge's
+        self.cond = cond
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Logits `b k` of samples at level sigma, all heads side by side. Gradients reach x through the network."""
+        layers = tuple(int(layer) for layer in self.heads)
+        features = self._network[0](x, sigma, self.cond, features=layers).features
+        return torch.cat([self.heads[str(layer)](features[layer]).flatten(1) for layer in layers], dim=1)
+
+
+def ladd_student_loss(discriminator: FeatureDiscriminator, fake: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """−E d at the student's samples `b …`, noised to sigma `b`."""
+    return hinge_generator_loss(discriminator(add_noise(fake, noise, sigma), sigma))
+
+
+def ladd_discriminator_loss(
+    discriminator: FeatureDiscriminator,
+    real: Tensor,
+    fake: Tensor,
+    noise: tuple[Tensor, Tensor],
+    sigma: Tensor,
+) -> Tensor:
+    """Hinge loss; noise: of the real and of the fake samples."""
+    noised_real = discriminator(add_noise(real, noise[0], sigma), sigma)
+    noised_fake = discriminator(add_noise(fake.detach(), noise[1], sigma), sigma)
+    return hinge_discriminator_loss(noised_real, noised_fake)
