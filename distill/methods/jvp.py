@@ -31,7 +31,7 @@ def jvp(
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # what torch imports at the first use of forward mode uses its own deprecated torch.jit.script
         warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
-        value, change = torch.func.jvp(function, at, along)
+        value, change = torch.func.jvp(function, at, along)[:2]  # typed as if it always had has_aux's third
     return value.detach(), change.detach()
 
 
