@@ -50,4 +50,4 @@ def approximate_r1(
     arXiv:2501.08316, eq. 4, scaled by 1/std²). Both at the same x: noising anew would measure the noise instead."""
     nudge = torch.randn(real.shape, generator=generator, dtype=real.dtype) * std
     change = discriminator(real + nudge, sigma) - discriminator(real, sigma)
-    return 0.5 * (change / std).flatten(1).square().sum(1).mean()
+    return 0.5 * (change / std).reshape(len(real), -1).square().sum(1).mean()
