@@ -24,18 +24,14 @@ Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
 LEAST_SIGMA = 1e-6
 
 
-def _plain(context: Context | None, sigma_next: Tensor | None, features: tuple[int, ...]) -> None:
-    if context is not None or sigma_next is not None or features:
-        raise ValueError("an adapted model takes neither context, sigma_next nor features: wrap one that does itself")
+class Adapted:
+    """A `Network` from a velocity alone."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class EDM:
-    """A denoiser D(x0 + s·noise, s) → x0 (arXiv:2206.00364, eq. 7), its preconditioning inside. Above `s_max`, the
-    noisiest it was trained for, x counts as that noisy."""
-
-    denoise: Model
-    s_max: float = 80.0
+    def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """On the flow scale: x `b …`, sigma `b`."""
+        raise NotImplementedError
 
     def __call__(
         self,
@@ -47,15 +43,30 @@ class EDM:
         context: Context | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        _plain(context, sigma_next, features)
-        sigma = sigma.clamp(LEAST_SIGMA, self.s_max / (1 + self.s_max))
-        s = sigma / (1 - sigma)
-        x0 = self.denoise(x * expand(1 + s, x), s, cond)
-        return Output(velocity_from_x0(x, x0, sigma), [], {})
+        if context is not None or sigma_next is not None or features:
+            raise ValueError(
+                "an adapted model takes neither context, sigma_next nor features: wrap one that does itself"
+            )
+        return Output(self.velocity(x, sigma, cond), [], {})
 
 
 @dataclass(frozen=True, slots=True)
-class VP:
+class EDM(Adapted):
+    """A denoiser D(x0 + s·noise, s) → x0 (arXiv:2206.00364, eq. 7), its preconditioning inside. Above `s_max`, the
+    noisiest it was trained for, x counts as that noisy."""
+
+    denoise: Model
+    s_max: float = 80.0
+
+    def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        sigma = sigma.clamp(LEAST_SIGMA, self.s_max / (1 + self.s_max))
+        s = sigma / (1 - sigma)
+        x0 = self.denoise(x * expand(1 + s, x), s, cond)
+        return velocity_from_x0(x, x0, sigma)
+
+
+@dataclass(frozen=True, slots=True)
+class VP(Adapted):
     """A DDPM-like model of √ᾱ·x0 + √(1−ᾱ)·noise that predicts noise (`epsilon`), `v_prediction` = √ᾱ·noise − √(1−ᾱ)·x0
     (arXiv:2202.00512) or x0 (`sample`).
 
@@ -73,17 +84,7 @@ class VP:
         alpha = self.alphas_cumprod.double()
         return flow_sigma(alpha.sqrt(), (1 - alpha).sqrt())
 
-    def __call__(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        cond: Conditioning,
-        *,
-        sigma_next: Tensor | None = None,
-        context: Context | None = None,
-        features: tuple[int, ...] = (),
-    ) -> Output:
-        _plain(context, sigma_next, features)
+    def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         timestep = (self.sigmas.to(sigma.device) - sigma[..., None].double()).abs().argmin(-1)
         alpha = expand(self.alphas_cumprod.to(sigma.device).double()[timestep], x)
         signal, noise_share = alpha.sqrt(), (1 - alpha).sqrt()
@@ -95,32 +96,22 @@ class VP:
             noise, x0 = noise_share * own + signal * predicted, signal * own - noise_share * predicted
         else:
             noise, x0 = (own - signal * predicted) / noise_share, predicted
-        return Output(noise - x0, [], {})
+        return noise - x0
 
 
 @dataclass(frozen=True, slots=True)
-class TrigFlow:
+class TrigFlow(Adapted):
     """A model F(x_t, t) of x_t = cos t·x0 + sin t·noise that predicts dx/dt = cos t·noise − sin t·x0
     (arXiv:2410.11081, §3.1; data scaled to unit deviation, σ_d = 1)."""
 
     predict: Model
 
-    def __call__(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        cond: Conditioning,
-        *,
-        sigma_next: Tensor | None = None,
-        context: Context | None = None,
-        features: tuple[int, ...] = (),
-    ) -> Output:
-        _plain(context, sigma_next, features)
+    def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         t = torch.atan2(sigma, 1 - sigma)
         cos, sin = expand(t.cos(), x), expand(t.sin(), x)
         own = x * (cos + sin)
         f = self.predict(own, t, cond)
-        return Output((sin * own + cos * f) - (cos * own - sin * f), [], {})
+        return (sin * own + cos * f) - (cos * own - sin * f)
 
 
 def trig_velocity(velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:

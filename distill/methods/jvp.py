@@ -24,11 +24,15 @@ def jvp(
     *,
     mode: Literal["forward", "reverse"] = "forward",
 ) -> tuple[Tensor, Tensor]:
-    """function(*at) and its derivative along `along`, neither with a gradient. Raises NotImplementedError (torch's own)
-    in forward mode where an operation has no rule: choose `reverse` then."""
+    """function(*at) and its derivative along `along`, neither with a gradient.
+
+    Forward mode runs without autograd, so that operations with a hand-written backward take their plain path. Where an
+    operation has no rule for the mode, torch's own error says so (in reverse mode: no second derivative); nothing falls
+    back to an approximation.
+    """
     if mode == "reverse":
         return _double_reverse(function, at, along)
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # what torch imports at the first use of forward mode uses its own deprecated torch.jit.script
         warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
         value, change = torch.func.jvp(function, at, along)[:2]  # typed as if it always had has_aux's third
