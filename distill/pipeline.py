@@ -153,7 +153,7 @@ class Run:
 
     def _teacher_forced(self) -> bool:
         clips = self.clips(self.preset.student_clip_frames)
-        task = TeacherForcingTask(self._trainable("teacher"), clips, self.preset.teacher_forced)
+        task = TeacherForcingTask(self._trainable(self.preset.student_from), clips, self.preset.teacher_forced)
         return self._train("teacher_forced", task, self.preset.teacher_forced_trainer)
 
     def _few_step(self) -> bool:

@@ -60,6 +60,7 @@ class Preset:
         default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6, context=ContextConfig())
     )
     teacher_forced_trainer: TrainerConfig
+    student_from: str = "teacher"
     few_step: ConsistencyConfig = field(default_factory=lambda: ConsistencyConfig(batch_size=8, first_loss_frame=6))
     few_step_trainer: TrainerConfig
     distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
@@ -128,8 +129,8 @@ def doom() -> Preset:
         codec_widths=(72, 112, 176),
         codec_loss=codec_loss,
         decoder_loss=replace(codec_loss, decoder_noise=0.05, texture_weight=4.0),
-        codec_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998),
-        decoder_trainer=TrainerConfig(num_steps=3000, lr=7e-4, ema_decay=0.998, decay_share=0.6),
+        codec_trainer=TrainerConfig(num_steps=3000, lr=1e-3, ema_decay=0.998),
+        decoder_trainer=TrainerConfig(num_steps=1500, lr=7e-4, ema_decay=0.998, decay_share=0.6),
         dim=256,
         ffn_dim=768,
         num_heads=4,
@@ -137,9 +138,9 @@ def doom() -> Preset:
         warm_up_clip_frames=12,
         student_clip_frames=18,
         warm_up=TeacherForcingConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
-        warm_up_trainer=TrainerConfig(num_steps=6000, lr=1e-3, ema_decay=0.998, decay_share=0.5, final_lr_share=0.2),
+        warm_up_trainer=TrainerConfig(num_steps=2400, lr=1e-3, ema_decay=0.998, decay_share=0.5, final_lr_share=0.2),
         teacher=TeacherConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
-        teacher_trainer=TrainerConfig(num_steps=4000, lr=6e-4, ema_decay=0.998),
+        teacher_trainer=TrainerConfig(num_steps=500, lr=4e-4, ema_decay=0.99),
         teacher_forced=TeacherForcingConfig(
             batch_size=8,
             levels=LevelConfig(shift=3.0),
@@ -148,7 +149,8 @@ def doom() -> Preset:
             first_loss_frame=4,
             context=ContextConfig(faded_share=0.25),
         ),
-        teacher_forced_trainer=TrainerConfig(num_steps=8000, lr=4e-4, ema_decay=0.998),
+        student_from="warm_up",
+        teacher_forced_trainer=TrainerConfig(num_steps=2400, lr=5e-4, ema_decay=0.998),
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled=SelfForcingConfig(causal_scores=True),

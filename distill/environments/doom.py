@@ -21,8 +21,7 @@ from distill.environments.base import Control, EnvironmentSpec, Step
 from world.card import Axis, Button
 from world.errors import LightconeError
 
-SCENARIO = "basic"
-EPISODE_TICS = 1400
+SCENARIO = "my_way_home"
 TICS_PER_SECOND, FRAME_SKIP = 35.0, 2
 TURN_DEGREES, MAX_LOOK_DEGREES = 7.5, 15.0
 PATCH = 16
@@ -32,8 +31,7 @@ NEAR, CLEAR = 4.0, 8.0
 
 
 class Doom:
-    """ViZDoom's `basic`: one room of brick, and in it a monster that stands somewhere else in every episode and does
-    nothing; an episode starts across from it and ends after 40 seconds.
+    """ViZDoom's `my_way_home`: rooms and corridors without enemies; an episode starts in one of several rooms.
 
     height, width: of frames, multiples of 16. Raises LightconeError otherwise.
     """
@@ -44,7 +42,7 @@ class Doom:
         self.spec = EnvironmentSpec(
             name="doom",
             title="Doom",
-            description="A room of brick and what waits in it, seen with your own eyes: walk, turn, look around.",
+            description="Rooms and corridors, seen with your own eyes: walk, turn, look around.",
             fps=TICS_PER_SECOND / FRAME_SKIP,
             height=height,
             width=width,
@@ -155,7 +153,6 @@ def _make_game(folder: Path) -> vizdoom.DoomGame:
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_256X144)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_depth_buffer_enabled(True)  # for the explorer alone: no frame shows it
-    game.set_episode_timeout(EPISODE_TICS)
     game.set_render_hud(False)
     game.set_render_weapon(False)
     game.set_render_crosshair(False)

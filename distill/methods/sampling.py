@@ -6,8 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.methods.network import Network, predict_x0
-from world.schedule import add_noise, shift_sigma
+from distill.methods.network import Network, predict_velocity, predict_x0
+from world.schedule import add_noise, euler_step, shift_sigma
 from world.transformer import Conditioning
 
 
@@ -47,6 +47,19 @@ def sampled(network: Network, noise: Tensor, cond: Conditioning, levels: Tensor,
             x = add_noise(x0, randn_like(noise, generator), level)
         x0 = predict_x0(network, x, level, cond)
     return x0
+
+
+@torch.no_grad()
+def integrated(
+    network: Network, noise: Tensor, cond: Conditioning, levels: Tensor, *, flow_map: bool = False
+) -> Tensor:
+    """Samples `b …` by Euler steps along the network's velocity; a flow map's velocity, asked for with the level that
+    it goes to, makes each step exact (arXiv:2505.13447, eq. 12). levels: falling, from 1 to 0."""
+    x = noise
+    for i in range(len(levels) - 1):
+        now, after = (level.to(noise).expand(len(noise)) for level in (levels[i], levels[i + 1]))
+        x = euler_step(x, predict_velocity(network, x, now, cond, sigma_next=after if flow_map else None), now, after)
+    return x
 
 
 def frame_mean(values: Tensor, frames: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -6,12 +6,11 @@ Gaussian expectation exactly: no Monte-Carlo error.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from distill.methods.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from distill.methods.consistency import (
     ConsistencyLossConfig,
     consistency_distillation_loss,
@@ -19,73 +18,34 @@ from distill.methods.consistency import (
     next_level,
 )
 from distill.methods.continuous_consistency import ContinuousConfig, continuous_consistency_loss
+from distill.methods.distribution_matching import backward_simulated
 from distill.methods.f_distill import DIVERGENCES, FDistillConfig, f_weights
 from distill.methods.jvp import jvp
 from distill.methods.knowledge_distillation import KnowledgeConfig, knowledge_distillation_loss, ode_path
+from distill.methods.latent_adversarial import (
+    FeatureDiscriminator,
+    ladd_discriminator_loss,
+    ladd_student_loss,
+)
 from distill.methods.mean_flow import MeanFlowConfig, mean_flow_loss
-from world.context import Context
-from world.schedule import expand
+from distill.methods.sampling import integrated, sampled
+from distill.methods.truncated_consistency import (
+    TruncatedConfig,
+    truncated_consistency_loss,
+    truncated_levels,
+)
+from tests.distill.exact_gaussian import (
+    NONE,
+    STD,
+    Toy,
+    Velocity,
+    exact_average,
+    exact_consistency,
+    exact_velocity,
+    points,
+    slope,
+)
 from world.transformer import Conditioning, Output
-
-STD = 0.7
-NONE = Conditioning()
-Velocity = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-class Toy:
-    """A network whose velocity is any function of (x, sigma, sigma_next)."""
-
-    def __init__(self, velocity: Velocity) -> None:
-        self.velocity = velocity
-
-    def __call__(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        cond: Conditioning,
-        *,
-        sigma_next: Tensor | None = None,
-        context: Context | None = None,
-        features: tuple[int, ...] = (),
-    ) -> Output:
-        return Output(self.velocity(x, sigma, sigma_next), [], {})
-
-
-def variance(s: Tensor) -> Tensor:
-    return (1 - s).square() * STD**2 + s.square()
-
-
-def exact_velocity(x: Tensor, sigma: Tensor, _: Tensor | None = None) -> Tensor:
-    s = expand(sigma, x)
-    return x * (s - (1 - s) * STD**2) / variance(s)
-
-
-def exact_consistency(x: Tensor, sigma: Tensor, _: Tensor | None = None) -> Tensor:
-    """As a velocity: (x − x0)/sigma with x0 the trajectory's end."""
-    s = expand(sigma, x)
-    return x * (1 - STD / variance(s).sqrt()) / s
-
-
-def exact_average(x: Tensor, t: Tensor, r: Tensor | None) -> Tensor:
-    assert r is not None
-    high, low = expand(t, x), expand(r, x)
-    return x * (1 - (variance(low) / variance(high)).sqrt()) / (high - low)
-
-
-def points(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0, noise `4·n 1` and levels `4·n`: exact for polynomials up to degree three."""
-    x0 = torch.tensor([STD, STD, -STD, -STD], dtype=torch.float64).repeat(len(sigma))[:, None]
-    noise = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64).repeat(len(sigma))[:, None]
-    return x0, noise, sigma.double().repeat_interleave(4)
-
-
-def slope(loss: Callable[[Toy], Tensor], solution: Velocity, offset: float) -> float:
-    """The loss's derivative in a, at `offset`, of the student (1 + a)·solution."""
-    amount = torch.tensor(offset, dtype=torch.float64, requires_grad=True)
-    loss(Toy(lambda x, s, r: (1 + amount) * solution(x, s, r))).backward()
-    assert amount.grad is not None
-    return abs(float(amount.grad))
-
 
 LEVELS = torch.linspace(0.2, 0.9, 8)
 
@@ -116,6 +76,32 @@ def test_the_consistency_step_shrinks_from_the_whole_way_and_stays_below() -> No
     assert bool((first < later).all())
     assert bool((later < LEVELS).all())
     assert float(next_level(torch.tensor([0.5]).double(), 0, config)) == 0.0
+
+
+def truncated_slope(step: float, offset: float = 0.0, first_stage: Velocity = exact_consistency) -> float:
+    config = TruncatedConfig()
+    x0, noise, sigma = points(torch.linspace(0.5 + step / 2, 0.9, 8))  # the first pair straddles the cutoff
+
+    def loss(student: Toy) -> Tensor:
+        first = Toy(first_stage)
+        return truncated_consistency_loss(student, first, x0, noise, sigma, sigma - step, NONE, config)
+
+    return slope(loss, exact_consistency, offset)
+
+
+def test_truncated_consistency_gradient_falls_with_the_first_order_of_the_step_if_the_first_stage_is_exact() -> None:
+    coarse, fine = truncated_slope(0.02), truncated_slope(0.01)
+    assert coarse / fine == pytest.approx(2.0, rel=0.15)
+    assert truncated_slope(0.01, offset=0.2) > 10 * fine
+    assert truncated_slope(0.01, first_stage=exact_velocity) > 10 * fine, "tied to the first stage at the cutoff"
+
+
+def test_truncated_levels_lie_above_the_cutoff_and_a_share_of_them_on_it() -> None:
+    config = TruncatedConfig(cutoff=0.4, boundary_share=0.25)
+    levels = truncated_levels(torch.linspace(0.5, 0.9, 4000), torch.Generator().manual_seed(0), config)
+    assert float(levels.min()) == pytest.approx(0.4)
+    assert float((levels == levels.min()).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float(truncated_levels(torch.tensor([0.1]), torch.Generator().manual_seed(0), config)) >= 0.4
 
 
 @pytest.mark.parametrize("teacher", [True, False])
@@ -182,3 +168,60 @@ def test_jvps_through_attention_equal_finite_differences(mode: str) -> None:
     eps = 1e-6
     ends = [function(*(a + sign * eps * b for a, b in zip(at, along, strict=True))) for sign in (1, -1)]
     torch.testing.assert_close(change, (ends[0] - ends[1]) / (2 * eps), rtol=1e-6, atol=1e-7)
+
+
+def test_a_few_step_student_meets_its_own_samples_noised_to_the_level_of_its_step() -> None:
+    """The exact consistency map's own samples have the data's law, so what it meets at a step has the noised law."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(40_000, 1, generator=generator, dtype=torch.float64)
+    levels = torch.tensor([1.0, 0.6, 0.0], dtype=torch.float64)
+    assert backward_simulated(Toy(exact_consistency), noise, NONE, levels, 0, generator) is noise
+    met = backward_simulated(Toy(exact_consistency), noise, NONE, levels, 1, generator)
+    assert float(met.std()) == pytest.approx((0.4**2 * STD**2 + 0.6**2) ** 0.5, rel=0.02)
+    samples = sampled(Toy(exact_consistency), noise, NONE, levels, generator)
+    assert float(samples.std()) == pytest.approx(STD, rel=0.02)
+
+
+def test_steps_along_a_flow_map_are_exact_and_along_the_velocity_are_not() -> None:
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    levels = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    exact = integrated(Toy(exact_average), noise, NONE, levels, flow_map=True)
+    torch.testing.assert_close(exact, STD * noise)
+    euler = integrated(Toy(exact_velocity), noise, NONE, levels)
+    assert float((euler - STD * noise).abs().max()) > 0.01
+
+
+def linear_head(weight: float) -> nn.Linear:
+    head = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(head.weight, weight)
+    return head
+
+
+class Featured(Toy):
+    """Its feature is x itself."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning, **_: object) -> Output:
+        return Output(self.velocity(x, sigma, None), [], {0: x})
+
+
+def test_ladd_pushes_samples_up_the_judges_slope_and_judges_both_at_the_same_level() -> None:
+    judge = FeatureDiscriminator(Featured(exact_velocity), {0: linear_head(2.0)}, NONE)
+    fake = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None].requires_grad_(True)
+    sigma, noise = torch.full((5,), 0.3, dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64)
+    ladd_student_loss(judge, fake, noise, sigma).backward()
+    torch.testing.assert_close(fake.grad, torch.full_like(fake, -2.0 * 0.7 / 5))
+    real = fake.detach() + 0.5
+    loss = ladd_discriminator_loss(judge, real, fake, (noise, noise), sigma)
+    logits = [2.0 * 0.7 * x for x in (real, fake.detach())]
+    torch.testing.assert_close(loss.detach(), (1 - logits[0]).clamp_min(0).mean() + (1 + logits[1]).clamp_min(0).mean())
+    assert [name for name, _ in judge.named_parameters()] == ["heads.0.weight"]
+
+
+def test_the_hinge_losses_meet_at_equal_laws() -> None:
+    """With the judge 0 everywhere both its slopes cancel; a judge that tells real from fake has less to lose."""
+    logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    hinge_discriminator_loss(logits, logits).backward()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+    assert float(hinge_discriminator_loss(torch.ones(4), -torch.ones(4))) == 0.0
+    assert float(hinge_generator_loss(torch.tensor([1.0, 3.0]))) == -2.0

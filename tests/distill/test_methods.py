@@ -14,33 +14,14 @@ from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import faded, motion_weights
 from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import GivenPast, self_resampled, teacher_forcing_loss
-from world.context import Context, TeacherForcing
+from tests.distill.exact_gaussian import NONE, STD, Toy, flow
+from world.context import TeacherForcing
 from world.schedule import add_noise, expand, sampling_sigmas, velocity_from_x0
 from world.testing import CONFIGS, tiny_transformer
-from world.transformer import Conditioning, Output
+from world.transformer import Conditioning
 
-STD, SHAPE = 0.7, (1, 2, 2)
+SHAPE = (1, 2, 2)
 RTOL, ATOL = 1e-5, 1e-6  # predictions are float32 wherever they come from
-NO_CONDITION = Conditioning()
-
-
-class Toy:
-    """A network whose velocity is any function of (x, sigma)."""
-
-    def __init__(self, velocity: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.velocity = velocity
-
-    def __call__(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        cond: Conditioning,
-        *,
-        sigma_next: Tensor | None = None,
-        context: Context | None = None,
-        features: tuple[int, ...] = (),
-    ) -> Output:
-        return Output(self.velocity(x, sigma), [], {})
 
 
 def gaussian_x0(x: Tensor, sigma: Tensor, mean: float = 0.0, std: float = STD) -> Tensor:
@@ -66,7 +47,7 @@ def draw(batch: int, frames: int) -> tuple[Tensor, Tensor]:
 
 
 def scaled(amount: Tensor, exact: Callable[[Tensor, Tensor], Tensor]) -> Toy:
-    return Toy(lambda x, sigma: (1 + amount) * exact(x, sigma))
+    return flow(lambda x, sigma: (1 + amount) * exact(x, sigma))
 
 
 @pytest.mark.parametrize(("offset", "vanishes"), [(0.0, True), (0.2, False)])
@@ -75,7 +56,7 @@ def test_flow_matching_gradient_vanishes_at_the_exact_velocity_only(offset: floa
     sigma = torch.linspace(0.1, 1.0, len(x0), dtype=torch.float64)
     frames = torch.tensor([False, True, True]).expand(len(x0), -1)
     amount = torch.tensor(offset, dtype=torch.float64, requires_grad=True)
-    flow_matching_loss(scaled(amount, gaussian_velocity), x0, noise, sigma, frames, NO_CONDITION).backward()
+    flow_matching_loss(scaled(amount, gaussian_velocity), x0, noise, sigma, frames, NONE).backward()
     assert amount.grad is not None
     assert (abs(float(amount.grad)) < 0.02) is vanishes
 
@@ -89,7 +70,7 @@ def test_flow_matching_gives_the_prefix_clean_and_takes_no_loss_from_it() -> Non
         seen.append((x, sigma))
         return torch.where(frames[:, :, None, None, None], noise - x0, torch.full_like(x0, 1e6))
 
-    loss = flow_matching_loss(Toy(record), x0, noise, torch.tensor([0.5, 0.9]).double(), frames, NO_CONDITION)
+    loss = flow_matching_loss(flow(record), x0, noise, torch.tensor([0.5, 0.9]).double(), frames, NONE)
     x, sigma = seen[0]
     assert torch.equal(x[~frames], x0[~frames])
     assert torch.equal(sigma, torch.tensor([[0, 0.5, 0.5], [0, 0, 0.9]]).double())
@@ -121,7 +102,14 @@ def test_self_resampled_clips_are_the_denoisers_own_and_carry_no_gradient() -> N
     x0, noise = draw(3, 4)
     sigma = torch.rand((3, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     pattern = TeacherForcing(CONFIGS["pixel"][1], 4)
-    own = self_resampled(Toy(gaussian_velocity), x0.requires_grad_(True), noise, sigma, torch.zeros(3, 4, 0), pattern)
+    own = self_resampled(
+        flow(gaussian_velocity),
+        x0.requires_grad_(True),
+        noise,
+        sigma,
+        torch.zeros(3, 4, 0),
+        pattern,
+    )
     torch.testing.assert_close(own[:, :1], x0[:, :1])
     torch.testing.assert_close(own[:, 1:], gaussian_x0(add_noise(x0, noise, sigma), sigma)[:, 1:], rtol=RTOL, atol=ATOL)
     assert not own.requires_grad
@@ -140,7 +128,7 @@ def test_every_round_of_self_resampling_adds_an_error() -> None:
 
     own = x0
     for rounds in range(1, 4):
-        own = self_resampled(Toy(velocity), x0, noise, sigma, torch.zeros(2, 5, 0), pattern, context=own)
+        own = self_resampled(flow(velocity), x0, noise, sigma, torch.zeros(2, 5, 0), pattern, context=own)
         torch.testing.assert_close(own[:, rounds:], 0.5**rounds * x0[:, :-rounds], rtol=RTOL, atol=ATOL)
     torch.testing.assert_close(own[:, 4], 0.5**3 * x0[:, 1], rtol=RTOL, atol=ATOL)
 
@@ -179,11 +167,11 @@ def consistency_loss(num_levels: int, student: Callable[[Tensor, Tensor], Tensor
         safe = sigma.clamp_min(1e-9)
         return velocity_from_x0(x, student(x, safe), safe)
 
-    network = Toy(velocity)
+    network = flow(velocity)
     loss = causal_consistency_loss(
         network,
         network,
-        Toy(lambda x, s: gaussian_velocity(x, s.clamp_min(1e-9))),
+        flow(lambda x, s: gaussian_velocity(x, s.clamp_min(1e-9))),
         x0,
         noise,
         levels[index],
@@ -208,9 +196,9 @@ def test_dmd_gradient_is_the_difference_of_analytic_scores(mean: float, std: flo
     x = mean + x * std / STD
     frames = torch.tensor([False, True, True]).expand(len(x), -1)
     sigma = torch.full((len(x),), 0.6, dtype=torch.float64)
-    teacher = Toy(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9)))
-    critic = Toy(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9), mean, std))
-    gradient = dmd_gradient(teacher, critic, x, noise, sigma, frames, NO_CONDITION)
+    teacher = flow(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9)))
+    critic = flow(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9), mean, std))
+    gradient = dmd_gradient(teacher, critic, x, noise, sigma, frames, NONE)
     noisy = 0.4 * x + 0.6 * noise
 
     def score(m: float, s: float) -> Tensor:
@@ -249,17 +237,17 @@ def test_a_network_given_its_past_denoises_every_frame_given_the_clean_ones_befo
         changed = (answer(clean, other) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-5
         assert changed.tolist() == [frame == place for frame in range(4)]
     with pytest.raises(ValueError, match="takes actions"):
-        GivenPast(network, clean, TeacherForcing(config, 4))(noisy, sigma, NO_CONDITION)
+        GivenPast(network, clean, TeacherForcing(config, 4))(noisy, sigma, NONE)
 
 
 def test_dmd_levels_may_be_each_frame_s_own() -> None:
     x, noise = draw(16, 3)
     frames = torch.tensor([False, True, True]).expand(len(x), -1)
-    teacher = Toy(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9)))
-    critic = Toy(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9), 0.5))
+    teacher = flow(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9)))
+    critic = flow(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9), 0.5))
     one = torch.full((len(x),), 0.6, dtype=torch.float64)
-    shared = dmd_gradient(teacher, critic, x, noise, one, frames, NO_CONDITION)
-    own = dmd_gradient(teacher, critic, x, noise, one[:, None].expand(-1, 3), frames, NO_CONDITION)
+    shared = dmd_gradient(teacher, critic, x, noise, one, frames, NONE)
+    own = dmd_gradient(teacher, critic, x, noise, one[:, None].expand(-1, 3), frames, NONE)
     assert torch.equal(shared, own)
 
 

@@ -1,0 +1,1 @@
+"""What `lightcone bench distill` compares: densities with exact samples, digits, and the distances between samples."""

@@ -1,0 +1,58 @@
+"""Two-dimensional densities with exact samples and weighted modes. Owns the densities; trains nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Density:
+    """sample: (how many, generator) → points `b 2` of unit deviation and the mode of each, int64 `b`. mode: points →
+    the mode that each belongs to. weights: of the modes."""
+
+    name: str
+    sample: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
+    mode: Callable[[Tensor], Tensor]
+    weights: Tensor
+
+
+def eight_gaussians() -> Density:
+    """Eight narrow modes on a circle, of equal weight."""
+    angles = torch.arange(8) * (math.pi / 4)
+    centres = 1.4 * torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    def sample(num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        mode = torch.randint(8, (num,), generator=generator)
+        return centres[mode] + 0.1 * torch.randn(num, 2, generator=generator), mode
+
+    return Density("eight_gaussians", sample, lambda x: torch.cdist(x, centres).argmin(1), torch.full((8,), 1 / 8))
+
+
+def uneven_moons() -> Density:
+    """Two interleaved half circles, of weights 0.7 and 0.3."""
+    weights = torch.tensor([0.7, 0.3])
+    along = torch.linspace(0, math.pi, 200)
+    upper = torch.stack([along.cos(), along.sin()], dim=1)
+    arcs = torch.stack([upper, torch.tensor([1.0, 0.5]) - upper])
+    middle = torch.tensor([0.5, 0.25])
+
+    def sample(num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        mode = (torch.rand(num, generator=generator) >= weights[0]).long()
+        angle = math.pi * torch.rand(num, generator=generator)
+        point = torch.stack([angle.cos(), angle.sin()], dim=1)
+        point = torch.where(mode[:, None] == 0, point, torch.tensor([1.0, 0.5]) - point)
+        return 1.4 * (point + 0.05 * torch.randn(num, 2, generator=generator) - middle), mode
+
+    def mode_of(x: Tensor) -> Tensor:
+        points = x / 1.4 + middle
+        return torch.stack([torch.cdist(points, arc).amin(1) for arc in arcs], dim=1).argmin(1)
+
+    return Density("uneven_moons", sample, mode_of, weights)
+
+
+DENSITIES = {"eight_gaussians": eight_gaussians, "uneven_moons": uneven_moons}

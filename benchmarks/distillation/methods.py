@@ -1,0 +1,188 @@
+"""Every method for data without frames, as the benchmark trains it. Owns the settings; the methods are `distill`'s."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
+from distill.methods.continuous_consistency import ContinuousConfig
+from distill.methods.f_distill import FDistillConfig
+from distill.methods.knowledge_distillation import KnowledgeConfig
+from distill.methods.latent_adversarial import LADDConfig
+from distill.methods.mean_flow import MeanFlowConfig
+from distill.methods.sampling import integrated, sampled
+from distill.methods.truncated_consistency import TruncatedConfig
+from distill.perceptron import Perceptron
+from distill.trainer import Task, Trainer, TrainerConfig
+from distill.trajectory_tasks import (
+    BatchConfig,
+    DiscreteConfig,
+    Draw,
+    StagedConfig,
+    consistency_distillation,
+    consistency_training,
+    continuous_consistency,
+    denoising,
+    knowledge_distillation,
+    mean_flow,
+    truncated_consistency,
+)
+from world.schedule import sampling_sigmas
+from world.transformer import Conditioning
+
+NONE = Conditioning()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all methods share: the data, the network's shape, and how long is trained."""
+
+    draw: Draw
+    size: int
+    width: int = 128
+    num_layers: int = 3
+    batch: BatchConfig = field(default_factory=lambda: BatchConfig(size=512))
+    num_steps: int = 3000
+    teacher_steps: int = 6000
+    lr: float = 1e-3
+    quiet: bool = True
+
+    def network(self) -> Perceptron:
+        torch.manual_seed(0)
+        return Perceptron(self.size, width=self.width, num_layers=self.num_layers)
+
+    def head(self) -> nn.Module:
+        """From hidden states to a logit."""
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, 1))
+
+    def train(self, task: Task, *, num_steps: int | None = None, **changes: Any) -> nn.Module:
+        """The averaged network after `num_steps` steps."""
+        steps = num_steps or self.num_steps
+        config = TrainerConfig(
+            **{"num_steps": steps, "lr": self.lr, "ema_decay": 0.995, "weight_decay": 0.0, "save_every": steps}
+            | changes
+        )
+        with TemporaryDirectory() as folder:
+            trainer = Trainer(task, config, Path(folder))
+            trainer.run(quiet=self.quiet)
+        network = task.modules[task.averaged]
+        network.load_state_dict(trainer.ema)
+        return network.eval().requires_grad_(False)
+
+
+def train_teacher(setting: Setting) -> nn.Module:
+    return setting.train(denoising(setting.network(), setting.draw, setting.batch), num_steps=setting.teacher_steps)
+
+
+Make = Callable[[Setting, nn.Module], Task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """make: the student's task, from a copy of the teacher. flow_map: how its samples are made (see `integrated`).
+    trainer: what differs from the setting's optimisation."""
+
+    name: str
+    make: Make
+    flow_map: bool = False
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+    def train(self, setting: Setting, teacher: nn.Module) -> nn.Module:
+        return setting.train(self.make(setting, teacher), **self.trainer)
+
+    def samples(self, student: nn.Module, noise: Tensor, num_steps: int, generator: torch.Generator) -> Tensor:
+        levels = sampling_sigmas(num_steps)
+        if self.flow_map:
+            return integrated(student, noise, NONE, levels, flow_map=True)
+        with torch.no_grad():
+            return sampled(student, noise, NONE, levels, generator)
+
+
+def student_of(teacher: nn.Module) -> nn.Module:
+    return copy.deepcopy(teacher).requires_grad_(True)
+
+
+def _knowledge(setting: Setting, teacher: nn.Module) -> Task:
+    config = KnowledgeConfig(num_steps=4, substeps=8)
+    return knowledge_distillation(student_of(teacher), teacher, setting.draw, setting.batch, config)
+
+
+def _consistency_training(setting: Setting, teacher: nn.Module) -> Task:
+    return consistency_training(
+        student_of(teacher), setting.draw, setting.batch, StagedConfig(num_steps=setting.num_steps)
+    )
+
+
+def _consistency_distillation(setting: Setting, teacher: nn.Module) -> Task:
+    return consistency_distillation(student_of(teacher), teacher, setting.draw, setting.batch, DiscreteConfig())
+
+
+def _truncated(setting: Setting, teacher: nn.Module) -> Task:
+    first = CONSISTENCY_TRAINING.train(setting, teacher)
+    schedule = StagedConfig(num_steps=setting.num_steps)
+    return truncated_consistency(student_of(first), first, setting.draw, setting.batch, TruncatedConfig(), schedule)
+
+
+def _continuous(from_teacher: bool) -> Make:
+    def make(setting: Setting, teacher: nn.Module) -> Task:
+        config = ContinuousConfig(warm_up_steps=setting.num_steps // 3)
+        given = teacher if from_teacher else None
+        return continuous_consistency(student_of(teacher), setting.draw, setting.batch, config, teacher=given)
+
+    return make
+
+
+def _mean_flow(from_teacher: bool) -> Make:
+    def make(setting: Setting, teacher: nn.Module) -> Task:
+        given = teacher if from_teacher else None
+        config = MeanFlowConfig(apart_share=0.75)
+        return mean_flow(student_of(teacher), setting.draw, setting.batch, config, teacher=given)
+
+    return make
+
+
+def _distribution(branch: AdversarialConfig | None, divergence: FDistillConfig | None = None) -> Make:
+    def make(setting: Setting, teacher: nn.Module) -> Task:
+        config = DMDConfig(
+            student=FewStepConfig(num_steps=2, size=setting.batch.size),
+            critic_updates=3,
+            adversarial=branch,
+            divergence=divergence,
+        )
+        head = None if branch is None else setting.head()
+        return DMDTask(student_of(teacher), teacher, setting.draw, config, head=head)
+
+    return make
+
+
+def _ladd(setting: Setting, teacher: nn.Module) -> Task:
+    heads = {layer: setting.head() for layer in range(setting.num_layers)}
+    few_step = FewStepConfig(num_steps=2, size=setting.batch.size)
+    return LADDTask(student_of(teacher), teacher, setting.draw, LADDConfig(), few_step, heads)
+
+
+ADVERSARIAL_TRAINER = {"lr": 3e-4, "betas": (0.0, 0.99)}
+CONSISTENCY_TRAINING = Method(name="consistency_training", make=_consistency_training)
+METHODS = (
+    Method(name="knowledge_distillation", make=_knowledge),
+    CONSISTENCY_TRAINING,
+    Method(name="consistency_distillation", make=_consistency_distillation),
+    Method(name="tcm", make=_truncated),
+    Method(name="sct", make=_continuous(False), trainer={"lr": 5e-4}),
+    Method(name="scd", make=_continuous(True), trainer={"lr": 5e-4}),
+    Method(name="mean_flow", make=_mean_flow(False), flow_map=True),
+    Method(name="mean_flow_teacher", make=_mean_flow(True), flow_map=True),
+    Method(name="dmd2", make=_distribution(None), trainer=ADVERSARIAL_TRAINER),
+    Method(name="dmd2_gan", make=_distribution(AdversarialConfig()), trainer=ADVERSARIAL_TRAINER),
+    Method(name="f_distill", make=_distribution(AdversarialConfig(), FDistillConfig()), trainer=ADVERSARIAL_TRAINER),
+    Method(name="ladd", make=_ladd, trainer=ADVERSARIAL_TRAINER),
+)
