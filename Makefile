@@ -70,5 +70,5 @@ $(VENV)/serve.stamp: pyproject.toml clients/python/pyproject.toml constraints.tx
 
 $(VENV)/develop.stamp: $(VENV)/serve.stamp
 	@echo "Installing what tests and training need"
-	@$(PIP) --editable '.[data,train,dev]' --editable clients/python
+	@$(PIP) --editable '.[data,train,bench,dev]' --editable clients/python
 	@touch $@

@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from benchmarks.distillation.distances import mode_variation, sliced_wasserstein
+from benchmarks.distillation.methods import NONE, Setting
+from world.transformer import Conditioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +61,28 @@ def uneven_moons() -> Density:
 
 
 DENSITIES = {"eight_gaussians": eight_gaussians, "uneven_moons": uneven_moons}
+NUM_SAMPLES = 20_000
+
+
+def point_quality(density: Density, seed: int = 1) -> Callable[[Tensor], dict[str, float]]:
+    """Of `NUM_SAMPLES` points: distance from as many exact ones, and how far the modes' weights are off."""
+    exact = exact_points(density, seed)
+
+    def quality(samples: Tensor) -> dict[str, float]:
+        return {
+            "sliced_wasserstein": sliced_wasserstein(samples, exact),
+            "mode_variation": mode_variation(density.mode(samples), density.weights),
+        }
+
+    return quality
+
+
+def exact_points(density: Density, seed: int) -> Tensor:
+    return density.sample(NUM_SAMPLES, torch.Generator().manual_seed(seed))[0]
+
+
+def point_setting(density: Density, **changes: Any) -> Setting:
+    def draw(num: int, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
+        return density.sample(num, generator)[0], NONE
+
+    return Setting(draw=draw, size=2, **changes)

@@ -84,6 +84,8 @@ def train_teacher(setting: Setting) -> nn.Module:
 
 
 Make = Callable[[Setting, nn.Module], Task]
+Samples = Callable[[int], Tensor]
+"""Number of steps → samples, from noise that is always the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +101,15 @@ class Method:
     def train(self, setting: Setting, teacher: nn.Module) -> nn.Module:
         return setting.train(self.make(setting, teacher), **self.trainer)
 
-    def samples(self, student: nn.Module, noise: Tensor, num_steps: int, generator: torch.Generator) -> Tensor:
-        levels = sampling_sigmas(num_steps)
-        if self.flow_map:
-            return integrated(student, noise, NONE, levels, flow_map=True)
-        with torch.no_grad():
-            return sampled(student, noise, NONE, levels, generator)
+    def sampler(self, student: nn.Module, noise: Tensor) -> Samples:
+        def samples(num_steps: int) -> Tensor:
+            levels = sampling_sigmas(num_steps)
+            if self.flow_map:
+                return integrated(student, noise, NONE, levels, flow_map=True)
+            with torch.no_grad():
+                return sampled(student, noise, NONE, levels, torch.Generator().manual_seed(4))
+
+        return samples
 
 
 def student_of(teacher: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 Rendered at 256×144 without weapon or status bar and resized with a triangle filter. Frame skip 2: 17.5 frames a second.
 A turn is a given angle a frame, by button or by the axis `look` (a mouse), so that what a turn does does not depend on
-how long it has been going on; walking keeps Doom's inertia. 48 frames of a turn are a full circle.
+how long it has been going on; walking keeps Doom's inertia. 72 frames of a turn are a full circle.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from world.errors import LightconeError
 
 SCENARIO = "my_way_home"
 TICS_PER_SECOND, FRAME_SKIP = 35.0, 2
-TURN_DEGREES, MAX_LOOK_DEGREES = 7.5, 15.0
+TURN_DEGREES, MAX_LOOK_DEGREES = 5.0, 10.0
 PATCH = 16
 FORWARD, BACK, LEFT, RIGHT = range(4)
 NEAR, CLEAR = 4.0, 8.0
@@ -36,7 +36,7 @@ class Doom:
     height, width: of frames, multiples of 16. Raises LightconeError otherwise.
     """
 
-    def __init__(self, *, height: int = 64, width: int = 112) -> None:
+    def __init__(self, *, height: int = 48, width: int = 80) -> None:
         if height % PATCH or width % PATCH:
             raise LightconeError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
         self.spec = EnvironmentSpec(
@@ -125,13 +125,13 @@ def _new_purpose(rng: np.random.Generator) -> tuple[Control, int]:
     if draw < 0.45:
         return _pressing(FORWARD), int(rng.integers(8, 30))
     if draw < 0.65:
-        return _pressing(FORWARD, side), int(rng.integers(4, 12))
+        return _pressing(FORWARD, side), int(rng.integers(6, 18))
     if draw < 0.80:
-        return _pressing(FORWARD, look=float(rng.uniform(-0.7, 0.7))), int(rng.integers(6, 16))
+        return _pressing(FORWARD, look=float(rng.uniform(-0.7, 0.7))), int(rng.integers(8, 24))
     if draw < 0.88:
-        return _pressing(side), int(rng.integers(3, 14))
+        return _pressing(side), int(rng.integers(4, 20))
     if draw < 0.95:
-        return _pressing(look=float(rng.uniform(-1.0, 1.0))), int(rng.integers(3, 14))
+        return _pressing(look=float(rng.uniform(-1.0, 1.0))), int(rng.integers(4, 20))
     return _pressing(BACK), int(rng.integers(5, 15))
 
 
