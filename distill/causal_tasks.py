@@ -6,13 +6,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from distill.given_context import LevelConfig
-from distill.latents import Clips
+from distill.latents import Clips, ClipSource
 from distill.methods.causal_ode import Trajectories, causal_ode_loss, clip_trajectories
 from distill.methods.causvid import causvid_samples
 from distill.methods.diffusion_forcing import diffusion_forcing_loss, forced_levels
@@ -23,14 +23,6 @@ from distill.trainer import autocast
 from world.context import Banded, TeacherForcing
 from world.schedule import sampling_sigmas
 from world.transformer import Conditioning, Transformer
-
-
-class ClipSource(Protocol):
-    """Where training clips come from: `distill.latents.ClipSampler`, or a process that is simulated."""
-
-    num_frames: int
-
-    def draw(self, batch: int, generator: torch.Generator, *, max_still: int | None = None) -> Clips: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

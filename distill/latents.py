@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -72,6 +73,14 @@ def typical_stretch(path: Path) -> int:
 
 def _stretches(latents: Tensor, rest: list[Tensor]) -> list[tuple[int, int]]:
     return [(a, b) for a, b in rest[0].tolist()] if rest else [(0, len(latents))]
+
+
+class ClipSource(Protocol):
+    """Where training clips come from: `ClipSampler`, or a process that is simulated."""
+
+    num_frames: int
+
+    def draw(self, batch: int, generator: torch.Generator, *, max_still: int | None = None) -> Clips: ...
 
 
 class ClipSampler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.latents import ClipSampler
+from distill.latents import ClipSource
 from world.config import TransformerConfig
 
 
@@ -23,7 +23,7 @@ class OngoingRollouts(nn.Module):
     position: Tensor
     end: Tensor
 
-    def __init__(self, config: TransformerConfig, clips: ClipSampler, batch_size: int) -> None:
+    def __init__(self, config: TransformerConfig, clips: ClipSource, batch_size: int) -> None:
         super().__init__()
         self.clips = clips
         self.config = config

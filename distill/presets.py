@@ -142,7 +142,7 @@ def doom() -> Preset:
         teacher=TeacherConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
         teacher_trainer=TrainerConfig(num_steps=500, lr=4e-4, ema_decay=0.99),
         teacher_forced=TeacherForcingConfig(
-            batch_size=8,
+            batch_size=12,
             levels=LevelConfig(shift=3.0),
             change_weight=0.0,
             rest_weight=0.0,
@@ -150,7 +150,7 @@ def doom() -> Preset:
             context=ContextConfig(faded_share=0.25),
         ),
         student_from="warm_up",
-        teacher_forced_trainer=TrainerConfig(num_steps=2400, lr=5e-4, ema_decay=0.998),
+        teacher_forced_trainer=TrainerConfig(num_steps=1700, lr=6e-4, ema_decay=0.998, decay_share=0.5),
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled=SelfForcingConfig(causal_scores=True),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.given_context import UNTOUCHED, ContextConfig, LevelConfig, context_levels, given_context
-from distill.latents import ClipSampler
+from distill.latents import ClipSource
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.flow_matching import flow_matching_loss
@@ -48,7 +48,7 @@ class TeacherTask:
     optimised: ClassVar = {"teacher": 1.0}
     averaged = "teacher"
 
-    def __init__(self, teacher: Transformer, clips: ClipSampler, config: TeacherConfig) -> None:
+    def __init__(self, teacher: Transformer, clips: ClipSource, config: TeacherConfig) -> None:
         self.modules: Mapping[str, nn.Module] = {"teacher": teacher}
         self.network = teacher
         self.chunk = teacher.config.chunk_frames
@@ -88,7 +88,7 @@ class TeacherForcingTask:
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"
 
-    def __init__(self, student: Transformer, clips: ClipSampler, config: TeacherForcingConfig) -> None:
+    def __init__(self, student: Transformer, clips: ClipSource, config: TeacherForcingConfig) -> None:
         self.modules: Mapping[str, nn.Module] = {"student": student}
         self.network = student
         self.pattern = TeacherForcing(student.config, clips.num_frames)
@@ -143,7 +143,7 @@ class ConsistencyTask:
     averaged = "student"
 
     def __init__(
-        self, student: Transformer, causal_teacher: Transformer, clips: ClipSampler, config: ConsistencyConfig
+        self, student: Transformer, causal_teacher: Transformer, clips: ClipSource, config: ConsistencyConfig
     ) -> None:
         target = copy.deepcopy(student).requires_grad_(False)
         self.modules: Mapping[str, nn.Module] = {"student": student, "target": target}
@@ -212,7 +212,7 @@ class SelfForcingTask:
     averaged = "student"
 
     def __init__(
-        self, student: Transformer, teacher: Transformer, clips: ClipSampler, config: SelfForcingConfig
+        self, student: Transformer, teacher: Transformer, clips: ClipSource, config: SelfForcingConfig
     ) -> None:
         if config.new_frames[1] > student.config.window_frames:
             raise ValueError(

@@ -15,7 +15,7 @@ from distill.methods.network import Network
 from distill.methods.sampling import randn_like
 from world.config import TransformerConfig
 from world.context import Banded, Continuation, KeyValue
-from world.schedule import add_noise, x0_from_velocity
+from world.schedule import add_noise, euler_step, x0_from_velocity
 from world.transformer import Conditioning
 
 
@@ -66,12 +66,14 @@ def self_rollout(
     generator: torch.Generator,
     *,
     grad_from: int = 0,
+    renoise: bool = True,
 ) -> Tensor:
     """Generate `b f c h w` after `cache` under `actions` `b f a`. sigmas: falling levels, ending in 0.
 
     Chunks before frame `grad_from` are denoised by all stages, as when served, without gradient. Later ones stop at
     `exit_stage` (the same for all, as in Self-Forcing), whose x0 is the output and carries the gradient; stages before
-    it carry none. Between stages x0 is re-noised.
+    it carry none. Between stages x0 is re-noised; otherwise the velocity is followed, as students must be that have
+    been through no few-step stage.
     """
     config = cache.config
     outputs = []
@@ -82,13 +84,14 @@ def self_rollout(
         last_stage = exit_stage if first >= grad_from else len(sigmas) - 2
         for stage in range(last_stage + 1):
             with torch.set_grad_enabled(stage == exit_stage and first >= grad_from):
-                if stage > 0:
-                    x = add_noise(x, randn_like(x, generator), sigmas[stage])
                 level = sigmas[stage].float().expand(shape[:2])
                 velocity = network(x, level, cond, context=cache.context()).prediction.float()
-                x = x0_from_velocity(x, velocity, level)
-        outputs.append(x)
+                x0 = x0_from_velocity(x, velocity, level)
+            if stage < last_stage:
+                after = sigmas[stage + 1].float().expand(shape[:2])
+                x = add_noise(x0, randn_like(x, generator), after) if renoise else euler_step(x, velocity, level, after)
+        outputs.append(x0)
         with torch.no_grad():
-            committed = network(x.detach(), torch.zeros(shape[:2]), cond, context=cache.context())
+            committed = network(x0.detach(), torch.zeros(shape[:2]), cond, context=cache.context())
         cache = cache.push(committed.kv)
     return torch.cat(outputs, dim=1)

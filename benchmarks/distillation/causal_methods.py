@@ -1,0 +1,147 @@
+"""Every causal method, as the benchmark trains it on the process. Owns the settings; the methods are `distill`'s."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+
+from benchmarks.distillation.process import NUM_STEPS, WINDOW, ProcessClips, process_config
+from distill.causal_tasks import (
+    CausalODEConfig,
+    CausalODETask,
+    CausVidConfig,
+    CausVidTask,
+    DiffusionForcingConfig,
+    DiffusionForcingTask,
+)
+from distill.given_context import UNTOUCHED, LevelConfig
+from distill.methods.knowledge_distillation import KnowledgeConfig
+from distill.stages import (
+    ConsistencyConfig,
+    ConsistencyTask,
+    SelfForcingConfig,
+    SelfForcingTask,
+    TeacherConfig,
+    TeacherForcingConfig,
+    TeacherForcingTask,
+    TeacherTask,
+)
+from distill.trainer import Task, Trainer, TrainerConfig
+from world.transformer import Transformer
+
+LEVELS = LevelConfig(std=1.4, shift=1.0)
+BATCH = 128
+FRAMES = WINDOW + NUM_STEPS
+PLAIN = {"change_weight": 0.0, "rest_weight": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretrained:
+    """What few-step causal students start from and are judged by."""
+
+    teacher: Transformer
+    causal: Transformer
+
+
+def train(task: Task, num_steps: int, **changes: Any) -> Transformer:
+    """The averaged network."""
+    usual: dict[str, Any] = {"lr": 1e-3, "ema_decay": 0.995, "weight_decay": 0.0}
+    with TemporaryDirectory() as folder:
+        config = TrainerConfig(num_steps=num_steps, save_every=num_steps, **usual | changes)
+        trainer = Trainer(task, config, Path(folder))
+        trainer.run(quiet=True)
+    network = cast(Transformer, task.modules[task.averaged])
+    network.load_state_dict(trainer.ema)
+    return network.eval().requires_grad_(False)
+
+
+def network() -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(process_config())
+
+
+def copied(other: Transformer) -> Transformer:
+    return copy.deepcopy(other).requires_grad_(True)
+
+
+def teacher_forcing() -> Task:
+    config = TeacherForcingConfig(
+        batch_size=BATCH, levels=LEVELS, context_sigma_max=0.0, context=UNTOUCHED, first_loss_frame=1, **PLAIN
+    )
+    return TeacherForcingTask(network(), ProcessClips(FRAMES), config)
+
+
+def diffusion_forcing() -> Task:
+    config = DiffusionForcingConfig(batch_size=2 * BATCH, levels=LEVELS)
+    return DiffusionForcingTask(network(), ProcessClips(FRAMES), config)
+
+
+def bidirectional_teacher(start: Transformer) -> Task:
+    config = TeacherConfig(batch_size=2 * BATCH, levels=LEVELS, **PLAIN)
+    return TeacherTask(copied(start), ProcessClips(WINDOW + 1), config)
+
+
+def causal_ode(given: Pretrained) -> Task:
+    path = KnowledgeConfig(num_steps=2, substeps=16)
+    config = CausalODEConfig(batch_size=BATCH, num_clips=8_192, path=path)
+    return CausalODETask(copied(given.causal), given.teacher, ProcessClips(WINDOW + 1), config)
+
+
+def causal_consistency(given: Pretrained) -> Task:
+    config = ConsistencyConfig(
+        batch_size=BATCH, num_levels=16, shift=1.0, context=UNTOUCHED, first_loss_frame=1, **PLAIN
+    )
+    return ConsistencyTask(copied(given.causal), copied(given.causal), ProcessClips(FRAMES), config)
+
+
+def causvid(given: Pretrained) -> Task:
+    config = CausVidConfig(
+        batch_size=BATCH, num_steps=2, shift=1.0, sigma_range=(0.02, 0.98), sigma_shift=1.0, critic_lr_share=1.0
+    )
+    return CausVidTask(copied(given.causal), copied(given.teacher), ProcessClips(WINDOW + 1), config)
+
+
+def self_forcing(given: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
+    config = SelfForcingConfig(
+        batch_size=BATCH,
+        num_steps=2,
+        shift=1.0,
+        rollout_frames=rollout_frames,
+        new_frames=(WINDOW, WINDOW),
+        sigma_range=(0.02, 0.98),
+        sigma_shift=1.0,
+        critic_lr_share=1.0,
+    )
+    clips = ProcessClips(WINDOW + rollout_frames)
+    return SelfForcingTask(copied(given.causal), copied(given.teacher), clips, config)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CausalMethod:
+    """renoise: how its rollouts are made (see `self_rollout`)."""
+
+    name: str
+    make: Callable[[Pretrained], Task]
+    num_steps: int = 1500
+    renoise: bool = True
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+ADVERSARIAL_TRAINER = {"lr": 3e-4, "betas": (0.0, 0.99)}
+CAUSAL_METHODS = (
+    CausalMethod(name="causal_ode", make=causal_ode),
+    CausalMethod(name="causal_consistency", make=causal_consistency),
+    CausalMethod(name="causvid", make=causvid, trainer=ADVERSARIAL_TRAINER),
+    CausalMethod(name="self_forcing", make=self_forcing, trainer=ADVERSARIAL_TRAINER),
+    CausalMethod(
+        name="self_forcing_long",
+        make=lambda given: self_forcing(given, rollout_frames=4 * WINDOW),
+        trainer=ADVERSARIAL_TRAINER,
+    ),
+)
