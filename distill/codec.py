@@ -79,7 +79,7 @@ class CodecTask:
             noise = torch.randn(latents.shape, generator=generator) * self.config.latent_noise
             keep = (torch.rand(len(latents), 1, 1, 1, 1, generator=generator) < 0.75).float()
             decoded, _ = self.codec.decode(latents + noise * keep, self.codec.initial_state(len(frames)))
-        yield "codec", self._loss(decoded.float(), frames), {"psnr": _psnr(decoded, frames)}
+        yield "codec", self._loss(decoded.float(), frames), {"psnr": psnr_of(decoded, frames)}
 
     def _loss(self, decoded: Tensor, frames: Tensor) -> Tensor:
         return reconstruction_loss(decoded, frames, self.codec.background, self.config)
@@ -117,7 +117,7 @@ class DecoderTask(CodecTask):
                 latents = self.codec.encode(frames)[0].float()
             latents = latents + torch.randn(latents.shape, generator=generator) * self.config.decoder_noise
             decoded, _ = self.codec.decode(latents, self.codec.initial_state(len(frames)))
-        yield "codec", self._loss(decoded.float(), frames), {"psnr": _psnr(decoded, frames)}
+        yield "codec", self._loss(decoded.float(), frames), {"psnr": psnr_of(decoded, frames)}
 
 
 def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, config: CodecLossConfig) -> Tensor:
@@ -150,7 +150,7 @@ def _busyness(frames: Tensor) -> list[Tensor]:
     return [nn.functional.avg_pool2d(flat.diff(dim=dim).abs(), TEXTURE_REACH, stride=2) for dim in (2, 3)]
 
 
-def _psnr(decoded: Tensor, frames: Tensor) -> float:
+def psnr_of(decoded: Tensor, frames: Tensor) -> float:
     return float(-10 * torch.log10((decoded.detach().float() - frames).square().mean() / 4))
 
 

@@ -18,6 +18,7 @@ from distill.codec import CodecTask, DecoderTask, fix_background, fix_statistics
 from distill.collect import collect, collect_config
 from distill.compiling import compile_blocks
 from distill.export import export_world
+from distill.finish import FinishTask
 from distill.latents import ClipSampler, encode_dataset, typical_stretch
 from distill.presets import STAGES, STUDENT_STAGES, Preset
 from distill.stages import ConsistencyTask, SelfForcingTask, TeacherForcingTask, TeacherTask
@@ -63,6 +64,7 @@ class Run:
             "teacher_forced": self._teacher_forced,
             "few_step": self._few_step,
             "distilled": self._distilled,
+            "finish": self._finish,
             "export": self._export,
         }
         if name not in steps:
@@ -74,14 +76,16 @@ class Run:
         return Dataset.open(self.folder / "data")
 
     def codec(self, *, polished: bool = True) -> Codec:
-        """The trained codec, with exact latent statistics; its decoder `polished` if the stage `decoder` ran."""
+        """The trained codec, with exact latent statistics; its decoder `polished` by `decoder` and `finish` where these
+        ran."""
         codec = Codec(self.preset.codec_config(self.dataset().spec))
         path = self.folder / "codec" / "codec.pt"
         if not path.exists():
             raise StageError(f"{path} is missing: run the stage `codec` to its end first")
         codec.load_state_dict(torch.load(path, weights_only=True))
-        if polished and (self.folder / "decoder" / "state.pt").exists():
-            codec.load_state_dict(load_product(self.folder / "decoder")[0])
+        for stage in ("decoder", "finish") if polished else ():
+            if self._has_weights(stage):
+                codec.load_state_dict(load_product(self.folder / stage)[0])
         return codec.channels_last().eval()
 
     def transformer(self, stage: str | None = None) -> Transformer:
@@ -174,6 +178,21 @@ class Run:
         teacher = self.transformer("teacher_forced" if preset.distilled.causal_scores else "teacher")
         task = SelfForcingTask(self.transformer("few_step"), teacher, clips, preset.distilled)
         return self._train("distilled", task, preset.distilled_trainer)
+
+    def _finish(self) -> bool:
+        preset = self.preset
+        if preset.finish_trainer is None:
+            return True
+        student = self.transformer(self.shipped_stage())
+        task = FinishTask(
+            self.codec().train(),
+            student,
+            self.dataset(),
+            preset.decoder_loss,
+            preset.finish,
+            num_episodes=preset.codec_episodes,
+        )
+        return self._train("finish", task, preset.finish_trainer)
 
     def _export(self) -> bool:
         stage = self.shipped_stage()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from distill.codec import DECODER_LOSS, CodecLossConfig
 from distill.collect import CollectConfig
 from distill.environments.base import EnvironmentSpec
+from distill.finish import FinishConfig
 from distill.given_context import ContextConfig, LevelConfig
 from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
 from distill.trainer import TrainerConfig
@@ -24,6 +25,7 @@ STAGES = (
     "teacher_forced",
     "few_step",
     "distilled",
+    "finish",
     "export",
 )
 """In order; each has a folder of its name in the world's run."""
@@ -65,6 +67,8 @@ class Preset:
     few_step_trainer: TrainerConfig
     distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
     distilled_trainer: TrainerConfig
+    finish: FinishConfig = field(default_factory=FinishConfig)
+    finish_trainer: TrainerConfig | None = None
     shipped_stage: str = "distilled"
     compile_blocks: bool = False
     sampler: Sampler = field(default_factory=Sampler)
@@ -151,6 +155,9 @@ def doom() -> Preset:
         ),
         student_from="warm_up",
         teacher_forced_trainer=TrainerConfig(num_steps=1700, lr=6e-4, ema_decay=0.998, decay_share=0.5),
+        finish=FinishConfig(levels=LevelConfig(shift=6.0)),
+        finish_trainer=TrainerConfig(num_steps=1500, lr=7e-4, ema_decay=0.995, decay_share=0.6),
+        shipped_stage="teacher_forced",
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
         distilled=SelfForcingConfig(causal_scores=True),
@@ -211,6 +218,8 @@ def smoke(environment: str) -> Preset:
         few_step_trainer=steps,
         distilled=SelfForcingConfig(batch_size=2, rollout_frames=8, new_frames=(2, 4)),
         distilled_trainer=steps,
+        finish=FinishConfig(batch_size=2, num_latents=4),
+        finish_trainer=steps,
     )
 
 
