@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distill.choice import choose
+from distill.onward import go_on_from
 from distill.pipeline import Run
 from distill.presets import GENERIC_PRESETS, PRESETS, STAGES, Preset
 from distill.runs import world_run
@@ -29,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", choices=STAGES, help="run this stage only (default: all that are not finished)")
     parser.add_argument("--steps", type=int, help="with --stage: train to this many steps instead of the preset's")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes a stage; run again to go on")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="go on from this world's codec and student instead of from nothing",
+    )
     parser.add_argument("--out", type=Path, help="checkpoint folder (default: checkpoints/NAME)")
 
 
@@ -45,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         videos=args.videos,
         stop_after_s=args.minutes * 60 if args.minutes else None,
     )
+    if args.start is not None:
+        go_on_from(job, args.start)
     finished = job.stage(args.stage) if args.stage else job.all_stages()
     if finished:
         print(f"finished; `lightcone serve --world {name}` plays it, `lightcone eval {name}` measures it")
@@ -56,6 +66,6 @@ def run(args: argparse.Namespace) -> int:
 def with_steps(preset: Preset, stage: str | None, steps: int) -> Preset:
     """The preset with another length of one stage. Raises LightconeError unless the stage trains."""
     key = f"{stage}_trainer"
-    if stage is None or not hasattr(preset, key):
+    if stage is None or getattr(preset, key, None) is None:
         raise LightconeError(f"--steps needs a --stage that trains; {stage or 'none'} does not")
     return replace(preset, **{key: replace(getattr(preset, key), num_steps=steps)})

@@ -117,6 +117,35 @@ def test_the_student_that_the_preset_names_is_shipped_or_the_latest_before_it(
     assert run.shipped_stage() == expected
 
 
+def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(command_train, "--env", "bouncer", "--preset", "smoke") == 0
+    with pytest.raises(LightconeError, match="has a codec of its own: delete the folder, or leave --from out"):
+        _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer")
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "other"))
+    with pytest.raises(LightconeError, match="has another shape than the recipe: codec_widths"):
+        _call(command_train, "--env", "bouncer", "--preset", "quick", "--from", "checkpoints/bouncer")
+    _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer", "--out", "second")
+    first, second = World.load("checkpoints/bouncer"), World.load("second")
+    codecs = [dict(world.codec.named_parameters()) for world in (first, second)]
+    assert all(torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "encoder" in name)
+    assert any(not torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "decoder" in name)
+    student = torch.load(world_run("bouncer") / "warm_up" / "state.pt", weights_only=True)["ema"]
+    kept = World.load("checkpoints/bouncer", dtype=torch.float32).transformer.state_dict()
+    assert all(torch.equal(weight, kept[name]) for name, weight in student.items())
+
+
+def test_the_finish_trains_the_decoder_and_leaves_encoder_and_student_alone(run: Run) -> None:
+    for stage in ("collect", "codec", "latents", "warm_up"):
+        assert run.stage(stage)
+    before = {name: value.clone() for name, value in run.codec().state_dict().items()}
+    assert run.stage("finish")
+    after = run.codec().state_dict()
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert {"decoder", "from_latents"} <= changed <= {"decoder", "from_latents", "position"}
+    run.preset = replace(run.preset, finish_trainer=None)
+    assert run.stage("finish")
+
+
 def test_streams_of_another_environment_are_not_mixed_in(run: Run) -> None:
     collect(run.folder / "data", replace(run.preset.collect, num_train=1, num_heldout=1), quiet=True)
     with pytest.raises(DatasetError, match="holds bouncer at 32x32, asked for is pong at 96x80"):
