@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -32,7 +30,8 @@ from distill.stages import (
     TeacherForcingTask,
     TeacherTask,
 )
-from distill.trainer import Task, Trainer, TrainerConfig
+from distill.trainer import Task, TrainerConfig
+from distill.trajectory_tasks import trained
 from world.transformer import Transformer
 
 LEVELS = LevelConfig(std=1.4, shift=1.0)
@@ -52,13 +51,7 @@ class Pretrained:
 def train(task: Task, num_steps: int, **changes: Any) -> Transformer:
     """The averaged network."""
     usual: dict[str, Any] = {"lr": 1e-3, "ema_decay": 0.995, "weight_decay": 0.0}
-    with TemporaryDirectory() as folder:
-        config = TrainerConfig(num_steps=num_steps, save_every=num_steps, **usual | changes)
-        trainer = Trainer(task, config, Path(folder))
-        trainer.run(quiet=True)
-    network = cast(Transformer, task.modules[task.averaged])
-    network.load_state_dict(trainer.ema)
-    return network.eval().requires_grad_(False)
+    return cast(Transformer, trained(task, TrainerConfig(num_steps=num_steps, **usual | changes)))
 
 
 def network() -> Transformer:

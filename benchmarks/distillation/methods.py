@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.sampling import integrated, sampled
 from distill.methods.truncated_consistency import TruncatedConfig
 from distill.perceptron import Perceptron
-from distill.trainer import Task, Trainer, TrainerConfig
+from distill.trainer import Task, TrainerConfig
 from distill.trajectory_tasks import (
     BatchConfig,
     DiscreteConfig,
@@ -33,6 +31,7 @@ from distill.trajectory_tasks import (
     denoising,
     knowledge_distillation,
     mean_flow,
+    trained,
     truncated_consistency,
 )
 from world.schedule import sampling_sigmas
@@ -71,12 +70,7 @@ class Setting:
             **{"num_steps": steps, "lr": self.lr, "ema_decay": 0.995, "weight_decay": 0.0, "save_every": steps}
             | changes
         )
-        with TemporaryDirectory() as folder:
-            trainer = Trainer(task, config, Path(folder))
-            trainer.run(quiet=self.quiet)
-        network = task.modules[task.averaged]
-        network.load_state_dict(trainer.ema)
-        return network.eval().requires_grad_(False)
+        return trained(task, config, quiet=self.quiet)
 
 
 def train_teacher(setting: Setting) -> nn.Module:
