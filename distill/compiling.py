@@ -1,11 +1,14 @@
-"""Compiled blocks for training. Owns when that is possible; PyTorch does it. Weights and their names stay the same."""
+"""Compiled or recomputed blocks for training. Owns when that is possible; PyTorch does it. Weights and their names stay
+the same."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+from functools import partial
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from world.transformer import Transformer
 
@@ -23,4 +26,12 @@ def compile_blocks(network: Transformer) -> Transformer:
     torch._dynamo.config.recompile_limit = MAX_SHAPES  # all blocks share one function, each stage has few shapes
     for block in network.blocks:
         block.forward = torch.compile(block.forward, dynamic=False)
+    return network
+
+
+def checkpoint_blocks(network: Transformer) -> Transformer:
+    """The same network, whose blocks keep only their inputs for the backward pass and run again in it: longer rollouts
+    in the same memory for about a third more time. Gradients are the same, since no cache changes in place."""
+    for block in network.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return network
