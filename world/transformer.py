@@ -199,11 +199,12 @@ class Transformer(nn.Module):
 
 
 def sinusoid(sigma: Tensor, dim: int) -> Tensor:
-    """Sinusoidal features of 1000·sigma, cosines first (as in DDPM, arXiv:2006.11239): `… dim`, float32."""
+    """Sinusoidal features of 1000·sigma, cosines first (as in DDPM, arXiv:2006.11239): `… dim`, float32 (float64 for
+    float64)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device, dtype=torch.float64) / half)
     angle = 1000.0 * sigma.double()[..., None] * frequencies
-    return torch.cat([angle.cos(), angle.sin()], dim=-1).float()
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).to(torch.promote_types(sigma.dtype, torch.float32))
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from distill.methods.latent_adversarial import (
     ladd_student_loss,
 )
 from distill.methods.mean_flow import MeanFlowConfig, mean_flow_loss
+from distill.methods.network import predict_velocity
 from distill.methods.sampling import integrated, sampled
 from distill.methods.truncated_consistency import (
     TruncatedConfig,
@@ -45,6 +46,7 @@ from tests.distill.exact_gaussian import (
     points,
     slope,
 )
+from world.testing import CONFIGS, tiny_transformer
 from world.transformer import Conditioning, Output
 
 LEVELS = torch.linspace(0.2, 0.9, 8)
@@ -225,3 +227,27 @@ def test_the_hinge_losses_meet_at_equal_laws() -> None:
     assert not logits.grad.any()
     assert float(hinge_discriminator_loss(torch.ones(4), -torch.ones(4))) == 0.0
     assert float(hinge_generator_loss(torch.tensor([1.0, 3.0]))) == -2.0
+
+
+@pytest.mark.parametrize("name", ["pixel", "wan"])
+def test_jvps_through_our_transformer_equal_finite_differences(name: str) -> None:
+    """As sCM and MeanFlow take them: along the trajectory and the level at once, through norms, rotation, attention."""
+    network = tiny_transformer(CONFIGS[name][1]).double()
+    config = network.config
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 2 * config.chunk_frames, config.channels, config.height, config.width)
+    x, rate = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    sigma = torch.rand(shape[:2], generator=generator, dtype=torch.float64) * 0.8 + 0.1
+    cond = Conditioning(actions=torch.randn(*shape[:2], config.action_dim, generator=generator, dtype=torch.float64))
+
+    def velocity(y: Tensor, s: Tensor) -> Tensor:
+        return predict_velocity(network, y, s, cond)
+
+    along = (rate, torch.ones_like(sigma))
+    value, change = jvp(velocity, (x, sigma), along)
+    eps = 1e-6
+    with torch.no_grad():
+        ends = [velocity(x + sign * eps * rate, sigma + sign * eps) for sign in (1, -1)]
+        torch.testing.assert_close(value, velocity(x, sigma))
+    torch.testing.assert_close(change, (ends[0] - ends[1]) / (2 * eps), rtol=1e-5, atol=1e-5)
+    assert float(change.abs().max()) > 1.0
