@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from distill.averaging import HalfLife, Power, decay_at
 from world.device import has_fast_bf16
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class TrainerConfig:
     decay_share: float = 0.4
     final_lr_share: float = 0.02
     clip_norm: float = 1.0
-    ema_decay: float = 0.999
+    ema_decay: float | Power | HalfLife = 0.999
     accumulate: int = 1
     save_every: int = 100
     log_every: int = 20
@@ -155,7 +156,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_ema(self) -> None:
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = decay_at(self.step, self.config.ema_decay)
         for key, value in self.task.modules[self.task.averaged].state_dict().items():
             if value.is_floating_point():
                 self.ema[key].lerp_(value, 1 - decay)

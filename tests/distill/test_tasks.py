@@ -1,0 +1,88 @@
+"""Tasks of methods for data without frames: who is updated by what, and that every one of them trains its student."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.distillation.densities import eight_gaussians, point_setting
+from benchmarks.distillation.methods import METHODS, Method
+from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
+from distill.methods.f_distill import FDistillConfig
+from distill.methods.latent_adversarial import LADDConfig
+from distill.perceptron import Perceptron
+from distill.trajectory_tasks import BatchConfig
+from world.context import Bidirectional
+from world.transformer import Conditioning
+
+SETTING = point_setting(
+    eight_gaussians(), width=16, num_layers=2, num_steps=4, teacher_steps=2, batch=BatchConfig(size=32)
+)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_changes_its_student_and_samples_in_any_number_of_steps(method: Method) -> None:
+    teacher = SETTING.network().requires_grad_(False)
+    nn.init.normal_(teacher.last.weight, std=0.1)  # one that says something
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    student = method.train(SETTING, teacher)
+    after = student.state_dict()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items()), "the teacher stays"
+    noise = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    make = method.sampler(student, noise)
+    for steps in (1, 2, 4):
+        assert make(steps).shape == (8, 2)
+        assert bool(make(steps).isfinite().all())
+    assert torch.equal(make(2), make(2)), "from the same noise the same samples"
+
+
+def gan_task(**changes: object) -> DMDTask:
+    teacher = SETTING.network()
+    config = DMDConfig(student=FewStepConfig(num_steps=2, size=16), critic_updates=2, **changes)  # type: ignore[arg-type]
+    head = SETTING.head() if config.adversarial is not None else None
+    return DMDTask(SETTING.network(), teacher, SETTING.draw, config, head=head)
+
+
+@pytest.mark.parametrize("divergence", [None, FDistillConfig()])
+def test_the_students_loss_leaves_no_gradient_in_the_critic_nor_the_critics_in_the_student(
+    divergence: FDistillConfig | None,
+) -> None:
+    task = gan_task(adversarial=AdversarialConfig(student_weight=1.0, r1_weight=0.1), divergence=divergence)
+    names = []
+    for name, loss, _ in task.losses(0, torch.Generator().manual_seed(0)):
+        loss.backward()
+        names.append(name)
+        other = task.modules["critic" if name == "student" else "student"]
+        assert all(weight.grad is None or not weight.grad.any() for weight in other.parameters())
+        updated = {n for n, weight in task.modules[name].named_parameters() if weight.grad is not None}
+        assert name == "student" or {"head.0.weight", "network.last.weight"} <= updated
+        for module in task.modules.values():
+            module.zero_grad(set_to_none=True)
+    assert names == ["critic", "critic", "student"]
+    assert all(weight.requires_grad for weight in task.modules["critic"].parameters()), "held only for the moment"
+
+
+def test_the_judges_of_ladd_learn_from_their_own_loss_alone() -> None:
+    heads: dict[int, nn.Module] = {0: SETTING.head(), 1: SETTING.head()}
+    student, teacher = SETTING.network(), SETTING.network()
+    task = LADDTask(student, teacher, SETTING.draw, LADDConfig(), FewStepConfig(size=16), heads)
+    losses = task.losses(0, torch.Generator().manual_seed(0))
+    next(losses)[1].backward()
+    assert all(weight.grad is None for weight in task.modules["heads"].parameters())
+    assert any(weight.grad is not None and weight.grad.any() for weight in student.parameters())
+    student.zero_grad(set_to_none=True)
+    next(losses)[1].backward()
+    assert all(weight.grad is not None for weight in task.modules["heads"].parameters())
+    assert all(weight.grad is None for weight in student.parameters())
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
+        DMDConfig(divergence=FDistillConfig())
+    with pytest.raises(ValueError, match="belong together"):
+        DMDTask(SETTING.network(), SETTING.network(), SETTING.draw, DMDConfig(), head=SETTING.head())
+    with pytest.raises(ValueError, match="takes no context"):
+        Perceptron(2)(torch.zeros(1, 2), torch.zeros(1), Conditioning(), context=Bidirectional())
