@@ -132,6 +132,8 @@ class Run:
         return True
 
     def _decoder(self) -> bool:
+        if self.preset.decoder_trainer is None:
+            return True
         codec = self.codec(polished=False).train()
         task = DecoderTask(codec, self.dataset(), self.preset.decoder_loss, num_episodes=self.preset.codec_episodes)
         return self._train("decoder", task, self.preset.decoder_trainer)

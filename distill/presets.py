@@ -45,7 +45,7 @@ class Preset:
     codec_loss: CodecLossConfig = field(default_factory=CodecLossConfig)
     decoder_loss: CodecLossConfig = DECODER_LOSS
     codec_trainer: TrainerConfig
-    decoder_trainer: TrainerConfig
+    decoder_trainer: TrainerConfig | None = None
     codec_episodes: int = 60
     dim: int = 192
     ffn_dim: int = 576
@@ -132,9 +132,8 @@ def doom() -> Preset:
         codec_channels=32,
         codec_widths=(72, 112, 176),
         codec_loss=codec_loss,
-        decoder_loss=replace(codec_loss, decoder_noise=0.05, texture_weight=4.0),
+        decoder_loss=replace(codec_loss, decoder_noise=0.05, texture_weight=24.0),
         codec_trainer=TrainerConfig(num_steps=3000, lr=1e-3, ema_decay=0.998),
-        decoder_trainer=TrainerConfig(num_steps=1500, lr=7e-4, ema_decay=0.998, decay_share=0.6),
         dim=256,
         ffn_dim=768,
         num_heads=4,
@@ -144,7 +143,7 @@ def doom() -> Preset:
         warm_up=TeacherForcingConfig(batch_size=16, levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
         warm_up_trainer=TrainerConfig(num_steps=2400, lr=1e-3, ema_decay=0.998, decay_share=0.5, final_lr_share=0.2),
         teacher=TeacherConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
-        teacher_trainer=TrainerConfig(num_steps=500, lr=4e-4, ema_decay=0.99),
+        teacher_trainer=TrainerConfig(num_steps=400, lr=4e-4, ema_decay=0.99),
         teacher_forced=TeacherForcingConfig(
             batch_size=12,
             levels=LevelConfig(shift=3.0),
@@ -156,7 +155,7 @@ def doom() -> Preset:
         student_from="warm_up",
         teacher_forced_trainer=TrainerConfig(num_steps=1700, lr=6e-4, ema_decay=0.998, decay_share=0.5),
         finish=FinishConfig(levels=LevelConfig(shift=6.0)),
-        finish_trainer=TrainerConfig(num_steps=1500, lr=7e-4, ema_decay=0.995, decay_share=0.6),
+        finish_trainer=TrainerConfig(num_steps=2500, lr=7e-4, ema_decay=0.995, decay_share=0.6),
         shipped_stage="teacher_forced",
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
