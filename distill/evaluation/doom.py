@@ -115,13 +115,20 @@ def full_circle_share(world: World, recorded: CollectConfig, num: int) -> float:
     rng = np.random.default_rng(CIRCLE_SEED)
     circles = [_circle(environment, world.context_pixel_frames, CIRCLE_SEED + i, rng) for i in range(num)]
     context = torch.from_numpy(np.stack([frames[: world.context_pixel_frames] for frames, _ in circles]))
-    views = np.stack([frames[world.context_pixel_frames :] for frames, _ in circles])  # one full turn, n 48 h w 3
+    views = np.stack([frames[world.context_pixel_frames :] for frames, _ in circles])  # one full turn, n t h w 3
     buttons = torch.from_numpy(np.stack([buttons for _, buttons in circles]))
     actions = Actions(buttons, torch.zeros(*buttons.shape[:2], 1))
     given = actions.frames(0, world.context_pixel_frames)
     made = student_generator(world)(context, given, actions.frames(world.context_pixel_frames))[:, -1].numpy()
-    every, pairs = FULL_CIRCLE // NUM_HEADINGS, zip(made, views, strict=True)
-    return float(np.mean([nearest(end, seen[every - 1 :: every]) == NUM_HEADINGS - 1 for end, seen in pairs]))
+    pairs = zip(made, views, strict=True)
+    return float(np.mean([nearest(end, headings(seen)) == NUM_HEADINGS - 1 for end, seen in pairs]))
+
+
+def headings(circle: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Of the views of one full turn, those nearest to `NUM_HEADINGS` even headings, the last one where it began."""
+    places = np.round(np.arange(1, NUM_HEADINGS + 1) * len(circle) / NUM_HEADINGS).astype(np.int64) - 1
+    chosen: NDArray[np.uint8] = circle[places]
+    return chosen
 
 
 def nearest(view: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:

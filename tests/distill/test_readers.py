@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.environments.doom import Doom
 from distill.evaluation.classifier import accuracy, train_judge
-from distill.evaluation.doom import FULL_CIRCLE, NUM_HEADINGS, _circle, intents, nearest
+from distill.evaluation.doom import FULL_CIRCLE, NUM_HEADINGS, _circle, headings, intents, nearest
 from distill.evaluation.inverse_dynamics import NEIGHBOURS, balanced_accuracy, train_inverse_dynamics
 from distill.evaluation.quality import trivial_gains
 from world.actions import Actions
@@ -90,8 +90,9 @@ def test_a_full_circle_of_the_real_game_ends_where_it_began() -> None:
         assert len(frames) == 5 + FULL_CIRCLE
         assert not buttons[:5].any()
         assert (buttons[5:].sum(axis=1) == 1).all()
-        views = frames[5:][FULL_CIRCLE // NUM_HEADINGS - 1 :: FULL_CIRCLE // NUM_HEADINGS]
+        views = headings(frames[5:])
         assert len(views) == NUM_HEADINGS
+        assert (views[-1] == frames[-1]).all()
         right += nearest(frames[4], views) == NUM_HEADINGS - 1
     assert right == 4
 
