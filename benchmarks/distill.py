@@ -1,6 +1,6 @@
 """`lightcone bench distill`: every distillation method against its teacher. Owns the report, `docs/benchmarks.md`.
 
-Rows are kept in the runs folder as each method ends, so that a run that was stopped goes on where it was; `--fresh`
+A table is kept in the runs folder once it is whole, so that a run that was stopped goes on with the next; `--fresh`
 starts over. Times are of one thread, teacher and students in one run.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(table) for table in tables], indent=1))
     if whole:
         write_report(REPORT, tables, f"{platform.machine()}, one thread, PyTorch {torch.__version__}")
-        print(f"wrote {REPORT.relative_to(Path.cwd()) if REPORT.is_relative_to(Path.cwd()) else REPORT}")
+        print(f"wrote {REPORT}", file=sys.stderr)
     return 0
 
 
@@ -57,7 +58,7 @@ def _table(part: str, args: argparse.Namespace, folder: Path | None) -> Table:
     floor, made = _rows(part, args)
     for row in made():
         figures = "  ".join(f"{name} {value:.4f}" for name, value in row.quality.items())
-        print(f"{part:15s} {row.method:26s} {row.num_steps:3d}  {figures}  {row.sample_s:.3f} s", flush=True)
+        print(f"{part:15s} {row.method:26s} {row.num_steps:3d}  {figures}  {row.sample_s:.3f} s", file=sys.stderr)
         rows.append(row)
     table = Table(part, floor, rows)
     if path is not None:

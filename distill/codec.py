@@ -68,7 +68,8 @@ class CodecTask:
         self.config = config
         self.modules: Mapping[str, nn.Module] = {"codec": codec}
         self.clip_frames = max(2, 1 + codec.config.temporal_patch)
-        self.streams = [episode.frames for episode in dataset.episodes("train", num_episodes)]
+        self.episodes = list(dataset.episodes("train", num_episodes))
+        self.streams = [episode.frames for episode in self.episodes]
         self.lengths = np.array([len(frames) for frames in self.streams])
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:

@@ -55,10 +55,9 @@ class FinishTask(DecoderTask):
         self.pattern = TeacherForcing(student.config, config.num_latents)
         p = codec.config.temporal_patch
         self.clip_frames = 1 + p * (config.num_latents - 1)
-        episodes = list(dataset.episodes("train", num_episodes))
-        self.actions = [episode.actions() for episode in episodes]
+        self.actions = [episode.actions() for episode in self.episodes]
         continuing = dataset.spec.continuing
-        self.starts = [clip_starts(episode.dones, self.clip_frames, continuing=continuing) for episode in episodes]
+        self.starts = [clip_starts(episode.dones, self.clip_frames, continuing=continuing) for episode in self.episodes]
         self.usable = [number for number, starts in enumerate(self.starts) if len(starts)]
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:

@@ -12,8 +12,9 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
@@ -190,6 +191,16 @@ class Trainer:
     def _log(self, metrics: dict[str, float], elapsed_s: float) -> None:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, "elapsed_s": round(elapsed_s, 1)} | metrics) + "\n")
+
+
+def trained(task: Task, config: TrainerConfig, *, quiet: bool = True) -> nn.Module:
+    """The task's averaged network after all its steps, frozen; nothing is kept on disk."""
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(task, replace(config, save_every=config.num_steps), Path(folder))
+        trainer.run(quiet=quiet)
+    network = task.modules[task.averaged]
+    network.load_state_dict(trainer.ema)
+    return network.eval().requires_grad_(False)
 
 
 def load_product(folder: Path) -> tuple[dict[str, Tensor], int]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -35,7 +33,6 @@ from distill.methods.mean_flow import MeanFlowConfig, mean_flow_levels, mean_flo
 from distill.methods.network import Network
 from distill.methods.sampling import logit_normal_sigma, randn_like
 from distill.methods.truncated_consistency import TruncatedConfig, truncated_consistency_loss, truncated_levels
-from distill.trainer import Task, Trainer, TrainerConfig
 from world.schedule import sampling_sigmas
 from world.transformer import Conditioning
 
@@ -223,13 +220,3 @@ def mean_flow(
         return mean_flow_loss(student, x0, randn_like(x0, generator), t, r, cond, config, teacher=teacher)
 
     return StudentTask(student, loss)
-
-
-def trained(task: Task, config: TrainerConfig, *, quiet: bool = True) -> nn.Module:
-    """The task's averaged network after all its steps, frozen; nothing is kept on disk."""
-    with TemporaryDirectory() as folder:
-        trainer = Trainer(task, replace(config, save_every=config.num_steps), Path(folder))
-        trainer.run(quiet=quiet)
-    network = task.modules[task.averaged]
-    network.load_state_dict(trainer.ema)
-    return network.eval().requires_grad_(False)

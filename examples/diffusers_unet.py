@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from distill.methods.adapters import VP
 from distill.methods.sampling import sampled
-from distill.trainer import TrainerConfig
-from distill.trajectory_tasks import BatchConfig, DiscreteConfig, consistency_distillation, trained
+from distill.trainer import TrainerConfig, trained
+from distill.trajectory_tasks import BatchConfig, DiscreteConfig, consistency_distillation
 from world.schedule import sampling_sigmas
 from world.transformer import Conditioning, Output
 

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.sampling import integrated
-from distill.trainer import TrainerConfig
-from distill.trajectory_tasks import BatchConfig, mean_flow, trained
+from distill.trainer import TrainerConfig, trained
+from distill.trajectory_tasks import BatchConfig, mean_flow
 from world.transformer import Conditioning, Output
 
 

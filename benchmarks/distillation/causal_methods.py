@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 
+from benchmarks.distillation.methods import ADVERSARIAL_TRAINER, student_of
 from benchmarks.distillation.process import NUM_STEPS, WINDOW, ProcessClips, process_config
 from distill.causal_tasks import (
     CausalODEConfig,
@@ -30,8 +30,7 @@ from distill.stages import (
     TeacherForcingTask,
     TeacherTask,
 )
-from distill.trainer import Task, TrainerConfig
-from distill.trajectory_tasks import trained
+from distill.trainer import Task, TrainerConfig, trained
 from world.transformer import Transformer
 
 LEVELS = LevelConfig(std=1.4, shift=1.0)
@@ -59,10 +58,6 @@ def network() -> Transformer:
     return Transformer(process_config())
 
 
-def copied(other: Transformer) -> Transformer:
-    return copy.deepcopy(other).requires_grad_(True)
-
-
 def teacher_forcing() -> Task:
     config = TeacherForcingConfig(
         batch_size=BATCH, levels=LEVELS, context_sigma_max=0.0, context=UNTOUCHED, first_loss_frame=1, **PLAIN
@@ -77,27 +72,27 @@ def diffusion_forcing() -> Task:
 
 def bidirectional_teacher(start: Transformer) -> Task:
     config = TeacherConfig(batch_size=2 * BATCH, levels=LEVELS, **PLAIN)
-    return TeacherTask(copied(start), ProcessClips(WINDOW + 1), config)
+    return TeacherTask(student_of(start), ProcessClips(WINDOW + 1), config)
 
 
 def causal_ode(given: Pretrained) -> Task:
     path = KnowledgeConfig(num_steps=2, substeps=16)
-    config = CausalODEConfig(batch_size=BATCH, num_clips=8_192, path=path)
-    return CausalODETask(copied(given.causal), given.teacher, ProcessClips(WINDOW + 1), config)
+    config = CausalODEConfig(batch_size=BATCH, num_clips=64 * BATCH, path=path)
+    return CausalODETask(student_of(given.causal), given.teacher, ProcessClips(WINDOW + 1), config)
 
 
 def causal_consistency(given: Pretrained) -> Task:
     config = ConsistencyConfig(
         batch_size=BATCH, num_levels=16, shift=1.0, context=UNTOUCHED, first_loss_frame=1, **PLAIN
     )
-    return ConsistencyTask(copied(given.causal), copied(given.causal), ProcessClips(FRAMES), config)
+    return ConsistencyTask(student_of(given.causal), student_of(given.causal), ProcessClips(FRAMES), config)
 
 
 def causvid(given: Pretrained) -> Task:
     config = CausVidConfig(
         batch_size=BATCH, num_steps=2, shift=1.0, sigma_range=(0.02, 0.98), sigma_shift=1.0, critic_lr_share=1.0
     )
-    return CausVidTask(copied(given.causal), copied(given.teacher), ProcessClips(WINDOW + 1), config)
+    return CausVidTask(student_of(given.causal), student_of(given.teacher), ProcessClips(WINDOW + 1), config)
 
 
 def self_forcing(given: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
@@ -112,7 +107,7 @@ def self_forcing(given: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
         critic_lr_share=1.0,
     )
     clips = ProcessClips(WINDOW + rollout_frames)
-    return SelfForcingTask(copied(given.causal), copied(given.teacher), clips, config)
+    return SelfForcingTask(student_of(given.causal), student_of(given.teacher), clips, config)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +121,6 @@ class CausalMethod:
     trainer: dict[str, Any] = field(default_factory=dict)
 
 
-ADVERSARIAL_TRAINER = {"lr": 3e-4, "betas": (0.0, 0.99)}
 CAUSAL_METHODS = (
     CausalMethod(name="causal_ode", make=causal_ode),
     CausalMethod(name="causal_consistency", make=causal_consistency),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.distillation.perceptron import Perceptron
 from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
 from distill.methods.continuous_consistency import ContinuousConfig
 from distill.methods.f_distill import FDistillConfig
@@ -18,8 +19,7 @@ from distill.methods.latent_adversarial import LADDConfig
 from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.sampling import integrated, sampled
 from distill.methods.truncated_consistency import TruncatedConfig
-from distill.perceptron import Perceptron
-from distill.trainer import Task, TrainerConfig
+from distill.trainer import Task, TrainerConfig, trained
 from distill.trajectory_tasks import (
     BatchConfig,
     DiscreteConfig,
@@ -31,7 +31,6 @@ from distill.trajectory_tasks import (
     denoising,
     knowledge_distillation,
     mean_flow,
-    trained,
     truncated_consistency,
 )
 from world.schedule import sampling_sigmas
@@ -106,7 +105,11 @@ class Method:
         return samples
 
 
-def student_of(teacher: nn.Module) -> nn.Module:
+Teacher = TypeVar("Teacher", bound=nn.Module)
+
+
+def student_of(teacher: Teacher) -> Teacher:
+    """A copy to train."""
     return copy.deepcopy(teacher).requires_grad_(True)
 
 

@@ -7,6 +7,7 @@ A model that mixes a·x0 + s·noise has sigma = s / (a + s) and sees x·(a + s) 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -24,14 +25,14 @@ Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
 LEAST_SIGMA = 1e-6
 
 
-class Adapted:
+class Adapted(ABC):
     """A `Network` from a velocity alone."""
 
     __slots__ = ()
 
+    @abstractmethod
     def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         """On the flow scale: x `b …`, sigma `b`."""
-        raise NotImplementedError
 
     def __call__(
         self,

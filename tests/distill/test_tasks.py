@@ -8,10 +8,10 @@ from torch import nn
 
 from benchmarks.distillation.densities import eight_gaussians, point_setting
 from benchmarks.distillation.methods import METHODS, Method
+from benchmarks.distillation.perceptron import Perceptron
 from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.latent_adversarial import LADDConfig
-from distill.perceptron import Perceptron
 from distill.trajectory_tasks import BatchConfig
 from world.context import Bidirectional
 from world.transformer import Conditioning
