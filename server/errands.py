@@ -84,8 +84,10 @@ class Errands:
             self._hosting.host(world).release(slot)
 
     def _next(self) -> tuple[Member, Generator[None, None, None]] | None:
-        """What has been due for longest."""
+        """What has been due for longest. None while a slot is still to be let go: its next player may be the one."""
         with self._lock:
+            if self._left:
+                return None
             now = time.monotonic()
             member = min(self._playing(), key=lambda m: min(_asked(m)), default=None)
             if member is None or min(_asked(member)) > now:

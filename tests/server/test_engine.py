@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from server import worlds
 from server.config import ServerConfig
+from server.errands import Errands
 from server.errors import ShuttingDownError
 from server.protocol import Pause, Receipt, Start, StartFrom
 from server.runs import RunRequest, StartRequest
@@ -69,6 +70,31 @@ async def test_a_start_that_is_replaced_while_another_session_starts_is_not_carr
         go_on.set()
         assert await controls_applied(two, 2) == [10, 11]
     assert carried_out == [1, 3]
+
+
+async def test_who_gets_a_slot_just_as_its_player_leaves_keeps_what_has_started_in_it(
+    raw: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is let go before the next player's start, never after it."""
+    reached, go_on = threading.Event(), threading.Event()
+    real = Errands._next
+
+    def held_up(errands: Errands) -> object:
+        if not go_on.is_set():
+            reached.set()
+            assert go_on.wait(20)
+        return real(errands)
+
+    async with AsyncExitStack() as stay:
+        leaver = raw(hello())
+        await (await leaver.__aenter__()).play(1)
+        monkeypatch.setattr(Errands, "_next", held_up)
+        assert await asyncio.to_thread(reached.wait, 20)  # what had to be let go has been, nothing has been chosen yet
+        await leaver.__aexit__(None, None, None)
+        newcomer = await stay.enter_async_context(raw(hello()))
+        await asyncio.sleep(0.2)  # its start is asked for
+        go_on.set()
+        await newcomer.play(4)
 
 
 async def test_players_get_frames_between_the_starts_of_others(
