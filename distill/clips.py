@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distill.environments.base import EnvironmentSpec
+from distill.environments.base import EnvironmentSpec, Tracked
 from world.actions import Actions
 from world.card import Axis, Button
 from world.errors import LightconeError
@@ -123,4 +123,6 @@ def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
     buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
     axes = tuple(Axis(**a) for a in fields["axes"])
     oracle_names = tuple(fields["oracle_names"])
-    return EnvironmentSpec(**{**fields, "buttons": buttons, "axes": axes, "oracle_names": oracle_names})
+    tracked = tuple(Tracked(name=t["name"], periods=tuple(t["periods"])) for t in fields.get("tracked", ()))
+    known = {"buttons": buttons, "axes": axes, "oracle_names": oracle_names, "tracked": tracked}
+    return EnvironmentSpec(**{**fields, **known})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.latents import Clips
-from distill.methods.sampling import faded, logit_normal_sigma, randn_like
+from distill.methods.sampling import faded, first_frames, logit_normal_sigma, randn_like
 from distill.methods.teacher_forcing import self_resampled
 from world.context import TeacherForcing
 from world.schedule import shift_sigma
@@ -35,11 +35,14 @@ class ContextConfig:
     resampled_share: of the clips, whose past is the student's own one-step prediction of it, made anew from its own
     result up to `resampled_rounds` times (drawn for each step).
     faded_share: of the clips, part of whose past has faded.
+    lost_share: of the clips, the pictures of whose first frames, a random number of them, show nothing (0): what is
+    kept track of must do, so that a world finds back from pictures that have become anything.
     """
 
     resampled_share: float = 0.5
     resampled_rounds: int = 3
     faded_share: float = 0.5
+    lost_share: float = 0.0
 
 
 UNTOUCHED = ContextConfig(resampled_share=0.0, faded_share=0.0)
@@ -53,14 +56,20 @@ def given_context(
     config: ContextConfig,
     generator: torch.Generator,
 ) -> Tensor:
-    """The clips `b f c h w` as context: the first of them as `network` itself predicts them, any of them faded."""
+    """The clips `b f c h w` as context: the first of them as `network` itself predicts them, the pictures of any of
+    them faded or lost."""
     num = round(config.resampled_share * len(batch.latents))
-    own, actions = batch.latents[:num], batch.actions[:num]
+    own, actions = batch.past[:num], batch.actions[:num]
     if num > 0:
         for _ in range(int(torch.randint(1, config.resampled_rounds + 1, (1,), generator=generator))):
             noise, sigma = randn_like(own, generator), levels.draw(own, generator)
             own = self_resampled(network, batch.latents[:num], noise, sigma, actions, pattern, context=own)
-    return faded(torch.cat([own, batch.latents[num:]]), config.faded_share, generator)
+    given = torch.cat([own, batch.past[num:]])
+    picture, tracked = given.split([given.shape[2] - batch.num_tracked, batch.num_tracked], dim=2)
+    picture = faded(picture, config.faded_share, generator)
+    if config.lost_share:
+        picture = picture * ~first_frames(len(picture), picture.shape[1], config.lost_share, generator)
+    return torch.cat([picture, tracked], dim=2)
 
 
 def context_levels(batch: int, num_frames: int, maximum: float, generator: torch.Generator) -> Tensor:

@@ -1,13 +1,14 @@
 """Clips of latents in memory. Owns encoding a dataset once and drawing training clips; knows no loss.
 
-`encode_dataset` writes one file: per training stream float16 latents `n c h w` and action vectors `n a` (all pixel
-frames' actions of a latent side by side); where episodes end within a stream, also the stretches `k 2` of latents
-between their ends. No clip crosses one.
+`encode_dataset` writes one file: per training stream float16 latents `n c h w` (their tracked channels are the truth,
+not the codec's estimate) and action vectors `n a` (all pixel frames' actions of a latent side by side); where episodes
+end within a stream, also the stretches `k 2` of latents between their ends. No clip crosses one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,17 +17,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from distill.clips import Dataset, DatasetError, unbroken
+from distill.methods.sampling import first_frames
+from distill.tracked import tracked_channels
 from distill.trainer import autocast
-from world.codec import Codec, to_float
+from world.codec import Codec, to_float, with_tracked
 from world.inputs import action_vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """A batch: latents `b t c h w` float32, actions `b t a` float32."""
+    """A batch: latents `b t c h w` float32, actions `b t a` float32. seen: the latents as who starts from the clip's
+    pictures has them (first frames' tracked channels are estimates); None where that is no different. num_tracked: of
+    the channels, the last so many are tracked."""
 
     latents: Tensor
     actions: Tensor
+    seen: Tensor | None = None
+    num_tracked: int = 0
+
+    @property
+    def past(self) -> Tensor:
+        """The latents as a past to go on from, `b t c h w`."""
+        return self.latents if self.seen is None else self.seen
 
 
 @torch.no_grad()
@@ -41,9 +53,12 @@ def encode_dataset(codec: Codec, dataset: Dataset, target: Path, *, quiet: bool 
         num = len(episode) - (len(episode) - 1) % p
         frames = torch.from_numpy(episode.frames[:num])[None]
         with autocast(True):
-            parts = [codec.encode(to_float(part))[0].half() for part in frames.split(_part_frames(num, p), dim=1)]
+            parts = [codec.encode_picture(to_float(part)).half() for part in frames.split(_part_frames(num, p), dim=1)]
+        latents = torch.cat(parts, dim=1)
+        if dataset.spec.tracked:
+            latents = with_tracked(latents, tracked_channels(dataset.spec, episode.oracle[:num:p])[None])
         actions = action_vectors(episode.actions().frames(0, num), p)[0]
-        stream = (torch.cat(parts, dim=1)[0], actions.half())
+        stream = (latents[0], actions.half())
         stretches = unbroken(episode.dones[:num], continuing=dataset.spec.continuing)
         whole = len(stretches) == 1
         streams.append(stream if whole else (*stream, torch.tensor([_latents_of(part, p) for part in stretches])))
@@ -85,9 +100,24 @@ class ClipSource(Protocol):
 
 class ClipSampler:
     """Draws clips of `num_frames` latent frames. A `still_share` of them starts from one picture repeated, with no
-    action, for a random part of the clip, as a world started from a single picture does."""
+    action, for a random part of the clip, as a world started from a single picture does.
 
-    def __init__(self, path: Path, num_frames: int, *, still_share: float = 0.1, limit: int | None = None) -> None:
+    num_tracked: of the channels, the last so many are tracked. estimate: latents `b t c h w` → the same with tracked
+    channels as estimated from the picture (`Codec.estimated`). On an `estimated_share` of the clips, a random number of
+    first frames are `seen` that way.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        num_frames: int,
+        *,
+        still_share: float = 0.1,
+        num_tracked: int = 0,
+        estimate: Callable[[Tensor], Tensor] | None = None,
+        estimated_share: float = 0.5,
+        limit: int | None = None,
+    ) -> None:
         streams: list[tuple[Tensor, ...]] = torch.load(path, weights_only=True)
         self.streams: list[tuple[Tensor, Tensor]] = []
         self.starts: list[Tensor] = []
@@ -107,6 +137,9 @@ class ClipSampler:
             )
         self.num_frames = num_frames
         self.still_share = still_share
+        self.num_tracked = num_tracked
+        self.estimate = estimate
+        self.estimated_share = estimated_share
 
     @property
     def total_frames(self) -> int:
@@ -129,4 +162,11 @@ class ClipSampler:
                 row[: still + 1] = 0  # every showing of the picture, also the last, before anything moves
             latents.append(stream[index])
             actions.append(row)
-        return Clips(torch.stack(latents).float(), torch.stack(actions).float())
+        clips = Clips(torch.stack(latents).float(), torch.stack(actions).float(), num_tracked=self.num_tracked)
+        return clips if self.estimate is None else replace(clips, seen=self._seen(clips.latents, generator))
+
+    @torch.no_grad()
+    def _seen(self, latents: Tensor, generator: torch.Generator) -> Tensor:
+        assert self.estimate is not None
+        first = first_frames(*latents.shape[:2], self.estimated_share, generator)
+        return torch.where(first, self.estimate(latents), latents)

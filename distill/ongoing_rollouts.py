@@ -43,7 +43,7 @@ class OngoingRollouts(nn.Module):
             raise ValueError(f"clips of {last} frames leave no room for {num_frames} after {self.context_frames}")
         ends = torch.randint(first, last + 1, self.end.shape, generator=generator)
         over = self.position + num_frames > self.end
-        self.latents[over] = fresh.latents[over, : self.context_frames]
+        self.latents[over] = fresh.past[over, : self.context_frames]
         self.actions[over] = fresh.actions[over]
         self.position[over] = self.context_frames
         self.end[over] = ends[over]

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from distill.pipeline import Run
 from distill.presets import Preset
 from distill.trainer import Trainer
+from world.codec import Codec
 from world.errors import LightconeError
+from world.transformer import Transformer
 from world.world import World
 
 
@@ -41,12 +43,25 @@ def go_on_from(run: Run, checkpoint: Path) -> None:
         raise LightconeError(f"{run.folder} has a {taken[0]} of its own: delete the folder, or leave --from out")
     world = World.load(checkpoint, dtype=torch.float32, device="cpu")
     _check_shape(world, run.preset, checkpoint)
+    codec = Codec(run.preset.codec_config(run.dataset().spec))
+    codec.load_state_dict(codec.state_dict() | world.codec.state_dict())  # a tracker that it lacks is trained later
     (run.folder / "codec").mkdir(parents=True)
-    torch.save(world.codec.state_dict(), run.folder / "codec" / "codec.pt")
-    config = run.preset.warm_up_trainer
-    trainer = Trainer(_Given(world.transformer), config, run.folder / "warm_up")
+    torch.save(codec.state_dict(), run.folder / "codec" / "codec.pt")
+    student, config = run.transformer(), run.preset.warm_up_trainer
+    student.load_state_dict(_widened(world.transformer.state_dict(), student))
+    trainer = Trainer(_Given(student), config, run.folder / "warm_up")
     trainer.step = config.num_steps
     trainer.save()
+
+
+def _widened(state: dict[str, Tensor], student: Transformer) -> dict[str, Tensor]:
+    """Weights for fewer channels, fitted to the student's: the channels after them have no influence at first, and are
+    predicted as if no noise were on them."""
+    own = {name: value.clone() for name, value in student.state_dict().items()}
+    own["patch_in.weight"].zero_()
+    for name, value in state.items():
+        own[name][tuple(slice(size) for size in value.shape)] = value
+    return own
 
 
 def _check_shape(world: World, preset: Preset, checkpoint: Path) -> None:

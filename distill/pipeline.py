@@ -22,6 +22,7 @@ from distill.finish import FinishTask
 from distill.latents import ClipSampler, encode_dataset, typical_stretch
 from distill.presets import STAGES, STUDENT_STAGES, Preset
 from distill.stages import ConsistencyTask, SelfForcingTask, TeacherForcingTask, TeacherTask
+from distill.tracking import TrackerTask
 from distill.trainer import Task, Trainer, TrainerConfig, load_product
 from world.codec import Codec
 from world.errors import LightconeError
@@ -29,6 +30,9 @@ from world.transformer import Transformer
 from world.world import World
 
 logger = logging.getLogger(__name__)
+
+
+TRACKER_CLIP_FRAMES = 12
 
 
 class StageError(LightconeError):
@@ -59,6 +63,7 @@ class Run:
             "codec": self._codec,
             "decoder": self._decoder,
             "latents": self._latents,
+            "tracker": self._tracker,
             "warm_up": self._warm_up,
             "teacher": self._teacher,
             "teacher_forced": self._teacher_forced,
@@ -76,8 +81,8 @@ class Run:
         return Dataset.open(self.folder / "data")
 
     def codec(self, *, polished: bool = True) -> Codec:
-        """The trained codec, with exact latent statistics; its decoder `polished` by `decoder` and `finish` where these
-        ran."""
+        """The trained codec, with exact latent statistics and its tracker; its decoder `polished` by `decoder` and
+        `finish` where these ran."""
         codec = Codec(self.preset.codec_config(self.dataset().spec))
         path = self.folder / "codec" / "codec.pt"
         if not path.exists():
@@ -86,6 +91,8 @@ class Run:
         for stage in ("decoder", "finish") if polished else ():
             if self._has_weights(stage):
                 codec.load_state_dict(load_product(self.folder / stage)[0])
+        if codec.tracker is not None and self._has_weights("tracker"):
+            codec.tracker.load_state_dict(load_product(self.folder / "tracker")[0])
         return codec.channels_last().eval()
 
     def transformer(self, stage: str | None = None) -> Transformer:
@@ -99,7 +106,17 @@ class Run:
         return network
 
     def clips(self, num_frames: int) -> ClipSampler:
-        return ClipSampler(self.folder / "latents" / "train.pt", num_frames)
+        codec = self.codec()
+        if codec.tracker is None:
+            return ClipSampler(self.folder / "latents" / "train.pt", num_frames)
+        if not self._has_weights("tracker"):
+            raise StageError(f"no tracker in {self.folder}: run the stage `tracker` first")
+        return ClipSampler(
+            self.folder / "latents" / "train.pt",
+            num_frames,
+            num_tracked=codec.config.tracked_channels,
+            estimate=codec.estimated,
+        )
 
     def _collect(self) -> bool:
         data, config = self.folder / "data", self.preset.collect
@@ -141,6 +158,15 @@ class Run:
     def _latents(self) -> bool:
         encode_dataset(self.codec(), self.dataset(), self.folder / "latents" / "train.pt", quiet=self.quiet)
         return True
+
+    def _tracker(self) -> bool:
+        codec = self.codec()
+        if codec.tracker is None:
+            return True
+        path, num_tracked = self.folder / "latents" / "train.pt", codec.config.tracked_channels
+        clips = ClipSampler(path, TRACKER_CLIP_FRAMES, still_share=0.0, num_tracked=num_tracked)
+        task = TrackerTask(codec.tracker, clips, self.preset.tracker)
+        return self._train("tracker", task, self.preset.tracker_trainer)
 
     def _trainable(self, stage: str | None = None) -> Transformer:
         """A transformer to train, compiled where the preset says so."""

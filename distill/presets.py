@@ -10,6 +10,8 @@ from distill.environments.base import EnvironmentSpec
 from distill.finish import FinishConfig
 from distill.given_context import ContextConfig, LevelConfig
 from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
+from distill.tracked import num_tracked_channels
+from distill.tracking import TrackerConfig
 from distill.trainer import TrainerConfig
 from world.codec import CodecConfig
 from world.config import TransformerConfig
@@ -20,6 +22,7 @@ STAGES = (
     "codec",
     "decoder",
     "latents",
+    "tracker",
     "warm_up",
     "teacher",
     "teacher_forced",
@@ -47,6 +50,8 @@ class Preset:
     codec_trainer: TrainerConfig
     decoder_trainer: TrainerConfig | None = None
     codec_episodes: int = 60
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    tracker_trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(num_steps=3000, lr=1e-3))
     dim: int = 192
     ffn_dim: int = 576
     num_layers: int = 6
@@ -79,7 +84,13 @@ class Preset:
         return self.sampler if stage in ("few_step", "distilled") else self.early_sampler
 
     def codec_config(self, spec: EnvironmentSpec) -> CodecConfig:
-        return CodecConfig(height=spec.height, width=spec.width, channels=self.codec_channels, widths=self.codec_widths)
+        return CodecConfig(
+            height=spec.height,
+            width=spec.width,
+            channels=self.codec_channels,
+            widths=self.codec_widths,
+            tracked_channels=num_tracked_channels(spec),
+        )
 
     def transformer_config(self, spec: EnvironmentSpec) -> TransformerConfig:
         channels, height, width = self.codec_config(spec).latent_shape
@@ -150,7 +161,7 @@ def doom() -> Preset:
             change_weight=0.0,
             rest_weight=0.0,
             first_loss_frame=4,
-            context=ContextConfig(faded_share=0.25),
+            context=ContextConfig(faded_share=0.25, lost_share=0.25),
         ),
         student_from="warm_up",
         teacher_forced_trainer=TrainerConfig(num_steps=1700, lr=6e-4, ema_decay=0.998, decay_share=0.5),
@@ -200,6 +211,7 @@ def smoke(environment: str) -> Preset:
         decoder_loss=replace(DECODER_LOSS, batch_size=4),
         codec_trainer=steps,
         decoder_trainer=steps,
+        tracker_trainer=steps,
         dim=32,
         ffn_dim=32,
         num_layers=2,

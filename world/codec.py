@@ -28,6 +28,8 @@ class CodecConfig:
     """A convolutional codec: `temporal_patch` p maps 1 + p·k pixel frames to 1 + k latents (p = 1: one to one).
 
     One latent frame is `channels × height/16 × width/16`; `widths` are the feature counts at 1/4, 1/8 and 1/16.
+    tracked_channels: further channels, the same at every position, for what the world keeps track of beyond what a
+    picture shows (where one stands, say).
     """
 
     height: int
@@ -36,6 +38,7 @@ class CodecConfig:
     widths: tuple[int, int, int] = (48, 96, 160)
     temporal_patch: int = 1
     bound: float = 4.0
+    tracked_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.height % 16 or self.width % 16:
@@ -43,7 +46,7 @@ class CodecConfig:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        return self.channels, self.height // 16, self.width // 16
+        return self.channels + self.tracked_channels, self.height // 16, self.width // 16
 
 
 class ResidualBlock(nn.Module):
@@ -68,14 +71,17 @@ class Codec(nn.Module):
     difference that is 0 unless it exceeds one grey level, so that what stands still is decoded still. With
     `temporal_patch` p > 1 the encoder sees
     p frames at once (the first frame counts p times), the decoder the latent before; that latent is the state.
+
+    Tracked channels are estimated from the picture by `tracker` where a stream starts; from there on the transformer
+    predicts them like the rest. The decoder does not see them.
     """
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
         w4, w8, w16 = config.widths
-        c, h, w = config.latent_shape
-        p = config.temporal_patch
+        _, h, w = config.latent_shape
+        c, p = config.channels, config.temporal_patch
         self.encoder = nn.Sequential(
             nn.Conv2d(48 * p, w4, 3, padding=1),
             ResidualBlock(w4),
@@ -99,6 +105,7 @@ class Codec(nn.Module):
             nn.SiLU(),
             nn.Conv2d(w4, 48 * p, 3, padding=1),
         )
+        self.tracker = _tracker(c * h * w, config.tracked_channels) if config.tracked_channels else None
         self.register_buffer("latent_mean", torch.zeros(c, h, w))
         self.register_buffer("latent_std", torch.ones(c, 1, 1))
         self.register_buffer("background", torch.zeros(3, config.height, config.width))
@@ -150,8 +157,12 @@ class Codec(nn.Module):
 
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
         """A clip from its start: frames `b t 3 h w` in [−1, 1] → latents `b n c h w` and the state after the last."""
-        latents = self.normalise(self.raw_features(frames))
+        latents = self.estimated(self.encode_picture(frames))
         return latents, self.state_after(latents)
+
+    def encode_picture(self, frames: Tensor) -> Tensor:
+        """`encode` without tracked channels and state."""
+        return self.normalise(self.raw_features(frames))
 
     def state_after(self, latents: Tensor) -> CodecState:
         """The state after a stream that ends with these latents `b n c h w`."""
@@ -160,6 +171,11 @@ class Codec(nn.Module):
         started = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         return {"previous": latents[:, -1], "started": started}
 
+    def estimated(self, latents: Tensor) -> Tensor:
+        """Latents `b n c h w` with their tracked channels, if any, as estimated from the others."""
+        picture = latents[:, :, : self.config.channels]
+        return picture if self.tracker is None else with_tracked(picture, self.tracker(picture))
+
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         """Latents `b n c h w` that follow `state` → frames `b t 3 h w` in [−1, 1] and the new state.
 
@@ -167,18 +183,36 @@ class Codec(nn.Module):
         decode together must all be at a stream's start, or none. Raises ShapeError otherwise.
         """
         p = self.config.temporal_patch
-        num = latents.shape[1]
-        inputs, new_state, first = latents, state, False
+        num, picture = latents.shape[1], latents[:, :, : self.config.channels]
+        inputs, new_state, first = picture, state, False
         if p > 1:
             first = _uniform(state["started"])
-            previous = torch.cat([state["previous"][:, None].to(latents.dtype), latents[:, :-1]], dim=1)
-            inputs = torch.cat([previous, latents], dim=2)
+            before = state["previous"][:, None, : self.config.channels].to(latents.dtype)
+            inputs = torch.cat([torch.cat([before, picture[:, :-1]], dim=1), picture], dim=2)
             new_state = self.state_after(latents)
         x = rearrange(inputs, "b n c h w -> (b n) c h w").contiguous(memory_format=torch.channels_last)
         x = F.pixel_shuffle(self.decoder(self.from_latents(x) + self.position), 4)
         difference = rearrange(x, "(b n) (p c) h w -> b (n p) c h w", n=num, p=p)
         frames = self.background + _without_trifles(difference.to(torch.promote_types(x.dtype, torch.float32)))
         return (frames[:, p - 1 :] if first else frames), new_state
+
+
+def with_tracked(picture: Tensor, tracked: Tensor) -> Tensor:
+    """Latents `b n c h w` with the channels `b n k` after their own, the same at every position."""
+    *_, h, w = picture.shape
+    return torch.cat([picture, tracked.to(picture.dtype)[..., None, None].expand(-1, -1, -1, h, w)], dim=2)
+
+
+def _tracker(num_features: int, num_tracked: int, width: int = 512) -> nn.Sequential:
+    """Latents `b n c h w` → tracked channels `b n k`."""
+    return nn.Sequential(
+        nn.Flatten(start_dim=2),
+        nn.Linear(num_features, width),
+        nn.SiLU(),
+        nn.Linear(width, width),
+        nn.SiLU(),
+        nn.Linear(width, num_tracked),
+    )
 
 
 def _without_trifles(difference: Tensor) -> Tensor:

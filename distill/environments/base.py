@@ -15,11 +15,22 @@ Frame = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tracked:
+    """A number of the oracle that the world is to keep track of beyond what its pictures show. It is given to the model
+    as sine and cosine of each period, in the number's own units: the longest spans its range, the shortest its detail.
+    """
+
+    name: str
+    periods: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EnvironmentSpec:
     """What a world needs to know of the environment it imitates.
 
     continuing: its stream goes on over the end of a game, which is then part of the world; otherwise what follows a
-    `done` is another episode, and no clip runs from one into the other. pixelated: see WorldCard.
+    `done` is another episode, and no clip runs from one into the other. pixelated: see WorldCard. tracked: of the
+    oracle's numbers.
     """
 
     name: str
@@ -33,6 +44,7 @@ class EnvironmentSpec:
     exclusive_buttons: bool = True
     data_license: str
     oracle_names: tuple[str, ...] = ()
+    tracked: tuple[Tracked, ...] = ()
     continuing: bool = False
     pixelated: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill.environments.base import Control, EnvironmentSpec, Step
+from distill.environments.base import Control, EnvironmentSpec, Step, Tracked
 from world.card import Button
 
 SIZE = 32
@@ -22,6 +22,7 @@ SPEC = EnvironmentSpec(
     ),
     data_license="Made by this program; no rights reserved (CC0-1.0).",
     oracle_names=("ball_x", "ball_y", "paddle_y"),
+    tracked=(Tracked(name="paddle_y", periods=(2.0 * SIZE, 8.0)),),
     continuing=True,
     pixelated=True,
 )

@@ -17,13 +17,15 @@ import vizdoom
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.environments.base import Control, EnvironmentSpec, Step
+from distill.environments.base import Control, EnvironmentSpec, Step, Tracked
 from world.card import Axis, Button
 from world.errors import LightconeError
 
 SCENARIO = "my_way_home"
 TICS_PER_SECOND, FRAME_SKIP = 35.0, 2
 TURN_DEGREES, MAX_LOOK_DEGREES = 5.0, 10.0
+PLACE_PERIODS, ANGLE_PERIODS = (2048.0, 512.0, 128.0), (360.0, 120.0, 40.0)
+"""Map units and degrees. The map is 930 by 800 units, a step at most 15."""
 PATCH = 16
 FORWARD, BACK, LEFT, RIGHT = range(4)
 NEAR, CLEAR = 4.0, 8.0
@@ -59,6 +61,11 @@ class Doom:
                 "(BSD-3-Clause)."
             ),
             oracle_names=("x", "y", "angle"),
+            tracked=(
+                Tracked(name="x", periods=PLACE_PERIODS),
+                Tracked(name="y", periods=PLACE_PERIODS),
+                Tracked(name="angle", periods=ANGLE_PERIODS),
+            ),
         )
         folder = TemporaryDirectory()
         self._game = _make_game(Path(folder.name))

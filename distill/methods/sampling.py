@@ -84,6 +84,13 @@ def motion_weights(x0: Tensor, change: float, rest: float = 0.0) -> Tensor:
     return weights / weights.mean()
 
 
+def first_frames(batch: int, num_frames: int, share: float, generator: torch.Generator) -> Tensor:
+    """bool `b f 1 1 1`: on a `share` of the clips the first frames, evenly 1 to all of them; none on the others."""
+    chosen = torch.rand(batch, generator=generator) < share
+    num = torch.randint(1, num_frames + 1, (batch,), generator=generator) * chosen
+    return (torch.arange(num_frames) < num[:, None])[:, :, None, None, None]
+
+
 def faded(clips: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Clips `b f c h w`, a `share` of which has faded: in some rows or some columns, over a stretch of frames that on
     half of them starts with the clip, what differs from the still background (0) is down to 0.1 … 1 of itself.

@@ -65,7 +65,7 @@ def test_a_dataset_is_encoded_as_the_codec_encodes_it(config_name: str, tmp_path
         oracle=np.zeros((num, 0), np.float32),
     )
     save_episode(tmp_path / "data" / "train" / "episode_00000.npz", episode)
-    write_dataset_json(tmp_path / "data", make_environment("bouncer").spec, {})
+    write_dataset_json(tmp_path / "data", replace(make_environment("bouncer").spec, tracked=()), {})
     encode_dataset(codec, Dataset.open(tmp_path / "data"), tmp_path / "latents" / "train.pt", quiet=True)
     ((latents, actions),) = torch.load(tmp_path / "latents" / "train.pt", weights_only=True)
     used = num - (num - 1) % p
@@ -90,7 +90,7 @@ def _recorded(root: Path, dones: list[int], num: int = 60, *, continuing: bool) 
         oracle=np.zeros((num, 0), np.float32),
     )
     save_episode(root / "train" / "episode_00000.npz", episode)
-    write_dataset_json(root, replace(make_environment("bouncer").spec, continuing=continuing), {})
+    write_dataset_json(root, replace(make_environment("bouncer").spec, continuing=continuing, tracked=()), {})
     return Dataset.open(root)
 
 

@@ -1,5 +1,7 @@
 """The codec: causal, stateful, the same chunk by chunk as whole."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.world.definitions import assert_within
 from world import ShapeError, World
-from world.codec import Codec, CodecConfig, to_float, to_uint8
+from world.codec import Codec, CodecConfig, to_float, to_uint8, with_tracked
 from world.testing import CONFIGS
 
 NUM_LATENTS = 6
@@ -46,6 +48,22 @@ def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: Codec) -> None:
     assert state.keys() == after.keys()
     for name in state:
         assert torch.equal(state[name], after[name]), "encoding and decoding the same latents end in the same state"
+
+
+@torch.no_grad()
+def test_tracked_channels_are_read_off_the_picture_and_not_decoded(config_name: str) -> None:
+    torch.manual_seed(0)
+    codec = Codec(replace(CONFIGS[config_name][0], tracked_channels=3)).eval()
+    assert codec.tracker is not None
+    latents, state = codec.encode(_clip(codec))
+    picture, tracked = latents[:, :, :-3], latents[:, :, -3:]
+    assert torch.equal(picture, codec.encode_picture(_clip(codec)))
+    assert torch.equal(tracked, codec.tracker(picture)[..., None, None].expand_as(tracked))
+    assert torch.equal(codec.estimated(with_tracked(picture, torch.zeros(2, NUM_LATENTS, 3))), latents)
+    assert latents.shape[2:] == codec.config.latent_shape
+    other = with_tracked(picture, torch.randn(2, NUM_LATENTS, 3))
+    for start in (codec.initial_state(2), state):
+        assert torch.equal(codec.decode(latents, start)[0], codec.decode(other, start)[0])
 
 
 @torch.no_grad()
