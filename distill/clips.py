@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distill.environments.base import EnvironmentSpec, Tracked
+from distill.environments.base import EnvironmentSpec
 from world.actions import Actions
 from world.card import Axis, Button
 from world.errors import LightconeError
+from world.tracked import Tracked
 
 SPLITS = ("train", "heldout")
 
@@ -123,6 +124,6 @@ def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
     buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
     axes = tuple(Axis(**a) for a in fields["axes"])
     oracle_names = tuple(fields["oracle_names"])
-    tracked = tuple(Tracked(name=t["name"], periods=tuple(t["periods"])) for t in fields.get("tracked", ()))
+    tracked = tuple(Tracked(**{**t, "periods": tuple(t["periods"])}) for t in fields.get("tracked", ()))
     known = {"buttons": buttons, "axes": axes, "oracle_names": oracle_names, "tracked": tracked}
     return EnvironmentSpec(**{**fields, **known})

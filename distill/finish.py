@@ -65,7 +65,7 @@ class FinishTask(DecoderTask):
         with autocast(True):
             with torch.no_grad():
                 latents = self.codec.encode(frames)[0].float()
-                clips = Clips(latents, vectors)
+                clips = Clips(latents, vectors, codec=self.codec)
                 given = given_context(
                     self.student, clips, self.pattern, self.finish.levels, self.finish.predicted, generator
                 )

@@ -64,8 +64,11 @@ def given_context(
         for _ in range(int(torch.randint(1, config.resampled_rounds + 1, (1,), generator=generator))):
             noise, sigma = randn_like(own, generator), levels.draw(own, generator)
             own = self_resampled(network, batch.latents[:num], noise, sigma, actions, pattern, context=own)
+            if batch.codec is not None:
+                own = torch.cat([own[:, :1], batch.codec.carried_on(own[:, 0], own[:, 1:])], dim=1)
     given = torch.cat([own, batch.past[num:]])
-    picture, tracked = given.split([given.shape[2] - batch.num_tracked, batch.num_tracked], dim=2)
+    own_channels = given.shape[2] if batch.codec is None else batch.codec.config.channels
+    picture, tracked = given[:, :, :own_channels], given[:, :, own_channels:]
     picture = faded(picture, config.faded_share, generator)
     if config.lost_share:
         picture = picture * ~first_frames(len(picture), picture.shape[1], config.lost_share, generator)

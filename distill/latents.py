@@ -7,33 +7,35 @@ end within a stream, also the stretches `k 2` of latents between their ends. No 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from distill.clips import Dataset, DatasetError, unbroken
+from distill.environments.base import EnvironmentSpec
 from distill.methods.sampling import first_frames
-from distill.tracked import tracked_channels
 from distill.trainer import autocast
 from world.codec import Codec, to_float, with_tracked
 from world.inputs import action_vectors
+from world.tracked import to_channels
 
 
 @dataclass(frozen=True, slots=True)
 class Clips:
     """A batch: latents `b t c h w` float32, actions `b t a` float32. seen: the latents as who starts from the clip's
-    pictures has them (first frames' tracked channels are estimates); None where that is no different. num_tracked: of
-    the channels, the last so many are tracked."""
+    pictures has them (first frames' tracked channels are estimates); None where that is no different. codec: whose
+    latents they are, where channels are tracked."""
 
     latents: Tensor
     actions: Tensor
     seen: Tensor | None = None
-    num_tracked: int = 0
+    codec: Codec | None = None
 
     @property
     def past(self) -> Tensor:
@@ -56,7 +58,7 @@ def encode_dataset(codec: Codec, dataset: Dataset, target: Path, *, quiet: bool 
             parts = [codec.encode_picture(to_float(part)).half() for part in frames.split(_part_frames(num, p), dim=1)]
         latents = torch.cat(parts, dim=1)
         if dataset.spec.tracked:
-            latents = with_tracked(latents, tracked_channels(dataset.spec, episode.oracle[:num:p])[None])
+            latents = with_tracked(latents, tracked_truth(dataset.spec, episode.oracle[:num:p])[None])
         actions = action_vectors(episode.actions().frames(0, num), p)[0]
         stream = (latents[0], actions.half())
         stretches = unbroken(episode.dones[:num], continuing=dataset.spec.continuing)
@@ -65,6 +67,12 @@ def encode_dataset(codec: Codec, dataset: Dataset, target: Path, *, quiet: bool 
     partial = target.with_suffix(".partial")
     torch.save(streams, partial)
     partial.replace(target)
+
+
+def tracked_truth(spec: EnvironmentSpec, oracle: NDArray[np.float32]) -> Tensor:
+    """The tracked channels `t k` of frames with these oracle numbers `t n`."""
+    columns = [spec.oracle_names.index(one.name) for one in spec.tracked]
+    return to_channels(spec.tracked, torch.from_numpy(oracle[:, columns]))
 
 
 def _latents_of(stretch: tuple[int, int], temporal_patch: int) -> tuple[int, int]:
@@ -102,9 +110,8 @@ class ClipSampler:
     """Draws clips of `num_frames` latent frames. A `still_share` of them starts from one picture repeated, with no
     action, for a random part of the clip, as a world started from a single picture does.
 
-    num_tracked: of the channels, the last so many are tracked. estimate: latents `b t c h w` → the same with tracked
-    channels as estimated from the picture (`Codec.estimated`). On an `estimated_share` of the clips, a random number of
-    first frames are `seen` that way.
+    codec: whose latents they are, where channels are tracked. On an `estimated_share` of the clips, a random number of
+    first frames are then `seen` as the codec estimates them.
     """
 
     def __init__(
@@ -113,8 +120,7 @@ class ClipSampler:
         num_frames: int,
         *,
         still_share: float = 0.1,
-        num_tracked: int = 0,
-        estimate: Callable[[Tensor], Tensor] | None = None,
+        codec: Codec | None = None,
         estimated_share: float = 0.5,
         limit: int | None = None,
     ) -> None:
@@ -137,8 +143,7 @@ class ClipSampler:
             )
         self.num_frames = num_frames
         self.still_share = still_share
-        self.num_tracked = num_tracked
-        self.estimate = estimate
+        self.codec = codec
         self.estimated_share = estimated_share
 
     @property
@@ -158,15 +163,16 @@ class ClipSampler:
                 still = int(torch.randint(1, (max_still or length - 1) + 1, (1,), generator=generator))
             index = start + (torch.arange(length) - still).clamp_min(0)
             row = stream_actions[index].clone()
+            clip = stream[index]
             if still:
                 row[: still + 1] = 0  # every showing of the picture, also the last, before anything moves
-            latents.append(stream[index])
+                if self.codec is not None and (num := len(self.codec.config.tracked)):
+                    clip[: still + 1, -num:] = 0  # nothing that is tracked changes
+            latents.append(clip)
             actions.append(row)
-        clips = Clips(torch.stack(latents).float(), torch.stack(actions).float(), num_tracked=self.num_tracked)
-        return clips if self.estimate is None else replace(clips, seen=self._seen(clips.latents, generator))
-
-    @torch.no_grad()
-    def _seen(self, latents: Tensor, generator: torch.Generator) -> Tensor:
-        assert self.estimate is not None
-        first = first_frames(*latents.shape[:2], self.estimated_share, generator)
-        return torch.where(first, self.estimate(latents), latents)
+        clips = Clips(torch.stack(latents).float(), torch.stack(actions).float(), codec=self.codec)
+        if self.codec is None:
+            return clips
+        first = first_frames(batch, length, self.estimated_share, generator)
+        with torch.no_grad():
+            return replace(clips, seen=torch.where(first, self.codec.estimated(clips.latents), clips.latents))

@@ -111,12 +111,7 @@ class Run:
             return ClipSampler(self.folder / "latents" / "train.pt", num_frames)
         if not self._has_weights("tracker"):
             raise StageError(f"no tracker in {self.folder}: run the stage `tracker` first")
-        return ClipSampler(
-            self.folder / "latents" / "train.pt",
-            num_frames,
-            num_tracked=codec.config.tracked_channels,
-            estimate=codec.estimated,
-        )
+        return ClipSampler(self.folder / "latents" / "train.pt", num_frames, codec=codec)
 
     def _collect(self) -> bool:
         data, config = self.folder / "data", self.preset.collect
@@ -163,9 +158,8 @@ class Run:
         codec = self.codec()
         if codec.tracker is None:
             return True
-        path, num_tracked = self.folder / "latents" / "train.pt", codec.config.tracked_channels
-        clips = ClipSampler(path, TRACKER_CLIP_FRAMES, still_share=0.0, num_tracked=num_tracked)
-        task = TrackerTask(codec.tracker, clips, self.preset.tracker)
+        clips = ClipSampler(self.folder / "latents" / "train.pt", TRACKER_CLIP_FRAMES, still_share=0.0)
+        task = TrackerTask(codec, clips, self.preset.tracker)
         return self._train("tracker", task, self.preset.tracker_trainer)
 
     def _trainable(self, stage: str | None = None) -> Transformer:

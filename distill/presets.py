@@ -10,7 +10,6 @@ from distill.environments.base import EnvironmentSpec
 from distill.finish import FinishConfig
 from distill.given_context import ContextConfig, LevelConfig
 from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
-from distill.tracked import num_tracked_channels
 from distill.tracking import TrackerConfig
 from distill.trainer import TrainerConfig
 from world.codec import CodecConfig
@@ -89,7 +88,7 @@ class Preset:
             width=spec.width,
             channels=self.codec_channels,
             widths=self.codec_widths,
-            tracked_channels=num_tracked_channels(spec),
+            tracked=spec.tracked,
         )
 
     def transformer_config(self, spec: EnvironmentSpec) -> TransformerConfig:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.latents import ClipSource
+from world.codec import Codec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +28,16 @@ class TrackerTask:
     optimised: ClassVar = {"tracker": 1.0}
     averaged = "tracker"
 
-    def __init__(self, tracker: nn.Module, clips: ClipSource, config: TrackerConfig) -> None:
-        self.modules: Mapping[str, nn.Module] = {"tracker": tracker}
-        self.tracker = tracker
+    def __init__(self, codec: Codec, clips: ClipSource, config: TrackerConfig) -> None:
+        if codec.tracker is None:
+            raise ValueError("this codec tracks nothing: its config has no `tracked`")
+        self.tracker: nn.Module = codec.tracker
+        self.modules: Mapping[str, nn.Module] = {"tracker": self.tracker}
+        self.num_channels = codec.config.channels
         self.clips = clips
         self.config = config
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        clips = self.clips.draw(self.config.batch_size, generator)
-        picture, tracked = clips.latents[:, :, : -clips.num_tracked], clips.latents[:, :, -clips.num_tracked :]
-        loss = F.mse_loss(self.tracker(picture), tracked[..., 0, 0])
-        yield "tracker", loss, {}
+        latents = self.clips.draw(self.config.batch_size, generator).latents
+        picture, truth = latents[:, :, : self.num_channels], latents[:, :, self.num_channels :, 0, 0]
+        yield "tracker", F.mse_loss(self.tracker(picture), truth), {}

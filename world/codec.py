@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from world.errors import ShapeError
+from world.tracked import Tracked, carried_on, num_channels
 
 DEAD_ZONE = 1 / 127.5
 """One grey level of frames in [−1, 1]."""
@@ -28,8 +29,7 @@ class CodecConfig:
     """A convolutional codec: `temporal_patch` p maps 1 + p·k pixel frames to 1 + k latents (p = 1: one to one).
 
     One latent frame is `channels × height/16 × width/16`; `widths` are the feature counts at 1/4, 1/8 and 1/16.
-    tracked_channels: further channels, the same at every position, for what the world keeps track of beyond what a
-    picture shows (where one stands, say).
+    tracked: what the world keeps track of beyond what a picture shows; further channels, the same at every position.
     """
 
     height: int
@@ -38,7 +38,7 @@ class CodecConfig:
     widths: tuple[int, int, int] = (48, 96, 160)
     temporal_patch: int = 1
     bound: float = 4.0
-    tracked_channels: int = 0
+    tracked: tuple[Tracked, ...] = ()
 
     def __post_init__(self) -> None:
         if self.height % 16 or self.width % 16:
@@ -46,7 +46,7 @@ class CodecConfig:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        return self.channels + self.tracked_channels, self.height // 16, self.width // 16
+        return self.channels + num_channels(self.tracked), self.height // 16, self.width // 16
 
 
 class ResidualBlock(nn.Module):
@@ -73,7 +73,7 @@ class Codec(nn.Module):
     p frames at once (the first frame counts p times), the decoder the latent before; that latent is the state.
 
     Tracked channels are estimated from the picture by `tracker` where a stream starts; from there on the transformer
-    predicts them like the rest. The decoder does not see them.
+    predicts them like the rest, and `carried_on` holds them. The decoder does not see them.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -105,7 +105,7 @@ class Codec(nn.Module):
             nn.SiLU(),
             nn.Conv2d(w4, 48 * p, 3, padding=1),
         )
-        self.tracker = _tracker(c * h * w, config.tracked_channels) if config.tracked_channels else None
+        self.tracker = _tracker(c * h * w, num_channels(config.tracked)) if config.tracked else None
         self.register_buffer("latent_mean", torch.zeros(c, h, w))
         self.register_buffer("latent_std", torch.ones(c, 1, 1))
         self.register_buffer("background", torch.zeros(3, config.height, config.width))
@@ -175,6 +175,17 @@ class Codec(nn.Module):
         """Latents `b n c h w` with their tracked channels, if any, as estimated from the others."""
         picture = latents[:, :, : self.config.channels]
         return picture if self.tracker is None else with_tracked(picture, self.tracker(picture))
+
+    def carried_on(self, before: Tensor, latents: Tensor) -> Tensor:
+        """Predicted latents `b n c h w` that follow `before` `b c h w`, as a rollout keeps them: tracked channels, if
+        any, are made one at all positions, and follow from those before (see `world.tracked`)."""
+        if not self.config.tracked:
+            return latents
+        own = self.config.channels
+        kept = [before[:, own:].mean(dim=(2, 3))]
+        for frame in latents[:, :, own:].mean(dim=(3, 4)).unbind(1):
+            kept.append(carried_on(self.config.tracked, kept[-1], frame))
+        return with_tracked(latents[:, :, :own], torch.stack(kept[1:], dim=1))
 
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
         """Latents `b n c h w` that follow `state` → frames `b t 3 h w` in [−1, 1] and the new state.

@@ -81,6 +81,7 @@ class Rollout:
         for stage in range(len(self._levels) - 1):
             velocity = self._pass(stage, x, vectors, slots, states)
             x = self._next_input(x, velocity, stage, states)
+        x = self.model.codec.carried_on(torch.stack([state.recent[-1][1] for state in states]), x)
         self._advance(slots, states, x, vectors)
         return x
 

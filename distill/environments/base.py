@@ -10,18 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from world.card import Axis, Button
+from world.tracked import Tracked
 
 Frame = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tracked:
-    """A number of the oracle that the world is to keep track of beyond what its pictures show. It is given to the model
-    as sine and cosine of each period, in the number's own units: the longest spans its range, the shortest its detail.
-    """
-
-    name: str
-    periods: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill.environments.base import Control, EnvironmentSpec, Step, Tracked
+from distill.environments.base import Control, EnvironmentSpec, Step
 from world.card import Button
+from world.tracked import Tracked
 
 SIZE = 32
 PADDLE_HEIGHT, PADDLE_SPEED = 8, 2
@@ -22,7 +23,7 @@ SPEC = EnvironmentSpec(
     ),
     data_license="Made by this program; no rights reserved (CC0-1.0).",
     oracle_names=("ball_x", "ball_y", "paddle_y"),
-    tracked=(Tracked(name="paddle_y", periods=(2.0 * SIZE, 8.0)),),
+    tracked=(Tracked(name="paddle_y", periods=(2.0 * SIZE, 8.0), step=2.0),),
     continuing=True,
     pixelated=True,
 )

@@ -17,9 +17,10 @@ import vizdoom
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.environments.base import Control, EnvironmentSpec, Step, Tracked
+from distill.environments.base import Control, EnvironmentSpec, Step
 from world.card import Axis, Button
 from world.errors import LightconeError
+from world.tracked import Tracked
 
 SCENARIO = "my_way_home"
 TICS_PER_SECOND, FRAME_SKIP = 35.0, 2
@@ -62,9 +63,9 @@ class Doom:
             ),
             oracle_names=("x", "y", "angle"),
             tracked=(
-                Tracked(name="x", periods=PLACE_PERIODS),
-                Tracked(name="y", periods=PLACE_PERIODS),
-                Tracked(name="angle", periods=ANGLE_PERIODS),
+                Tracked(name="x", periods=PLACE_PERIODS, step=5.0),
+                Tracked(name="y", periods=PLACE_PERIODS, step=5.0),
+                Tracked(name="angle", periods=ANGLE_PERIODS, step=5.0),
             ),
         )
         folder = TemporaryDirectory()

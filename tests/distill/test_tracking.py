@@ -6,43 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill.clips import Dataset, Episode, save_episode, write_dataset_json
 from distill.environments import make_environment
-from distill.environments.base import EnvironmentSpec, Tracked
+from distill.environments.base import EnvironmentSpec
 from distill.given_context import ContextConfig, LevelConfig, given_context
 from distill.latents import Clips, ClipSampler, encode_dataset
 from distill.onward import _widened
-from distill.tracked import num_tracked_channels, tracked_channels
 from distill.tracking import TrackerConfig, TrackerTask
 from world.codec import Codec, with_tracked
 from world.context import TeacherForcing
 from world.testing import CONFIGS, tiny_transformer
+from world.tracked import Tracked, to_channels
 from world.transformer import Conditioning
 
 SPEC: EnvironmentSpec = replace(
     make_environment("bouncer").spec,
     oracle_names=("score", "angle"),
-    tracked=(Tracked(name="angle", periods=(360.0, 90.0)),),
+    tracked=(Tracked(name="angle", periods=(360.0, 90.0), step=5.0),),
 )
-
-
-def test_tracked_numbers_become_sines_and_cosines_of_their_periods() -> None:
-    oracle = np.array([[9.0, 0.0], [9.0, 22.5], [9.0, 90.0], [9.0, 450.0]], np.float32)
-    channels = tracked_channels(SPEC, oracle) / 2**0.5
-    expected = torch.tensor(
-        [[0, 1, 0, 1], [np.sin(np.pi / 8), np.cos(np.pi / 8), 1, 0], [1, 0, 0, 1], [1, 0, 0, 1]], dtype=torch.float32
-    )
-    assert torch.allclose(channels, expected, atol=1e-6)
-    turns = np.stack([np.zeros(360), np.arange(360)], axis=1).astype(np.float32)
-    assert torch.allclose(tracked_channels(SPEC, turns).square().mean(0), torch.ones(4), atol=1e-5)
-    assert num_tracked_channels(SPEC) == 4
 
 
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
 def test_a_dataset_is_encoded_with_the_truth_of_each_latents_last_frame(config_name: str, tmp_path: Path) -> None:
-    config = replace(CONFIGS[config_name][0], tracked_channels=4)
+    config = replace(CONFIGS[config_name][0], tracked=SPEC.tracked)
     p, num = config.temporal_patch, 1 + 4 * config.temporal_patch
     oracle = np.stack([np.zeros(num), 10.0 * np.arange(num)], axis=1).astype(np.float32)
     episode = Episode(
@@ -58,32 +46,51 @@ def test_a_dataset_is_encoded_with_the_truth_of_each_latents_last_frame(config_n
     encode_dataset(Codec(config).eval(), Dataset.open(tmp_path), tmp_path / "train.pt", quiet=True)
     ((latents, _),) = torch.load(tmp_path / "train.pt", weights_only=True)
     assert latents.shape == (5, *config.latent_shape)
-    expected = tracked_channels(SPEC, oracle[::p])[:, :, None, None].expand_as(latents[:, -4:])
-    assert torch.allclose(latents[:, -4:].float(), expected, atol=1e-3)
+    expected = to_channels(SPEC.tracked, torch.from_numpy(oracle[::p, 1:]))[:, :, None, None]
+    assert torch.allclose(latents[:, -5:].float(), expected.expand_as(latents[:, -5:]), atol=2e-3)
 
 
-def _sampler(path: Path, **settings: float) -> ClipSampler:
-    """Streams of latents whose one tracked channel is 1; its estimate is −1."""
-    latents = with_tracked(torch.randn(1, 200, 2, 2, 2), torch.ones(1, 200, 1))[0].half()
-    torch.save([(latents, torch.zeros(200, 2).half())], path)
+def _codec(num_channels: int) -> Codec:
+    """Of one angle in one period: three tracked channels after the picture's own."""
+    torch.manual_seed(0)
+    tracked = (Tracked(name="angle", periods=(360.0,), step=5.0),)
+    return Codec(replace(CONFIGS["pixel"][0], channels=num_channels, tracked=tracked)).eval()
 
-    def estimate(latents: Tensor) -> Tensor:
-        return with_tracked(latents[:, :, :2], -latents[:, :, 2, 0, 0, None])
 
-    return ClipSampler(path, 6, still_share=0.0, estimate=estimate, **settings)
+def _stream(path: Path, codec: Codec, length: int) -> None:
+    """Latents whose tracked channels are 1."""
+    picture = torch.randn(1, length, codec.config.channels, *codec.config.latent_shape[1:])
+    latents = with_tracked(picture, torch.ones(1, length, 3))[0].half()
+    torch.save([(latents, torch.zeros(length, 2).half())], path)
 
 
 def test_a_share_of_clips_is_seen_with_estimates_from_its_start_on(tmp_path: Path) -> None:
-    clips = _sampler(tmp_path / "train.pt", estimated_share=0.5).draw(4000, torch.Generator().manual_seed(0))
-    assert (clips.latents[:, :, 2] == 1).all(), "what is to be predicted is the truth"
+    codec = _codec(2)
+    _stream(tmp_path / "train.pt", codec, 200)
+    sampler = ClipSampler(tmp_path / "train.pt", 6, still_share=0.0, codec=codec, estimated_share=0.5)
+    clips = sampler.draw(4000, torch.Generator().manual_seed(0))
+    assert (clips.latents[:, :, 2:] == 1).all(), "what is to be predicted is the truth"
     assert torch.equal(clips.past[:, :, :2], clips.latents[:, :, :2])
-    signs = clips.past[:, :, 2, 0, 0]
-    assert (signs.diff(dim=1) >= 0).all(), "estimates first"
-    num = (signs < 0).sum(1)
-    shares = torch.bincount(num, minlength=7) / len(num)
+    estimated = (clips.past[:, :, 2:] != 1).any(dim=(2, 3, 4))
+    assert (estimated.long().diff(dim=1) <= 0).all(), "estimates first"
+    with torch.no_grad():
+        assert torch.allclose(clips.past[estimated], codec.estimated(clips.latents)[estimated], atol=1e-6)
+    shares = torch.bincount(estimated.sum(1), minlength=7) / len(estimated)
     assert torch.allclose(shares, torch.tensor([0.5] + [0.5 / 6] * 6), atol=0.025)
     bare = Clips(clips.latents, clips.actions)
     assert bare.past is bare.latents
+
+
+def test_nothing_that_is_tracked_changes_while_a_clip_stands_still(tmp_path: Path) -> None:
+    codec = _codec(2)
+    _stream(tmp_path / "train.pt", codec, 200)
+    sampler = ClipSampler(tmp_path / "train.pt", 6, still_share=1.0, codec=codec)
+    clips = sampler.draw(200, torch.Generator().manual_seed(0))
+    still = (clips.latents[:, :, 0, 0, 0] == clips.latents[:, :1, 0, 0, 0]).sum(1)
+    assert set(still.tolist()) == {2, 3, 4, 5, 6}
+    change = clips.latents[:, :, -1, 0, 0]
+    assert torch.equal(change == 0, torch.arange(6) < still[:, None])
+    assert (clips.latents[:, :, 2:4] == 1).all()
 
 
 def test_a_past_whose_pictures_are_faded_or_lost_keeps_what_is_tracked(tmp_path: Path) -> None:
@@ -92,15 +99,16 @@ def test_a_past_whose_pictures_are_faded_or_lost_keeps_what_is_tracked(tmp_path:
     network, pattern = tiny_transformer(config, 0), TeacherForcing(config, 6)
     generator = torch.Generator().manual_seed(0)
     latents = torch.ones(2000, 6, config.channels, 2, 2)
-    clips = Clips(latents, torch.zeros(2000, 6, config.action_dim), num_tracked=1)
+    codec = _codec(config.channels - 3)
+    clips = Clips(latents, torch.zeros(2000, 6, config.action_dim), codec=codec)
     kept = ContextConfig(resampled_share=0.0, faded_share=0.5, lost_share=0.4)
     given = given_context(network, clips, pattern, LevelConfig(), kept, generator)
-    assert (given[:, :, -1] == 1).all()
-    lost = (given[:, :, :-1] == 0).all(dim=(2, 3, 4))
+    assert (given[:, :, -3:] == 1).all()
+    lost = (given[:, :, :-3] == 0).all(dim=(2, 3, 4))
     assert (lost.long().diff(dim=1) <= 0).all()
     num = torch.bincount(lost.sum(1), minlength=7) / len(lost)
     assert torch.allclose(num, torch.tensor([0.6] + [0.4 / 6] * 6), atol=0.04)
-    faded = (given[:, :, :-1] < 1).any(dim=(2, 3, 4)) & ~lost
+    faded = (given[:, :, :-3] < 1).any(dim=(2, 3, 4)) & ~lost
     assert 0.1 < faded.any(1).float().mean() < 0.5
 
 
@@ -108,12 +116,12 @@ def test_the_tracker_learns_what_a_picture_shows_and_the_mean_of_what_it_does_no
     torch.manual_seed(0)
     picture = torch.randn(1, 3000, 2, 2, 2)
     hidden = torch.randn(1, 3000, 1).sign()
-    truth = torch.cat([picture[:, :, 1, 0, 1, None], hidden], dim=2)
+    truth = torch.cat([picture[:, :, 1, 0, 1, None], hidden, hidden], dim=2)
     torch.save([(with_tracked(picture, truth)[0].half(), torch.zeros(3000, 2).half())], tmp_path / "train.pt")
-    codec = Codec(replace(CONFIGS["pixel"][0], channels=2, tracked_channels=2))
+    codec = _codec(2)
     assert codec.tracker is not None
-    clips = ClipSampler(tmp_path / "train.pt", 8, still_share=0.0, num_tracked=2)
-    task = TrackerTask(codec.tracker, clips, TrackerConfig(batch_size=32))
+    clips = ClipSampler(tmp_path / "train.pt", 8, still_share=0.0)
+    task = TrackerTask(codec, clips, TrackerConfig(batch_size=32))
     optimiser = torch.optim.Adam(codec.tracker.parameters(), 1e-3)
     for step in range(150):
         ((name, loss, _),) = task.losses(step, torch.Generator().manual_seed(step))
@@ -123,9 +131,11 @@ def test_the_tracker_learns_what_a_picture_shows_and_the_mean_of_what_it_does_no
         optimiser.step()
     with torch.no_grad():
         fresh = torch.randn(1, 500, 2, 2, 2)
-        shown, unknown = codec.tracker(fresh)[0].unbind(1)
+        shown, *unknown = codec.tracker(fresh)[0].unbind(1)
     assert (shown - fresh[0, :, 1, 0, 1]).square().mean() < 0.1
-    assert unknown.square().mean() < 0.1
+    assert torch.stack(unknown).square().mean() < 0.1
+    with pytest.raises(ValueError, match="tracks nothing"):
+        TrackerTask(Codec(CONFIGS["pixel"][0]), clips, TrackerConfig())
 
 
 def test_a_student_that_gets_more_channels_predicts_the_others_as_before() -> None:

@@ -11,8 +11,10 @@ from tests.world.definitions import assert_within
 from world import ShapeError, World
 from world.codec import Codec, CodecConfig, to_float, to_uint8, with_tracked
 from world.testing import CONFIGS
+from world.tracked import Tracked, carried_on
 
 NUM_LATENTS = 6
+TRACKED = (Tracked(name="angle", periods=(360.0,), step=5.0),)
 
 
 @pytest.fixture
@@ -53,17 +55,32 @@ def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: Codec) -> None:
 @torch.no_grad()
 def test_tracked_channels_are_read_off_the_picture_and_not_decoded(config_name: str) -> None:
     torch.manual_seed(0)
-    codec = Codec(replace(CONFIGS[config_name][0], tracked_channels=3)).eval()
+    codec = Codec(replace(CONFIGS[config_name][0], tracked=TRACKED)).eval()
     assert codec.tracker is not None
     latents, state = codec.encode(_clip(codec))
+    assert latents.shape[2:] == codec.config.latent_shape
     picture, tracked = latents[:, :, :-3], latents[:, :, -3:]
     assert torch.equal(picture, codec.encode_picture(_clip(codec)))
     assert torch.equal(tracked, codec.tracker(picture)[..., None, None].expand_as(tracked))
-    assert torch.equal(codec.estimated(with_tracked(picture, torch.zeros(2, NUM_LATENTS, 3))), latents)
-    assert latents.shape[2:] == codec.config.latent_shape
     other = with_tracked(picture, torch.randn(2, NUM_LATENTS, 3))
+    assert torch.equal(codec.estimated(other), latents)
     for start in (codec.initial_state(2), state):
         assert torch.equal(codec.decode(latents, start)[0], codec.decode(other, start)[0])
+
+
+@torch.no_grad()
+def test_a_codec_carries_its_tracked_channels_on_one_for_all_positions(config_name: str) -> None:
+    codec = Codec(replace(CONFIGS[config_name][0], tracked=TRACKED)).eval()
+    latents = _latents(codec)
+    before, new = latents[:, 0], latents[:, 1:]
+    kept = codec.carried_on(before, new)
+    assert torch.equal(kept[:, :, :-3], new[:, :, :-3])
+    expected = before[:, -3:].mean((2, 3))
+    for frame in range(new.shape[1]):
+        expected = carried_on(TRACKED, expected, new[:, frame, -3:].mean((2, 3)))
+        assert_within(kept[:, frame, -3:], expected[:, :, None, None].expand_as(kept[:, frame, -3:]), 1e-6)
+    bare = Codec(CONFIGS[config_name][0])
+    assert bare.carried_on(before, new) is new
 
 
 @torch.no_grad()

@@ -1,0 +1,59 @@
+"""What is kept track of: numbers as channels, and how a rollout carries them on."""
+
+import math
+from itertools import pairwise
+
+import torch
+
+from world.tracked import GAIN, SURE, Tracked, carried_on, num_channels, to_channels
+
+ANGLE = Tracked(name="angle", periods=(360.0, 90.0), step=5.0)
+PLACE = Tracked(name="x", periods=(64.0,), step=2.0)
+BOTH = (PLACE, ANGLE)
+
+
+def test_numbers_become_sines_and_cosines_of_their_periods_and_changes_in_steps() -> None:
+    values = torch.tensor([[0.0, 355.0], [16.0, 0.0], [17.0, 22.5]])
+    channels = to_channels(BOTH, values)
+    assert channels.shape == (3, num_channels(BOTH))
+    x, coarse, fine, changes = channels.split([2, 2, 2, 2], dim=1)
+    r = math.sqrt(2)
+    assert torch.allclose(x[:2], torch.tensor([[0, r], [r, 0]]), atol=1e-6)
+    assert torch.allclose(coarse[1], torch.tensor([0, r]), atol=1e-6)
+    assert torch.allclose(fine[2], torch.tensor([r, 0]), atol=1e-6), "a quarter of the fine period"
+    expected = torch.tensor([[0.0, 0.0], [4.0, 1.0], [0.5, 4.0]])
+    assert torch.allclose(changes, expected), "in steps, at most 4 of them, the short way round"
+    turns = torch.arange(360.0)[:, None]
+    assert torch.allclose(to_channels((ANGLE,), turns)[:, :4].square().mean(0), torch.ones(4), atol=1e-5)
+
+
+def test_true_changes_carry_true_numbers_on() -> None:
+    values = torch.stack([torch.linspace(3, 60, 50), 20 * torch.linspace(0, 9, 50).sin()], dim=1)
+    channels = to_channels(BOTH, values)
+    kept = channels[0]
+    for now in channels[1:]:
+        silent = torch.cat([kept[:6], now[6:]])  # it says of the place what it was, and of the change the truth
+        told = carried_on(BOTH, kept, silent)
+        kept = carried_on(BOTH, kept, now)
+        assert torch.allclose(kept, now, atol=1e-5)
+        assert (told[:6] - now[:6]).abs().max() < 2 * GAIN
+
+
+def test_what_a_frame_says_of_the_place_corrects_it_slowly() -> None:
+    truth, wrong = to_channels((ANGLE,), torch.tensor([[40.0], [20.0]])).unbind()
+    truth[-1] = wrong[-1] = 0.0
+    kept, errors = wrong, []
+    for _ in range(30):
+        kept = carried_on((ANGLE,), kept, truth)
+        errors.append(float((kept - truth).norm()))
+    assert all(b < a for a, b in pairwise(errors))
+    assert errors[0] > 0.8 * float((wrong - truth).norm())
+    assert errors[-1] < 0.1 * errors[0]
+
+
+def test_what_is_nearly_certain_stays_so_and_what_is_not_is_not_made_so() -> None:
+    amplitude = torch.tensor([1.3, SURE + 0.05, SURE - 0.05, 0.1])
+    waves = torch.stack([amplitude, torch.zeros(4), amplitude, torch.zeros(4), torch.zeros(4)], dim=1)
+    kept = carried_on((ANGLE,), waves, waves)
+    expected = torch.tensor([math.sqrt(2), math.sqrt(2), SURE - 0.05, 0.1])
+    assert torch.allclose(kept[:, :4].unflatten(1, (2, 2)).norm(dim=2), expected[:, None].expand(4, 2), atol=1e-6)

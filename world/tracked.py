@@ -1,0 +1,76 @@
+"""What a world keeps track of beyond its pictures. Owns how numbers become channels of a latent, and how a rollout
+carries them on; knows no network.
+
+A causal model with a short window forgets where it stands once the picture no longer shows it: before a wall, any room
+may be behind. So a latent can have channels for numbers such as a position: sine and cosine of a few periods, which say
+where it is, and its change since the frame before, which says it far more finely than a network can copy a number.
+A rollout adds up the changes and lets what the network says of the place itself correct them slowly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+GAIN = 0.1
+"""How much of a frame's own word on the place goes into the place: the rest is the place before, moved on."""
+
+SURE = math.sqrt(0.5)
+"""Amplitude from which a wave is taken for certain and given back the amplitude of truth, √2: a mean over several
+possible places is shorter. Without this, every frame's small doubt would add to the doubts before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tracked:
+    """A number to keep track of, in units of its own.
+
+    periods: of its waves; the longest spans its range, and a change is at most half of it; the shortest its detail.
+    step: a usual change from frame to frame.
+    """
+
+    name: str
+    periods: tuple[float, ...]
+    step: float
+
+
+def num_channels(tracked: Sequence[Tracked]) -> int:
+    return 2 * num_waves(tracked) + len(tracked)
+
+
+def num_waves(tracked: Sequence[Tracked]) -> int:
+    return sum(len(one.periods) for one in tracked)
+
+
+def to_channels(tracked: Sequence[Tracked], values: Tensor) -> Tensor:
+    """Numbers `t n`, frame by frame, as channels of about unit variance, float32 `t k`: for each number and period sine
+    and cosine, then every number's change in steps, at most 4 of them (0 for the first frame)."""
+    waves, changes = [], []
+    for one, value in zip(tracked, values.double().unbind(-1), strict=True):
+        for period in one.periods:
+            angle = 2 * math.pi * value / period
+            waves += [math.sqrt(2) * angle.sin(), math.sqrt(2) * angle.cos()]
+        longest = max(one.periods)
+        change = torch.diff(value, prepend=value[:1])
+        wrapped = torch.remainder(change + longest / 2, longest) - longest / 2
+        changes.append((wrapped / one.step).clamp(-4, 4))
+    return torch.stack([*waves, *changes], dim=-1).float()
+
+
+def carried_on(tracked: Sequence[Tracked], before: Tensor, now: Tensor) -> Tensor:
+    """Channels `… k` that follow `before`, as a rollout keeps them: its waves moved on by the change that `now` tells,
+    and drawn to those that `now` tells."""
+    num = num_waves(tracked)
+    told, changes = now[..., : 2 * num].unflatten(-1, (num, 2)), now[..., 2 * num :]
+    per_wave = [2 * math.pi * one.step / period for one in tracked for period in one.periods]
+    number = [i for i, one in enumerate(tracked) for _ in one.periods]
+    angle = changes[..., number] * changes.new_tensor(per_wave)
+    sine, cosine = before[..., : 2 * num].unflatten(-1, (num, 2)).unbind(-1)
+    moved = torch.stack([sine * angle.cos() + cosine * angle.sin(), cosine * angle.cos() - sine * angle.sin()], dim=-1)
+    waves = torch.lerp(moved, told, GAIN)
+    amplitude = waves.norm(dim=-1, keepdim=True)
+    waves = torch.where(amplitude > SURE, waves * (math.sqrt(2) / amplitude), waves)
+    return torch.cat([waves.flatten(-2), changes], dim=-1)
