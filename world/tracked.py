@@ -20,8 +20,10 @@ GAIN = 0.1
 """How much of a frame's own word on the place goes into the place: the rest is the place before, moved on."""
 
 SURE = math.sqrt(0.5)
-"""Amplitude from which a wave is taken for certain and given back the amplitude of truth, √2: a mean over several
-possible places is shorter. Without this, every frame's small doubt would add to the doubts before."""
+"""Amplitude under which a wave stands for more than one place: a mean over several possible ones is shorter than √2."""
+
+CANDIDATES = 32
+"""Values a shortest period that are tried where a number is in doubt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,16 +63,33 @@ def to_channels(tracked: Sequence[Tracked], values: Tensor) -> Tensor:
 
 
 def carried_on(tracked: Sequence[Tracked], before: Tensor, now: Tensor) -> Tensor:
-    """Channels `… k` that follow `before`, as a rollout keeps them: its waves moved on by the change that `now` tells,
-    and drawn to those that `now` tells."""
+    """Channels `b k` that follow `before`, as a rollout keeps them: its waves moved on by the change that `now` tells,
+    and drawn to those that `now` tells. A number that is in doubt becomes the likeliest of what `now` tells; so every
+    wave has full amplitude, or each frame's small doubt would add to the doubts before.
+    """
     num = num_waves(tracked)
-    told, changes = now[..., : 2 * num].unflatten(-1, (num, 2)), now[..., 2 * num :]
-    per_wave = [2 * math.pi * one.step / period for one in tracked for period in one.periods]
-    number = [i for i, one in enumerate(tracked) for _ in one.periods]
-    angle = changes[..., number] * changes.new_tensor(per_wave)
-    sine, cosine = before[..., : 2 * num].unflatten(-1, (num, 2)).unbind(-1)
-    moved = torch.stack([sine * angle.cos() + cosine * angle.sin(), cosine * angle.cos() - sine * angle.sin()], dim=-1)
-    waves = torch.lerp(moved, told, GAIN)
-    amplitude = waves.norm(dim=-1, keepdim=True)
-    waves = torch.where(amplitude > SURE, waves * (math.sqrt(2) / amplitude), waves)
-    return torch.cat([waves.flatten(-2), changes], dim=-1)
+    told, changes = now[:, : 2 * num].unflatten(1, (num, 2)), now[:, 2 * num :]
+    waves, first = [], 0
+    for column, one in enumerate(tracked):
+        own = slice(first, first := first + len(one.periods))
+        angle = changes[:, column, None] * changes.new_tensor([2 * math.pi * one.step / p for p in one.periods])
+        sine, cosine = before[:, : 2 * num].unflatten(1, (num, 2))[:, own].unbind(-1)
+        moved = torch.stack(
+            [sine * angle.cos() + cosine * angle.sin(), cosine * angle.cos() - sine * angle.sin()], dim=-1
+        )
+        drawn = torch.lerp(moved, told[:, own], GAIN)
+        amplitude = drawn.norm(dim=-1, keepdim=True)
+        doubtful = (amplitude < SURE).any(dim=1, keepdim=True)
+        certain = drawn * (math.sqrt(2) / amplitude.clamp_min(1e-6))
+        waves.append(torch.where(doubtful, _likeliest(one, told[:, own]), certain))
+    return torch.cat([torch.cat(waves, dim=1).flatten(1), changes], dim=1)
+
+
+def _likeliest(one: Tracked, waves: Tensor) -> Tensor:
+    """Of all values of a number, the waves `b p 2` nearest to these, which may be a mean over several values: one
+    where many agree, not one between."""
+    longest, shortest = max(one.periods), min(one.periods)
+    values = torch.arange(0, longest, shortest / CANDIDATES, dtype=torch.float64, device=waves.device)
+    channels = to_channels((one,), values[:, None])[:, :-1].to(waves)
+    best = (waves.flatten(1) @ channels.T).argmax(dim=1)
+    return channels[best].view_as(waves)
