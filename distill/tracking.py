@@ -22,8 +22,8 @@ class TrackerConfig:
 
 
 class TrackerTask:
-    """Optimises the tracker to read the tracked channels off single pictures' latents. Where a picture leaves several
-    answers, it learns their mean, which is short: an honest "unsure"."""
+    """Optimises the tracker to read the tracked channels off the latents of two neighbouring pictures. Where these
+    leave several answers, it learns their mean, which is short: an honest "unsure"."""
 
     optimised: ClassVar = {"tracker": 1.0}
     averaged = "tracker"
@@ -31,13 +31,13 @@ class TrackerTask:
     def __init__(self, codec: Codec, clips: ClipSource, config: TrackerConfig) -> None:
         if codec.tracker is None:
             raise ValueError("this codec tracks nothing: its config has no `tracked`")
-        self.tracker: nn.Module = codec.tracker
-        self.modules: Mapping[str, nn.Module] = {"tracker": self.tracker}
-        self.num_channels = codec.config.channels
+        self.modules: Mapping[str, nn.Module] = {"tracker": codec.tracker}
+        self.codec = codec
         self.clips = clips
         self.config = config
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         latents = self.clips.draw(self.config.batch_size, generator).latents
-        picture, truth = latents[:, :, : self.num_channels], latents[:, :, self.num_channels :, 0, 0]
-        yield "tracker", F.mse_loss(self.tracker(picture), truth), {}
+        own = self.codec.config.channels
+        estimated = self.codec.estimated(latents)
+        yield "tracker", F.mse_loss(estimated[:, 1:, own:, 0, 0], latents[:, 1:, own:, 0, 0]), {}

@@ -72,8 +72,8 @@ class Codec(nn.Module):
     `temporal_patch` p > 1 the encoder sees
     p frames at once (the first frame counts p times), the decoder the latent before; that latent is the state.
 
-    Tracked channels are estimated from the picture by `tracker` where a stream starts; from there on the transformer
-    predicts them like the rest, and `carried_on` holds them. The decoder does not see them.
+    Tracked channels are estimated by `tracker` from a picture and the one before it where a stream starts; from there
+    on the transformer predicts them like the rest, and `carried_on` holds them. The decoder does not see them.
     """
 
     def __init__(self, config: CodecConfig) -> None:
@@ -105,7 +105,7 @@ class Codec(nn.Module):
             nn.SiLU(),
             nn.Conv2d(w4, 48 * p, 3, padding=1),
         )
-        self.tracker = _tracker(c * h * w, num_channels(config.tracked)) if config.tracked else None
+        self.tracker = _tracker(2 * c * h * w, num_channels(config.tracked)) if config.tracked else None
         self.register_buffer("latent_mean", torch.zeros(c, h, w))
         self.register_buffer("latent_std", torch.ones(c, 1, 1))
         self.register_buffer("background", torch.zeros(3, config.height, config.width))
@@ -172,9 +172,13 @@ class Codec(nn.Module):
         return {"previous": latents[:, -1], "started": started}
 
     def estimated(self, latents: Tensor) -> Tensor:
-        """Latents `b n c h w` with their tracked channels, if any, as estimated from the others."""
+        """Latents `b n c h w` of a stream from its start, with their tracked channels, if any, as estimated from the
+        others."""
         picture = latents[:, :, : self.config.channels]
-        return picture if self.tracker is None else with_tracked(picture, self.tracker(picture))
+        if self.tracker is None:
+            return picture
+        before = torch.cat([picture[:, :1], picture[:, :-1]], dim=1)
+        return with_tracked(picture, self.tracker(torch.cat([before, picture], dim=2)))
 
     def carried_on(self, before: Tensor, latents: Tensor) -> Tensor:
         """Predicted latents `b n c h w` that follow `before` `b c h w`, as a rollout keeps them: tracked channels, if
@@ -215,7 +219,7 @@ def with_tracked(picture: Tensor, tracked: Tensor) -> Tensor:
 
 
 def _tracker(num_features: int, num_tracked: int, width: int = 512) -> nn.Sequential:
-    """Latents `b n c h w` → tracked channels `b n k`."""
+    """Latents of two frames `b n 2c h w` → tracked channels `b n k`."""
     return nn.Sequential(
         nn.Flatten(start_dim=2),
         nn.Linear(num_features, width),

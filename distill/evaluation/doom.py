@@ -36,9 +36,9 @@ class ReaderConfig:
     judged_seconds: length of the clips that are told from real ones.
     """
 
-    num_streams: int = 32
+    num_streams: int = 96
     stream_frames: int = 800
-    num_clips: int = 384
+    num_clips: int = 1024
     num_generated: int = 192
     judged_seconds: float = 3.0
     num_circles: int = 96

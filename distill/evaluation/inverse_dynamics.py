@@ -1,6 +1,6 @@
 """Which action led here, read off pictures alone. Owns the reader's network, its training and its accuracy.
 
-A small convolutional network looks at five neighbouring frames and names the action that led to the middle one, as
+A small convolutional network looks at seven neighbouring frames and names the action that led to the middle one, as
 several independent choices (such as turn left / no turn / turn right). It is trained on codec reconstructions, so that
 what the codec loses is not held against the world. The measure is MineWorld's (arXiv:2504.08388, §4.2) with balanced
 accuracy: the mean of the recalls of all classes, so that a rare action counts as much as a common one.
@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NEIGHBOURS = 2
-"""Frames seen on each side of the one that is judged."""
+from distill.trainer import autocast
 
-NUM_STEPS, BATCH_SIZE, LEARNING_RATE = 1500, 96, 1e-3
+NEIGHBOURS = 3
+"""Frames seen on each side of the one that is judged: where things have inertia, a step shows late."""
+
+NUM_STEPS, BATCH_SIZE, LEARNING_RATE = 2500, 96, 1e-3
 
 
 class InverseDynamics(nn.Module):
-    """Five frames `b 15 h w` in [−1, 1] → one vector of logits per choice; `num_classes` of each."""
+    """Seven frames `b 21 h w` in [−1, 1] → one vector of logits per choice; `num_classes` of each."""
 
     def __init__(self, height: int, width: int, num_classes: Sequence[int]) -> None:
         super().__init__()
@@ -65,8 +67,9 @@ def train_inverse_dynamics(
         share = share / torch.bincount(there[:, choice], minlength=num).clamp_min(1)[there[:, choice]] * len(there)
     for _ in range(num_steps):
         picks = torch.multinomial(share, BATCH_SIZE, generator=generator).numpy()
-        logits = network(_neighbourhoods(clips, rows[picks], columns[picks]))
-        loss = torch.stack([F.cross_entropy(row, there[picks, i]) for i, row in enumerate(logits)]).sum()
+        with autocast(True):
+            logits = network(_neighbourhoods(clips, rows[picks], columns[picks]))
+        loss = torch.stack([F.cross_entropy(row.float(), there[picks, i]) for i, row in enumerate(logits)]).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
