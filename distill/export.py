@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from distill.clips import Dataset, DatasetError, clip_starts, load_dones, load_episode
 from distill.evaluation.drift import STATISTICS, frame_statistics
@@ -17,7 +18,7 @@ from world.codec import Codec
 from world.transformer import Transformer
 from world.world import Start, World
 
-NUM_STARTS = 8
+NUM_STARTS, NUM_PLACES = 8, 24
 STRETCH_S, NUM_STATISTICS_STREAMS = 2.0, 24
 
 
@@ -93,15 +94,16 @@ def provenance(name: str, dataset: Dataset) -> dict[str, Any]:
 
 
 def pick_starts(dataset: Dataset, num_frames: int) -> list[Start]:
-    """One context from each of the first training streams, about a third into it, within one episode. Raises
-    DatasetError where no stream is long enough for one."""
+    """One context from each of the first training streams, within one episode: of places spread over the stream, the
+    one with most to see. Raises DatasetError where no stream is long enough for one."""
     starts: list[Start] = []
     for path in dataset.paths("train"):
         places = clip_starts(load_dones(path), num_frames, continuing=dataset.spec.continuing)
         if len(places) == 0:
             continue
         episode = load_episode(path)
-        first = int(places[np.abs(places - len(episode) // 3).argmin()])
+        some = places[np.linspace(0, len(places) - 1, min(NUM_PLACES, len(places))).astype(int)]
+        first = int(max(some, key=lambda place: _to_see(episode.frames[place + num_frames - 1])))
         part = slice(first, first + num_frames)
         actions = episode.actions().frames(part.start, part.stop)
         frames = torch.from_numpy(episode.frames[part].copy())
@@ -114,3 +116,10 @@ def pick_starts(dataset: Dataset, num_frames: int) -> list[Start]:
             "as a start context needs: record longer ones, or train with a smaller window"
         )
     return starts
+
+
+def _to_see(frame: NDArray[np.uint8]) -> float:
+    """How much the parts of a picture `h w 3`, an eighth across, differ: little where a wall fills it."""
+    height, width = (size // 8 for size in frame.shape[:2])
+    parts = frame[: 8 * height, : 8 * width].reshape(8, height, 8, width, 3).mean(axis=(1, 3))
+    return float(parts.std(axis=(0, 1)).mean())

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import speedup
-from distill import command_collect, command_eval, command_train
+from distill import command_collect, command_eval, command_train, export
 from distill.choice import choose, recipe_of
 from distill.clips import Dataset, DatasetError
 from distill.collect import collect
@@ -249,18 +249,21 @@ def test_what_names_no_world_is_answered_with_the_choices() -> None:
         choose(None, None, "quick")
 
 
-def test_start_contexts_lie_within_one_episode(run: Run) -> None:
+def test_start_contexts_show_most_and_lie_within_one_episode(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "NUM_PLACES", 60)
     run.stage("collect")
     dataset = run.dataset()
     path = dataset.paths("train")[0]
     with np.load(path) as arrays:
         content = dict(arrays)
-    content["dones"][[19, 23, 40]] = True  # a third into sixty frames
+    frames = content["frames"] = np.full_like(content["frames"], 90)
+    frames[::2, ::2] = 200  # a fine pattern shows nothing
+    frames[27, :16], frames[31, :16] = 20, 40  # large parts that differ: most at 27, where an episode's end is near
+    content["dones"][[19, 23, 40]] = True
     np.savez_compressed(path, **content)
     episodic = Dataset(dataset.root, replace(dataset.spec, continuing=False), dataset.collected)
-    first = pick_starts(episodic, 8)[0].frames
-    assert torch.equal(first, torch.from_numpy(content["frames"][24:32])), "the nearest place that nothing cuts"
-    assert torch.equal(pick_starts(dataset, 8)[0].frames, torch.from_numpy(content["frames"][20:28]))
+    assert torch.equal(pick_starts(dataset, 8)[0].frames, torch.from_numpy(frames[20:28]))
+    assert torch.equal(pick_starts(episodic, 8)[0].frames, torch.from_numpy(frames[24:32]))
     with pytest.raises(DatasetError, match="runs for 61 frames"):
         pick_starts(dataset, 60)
 
