@@ -10,11 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from distill.distribution_tasks import AdversarialConfig, JudgingCritic, held
 from distill.given_context import UNTOUCHED, ContextConfig, LevelConfig, context_levels, given_context
-from distill.latents import ClipSource
+from distill.latents import Clips, ClipSource
+from distill.methods.adversarial import approximate_r1, discriminator_loss, generator_loss
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
-from distill.methods.flow_matching import flow_matching_loss
+from distill.methods.f_distill import FDistillConfig, f_weights
+from distill.methods.flow_matching import flow_matching_loss, frame_levels
 from distill.methods.network import Network
 from distill.methods.sampling import (
     generated_frames,
@@ -28,7 +31,7 @@ from distill.methods.teacher_forcing import GivenPast, teacher_forcing_loss
 from distill.ongoing_rollouts import OngoingRollouts
 from distill.trainer import autocast
 from world.context import TeacherForcing
-from world.schedule import sampling_sigmas
+from world.schedule import add_noise, sampling_sigmas
 from world.transformer import Conditioning, Transformer
 
 
@@ -186,6 +189,8 @@ class SelfForcingConfig:
 
     causal_scores: teacher and critic are causal networks, which judge each new frame given the frames before it, at a
     level of its own; otherwise bidirectional ones, which judge a clip.
+    adversarial: a GAN branch on the bidirectional critic, None for none. divergence: other than the reverse KL, of
+    f-distill (arXiv:2502.15681); it reads the density ratio off that branch.
     sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
     below.
     """
@@ -200,30 +205,47 @@ class SelfForcingConfig:
     sigma_shift: float = 6.0
     critic_lr_share: float = 2.0
     critic_updates: int = 3
+    adversarial: AdversarialConfig | None = None
+    divergence: FDistillConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.divergence is not None and self.adversarial is None:
+            raise ValueError("f-distill reads the density ratio off a discriminator: give `adversarial` too")
+        if self.causal_scores and self.adversarial is not None:
+            raise ValueError("the GAN branch judges whole clips: leave `causal_scores` or `adversarial` out")
 
 
 class SelfForcingTask:
     """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient.
 
     Bidirectional ones judge the last clip of the teacher's length, after a given prefix of random length; causal ones
-    the new frames.
+    the new frames. head: where there is a GAN branch, from the features of the critic's tokens to logits.
     """
 
     averaged = "student"
 
     def __init__(
-        self, student: Transformer, teacher: Transformer, clips: ClipSource, config: SelfForcingConfig
+        self,
+        student: Transformer,
+        teacher: Transformer,
+        clips: ClipSource,
+        config: SelfForcingConfig,
+        *,
+        head: nn.Module | None = None,
     ) -> None:
         if config.new_frames[1] > student.config.window_frames:
             raise ValueError(
                 f"new_frames {config.new_frames} exceed the window of {student.config.window_frames} frames"
             )
-        critic = copy.deepcopy(teacher).requires_grad_(True)
+        if (head is None) != (config.adversarial is None):
+            raise ValueError("a head and SelfForcingConfig.adversarial belong together: give both or neither")
+        layer = 0 if config.adversarial is None else config.adversarial.layer
+        critic = JudgingCritic(copy.deepcopy(teacher).requires_grad_(True), head, layer)
         rollouts = OngoingRollouts(student.config, clips, config.batch_size)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
         self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
-        self.rollouts = rollouts
+        self.rollouts, self.clips = rollouts, clips
         self.sigmas = sampling_sigmas(config.num_steps, config.shift).float()
         self.config = config
 
@@ -231,16 +253,42 @@ class SelfForcingTask:
         config = self.config
         x, actions, frames = self._rollout(generator)
         cond = Conditioning(actions=actions)
-        teacher, critic = self._score(self.teacher, x), self._score(self.critic, x)
+        teacher, critic = self._score(self.teacher, x), self._score(self.critic.network, x)
+        adversarial, weight = x.new_zeros(()), None
         with autocast(True):
             noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
-            gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond)
-        yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
+            if config.adversarial is not None:
+                with held(self.critic):
+                    logits = self._logits(x, noise, sigma, frames, cond)
+                adversarial = config.adversarial.student_weight * generator_loss(logits)
+                weight = None if config.divergence is None else f_weights(logits, config.divergence)
+            gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond, weight=weight)
+        yield "student", dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}
         for _ in range(config.critic_updates):
+            real = None if config.adversarial is None else self.clips.draw(len(x), generator)
             with autocast(True):
                 noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
                 loss = critic_loss(critic, x, noise, sigma, frames, cond)
+                if config.adversarial is not None and real is not None:
+                    fake = self._logits(x.detach(), noise, sigma, frames, cond)
+                    judged = self._judged(fake, real, sigma, frames, config.adversarial.r1_weight, generator)
+                    loss = loss + config.adversarial.critic_weight * judged
             yield "critic", loss, {}
+
+    def _judged(
+        self, fake: Tensor, clips: Clips, sigma: Tensor, frames: Tensor, r1_weight: float, generator: torch.Generator
+    ) -> Tensor:
+        """The discriminator's loss: logits of the rollouts against those of data, noised at the same levels."""
+        length, level = frames.shape[1], frame_levels(sigma, frames)
+        real, cond = clips.latents[:, -length:], Conditioning(actions=clips.actions[:, -length:])
+        noised = add_noise(real, randn_like(real, generator), level)
+        judge = lambda y, s: self.critic.logits(y, s, cond).float()  # noqa: E731  # shorter than a function here
+        loss = discriminator_loss(judge(noised, level), fake)
+        return loss + r1_weight * approximate_r1(judge, noised, level, generator) if r1_weight else loss
+
+    def _logits(self, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor, cond: Conditioning) -> Tensor:
+        level = frame_levels(sigma, frames)
+        return self.critic.logits(add_noise(x, noise, level), level, cond).float()
 
     def _score(self, network: Transformer, x: Tensor) -> Network:
         """Teacher or critic as it is asked about the clips x."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.distillation.densities import eight_gaussians, point_setting
 from benchmarks.distillation.methods import METHODS, Method
 from benchmarks.distillation.perceptron import Perceptron
+from distill import stages
 from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
+from distill.latents import ClipSampler
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.latent_adversarial import LADDConfig
+from distill.stages import SelfForcingConfig, SelfForcingTask
 from distill.trajectory_tasks import BatchConfig
 from world.context import Bidirectional
+from world.testing import CONFIGS, tiny_transformer
 from world.transformer import Conditioning
 
 SETTING = point_setting(
@@ -79,10 +85,77 @@ def test_the_judges_of_ladd_learn_from_their_own_loss_alone() -> None:
     assert all(weight.grad is None for weight in teacher.parameters())
 
 
+def _self_forcing(path: Path, **changes: object) -> SelfForcingTask:
+    config = CONFIGS["pixel"][1]
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(200, config.channels, config.height, config.width, generator=generator)
+    torch.save([(latents.half(), torch.zeros(200, config.action_dim).half())], path)
+    torch.manual_seed(0)
+    head = nn.Linear(config.dim, 1) if "adversarial" in changes else None
+    task = SelfForcingTask(
+        tiny_transformer(config, 0),
+        tiny_transformer(config, 1),
+        ClipSampler(path, 13),
+        SelfForcingConfig(batch_size=4, new_frames=(2, 3), critic_updates=1, **changes),  # type: ignore[arg-type]
+        head=head,
+    )
+    with torch.no_grad():
+        task.critic.network.head.bias.add_(0.1)  # type: ignore[union-attr,operator]  # it has drifted from the teacher
+    return task
+
+
+def test_self_forcing_weighs_each_rollout_as_its_divergence_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the reverse KL that is DMD itself; else every clip's gradient times its weight."""
+    weights: list[Tensor | None] = []
+    real = stages.dmd_gradient
+
+    def noted(*args: object, weight: Tensor | None = None) -> Tensor:
+        weights.append(weight)
+        return real(*args, weight=weight)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stages, "dmd_gradient", noted)
+    branch = AdversarialConfig(student_weight=0.0)
+    found = {}
+    for name in ("reverse_kl", "forward_kl"):
+        divergence = FDistillConfig(divergence=name, ratio_range=(1e-3, 1e3), normalised=False)  # type: ignore[arg-type]
+        task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=divergence)
+        found[name] = next(task.losses(0, torch.Generator().manual_seed(0)))[1].detach()
+    plain = next(_self_forcing(tmp_path / "train.pt").losses(0, torch.Generator().manual_seed(0)))[1].detach()
+    ones, ratios, none = weights
+    assert none is None
+    assert torch.equal(ones, torch.ones(4))  # type: ignore[arg-type]  # a weight was given
+    assert ratios is not None
+    assert ratios.std() > 0
+    assert torch.allclose(found["reverse_kl"], plain)
+    assert not torch.allclose(found["forward_kl"], plain)
+
+
+def test_self_forcings_judge_and_student_learn_from_their_own_losses(tmp_path: Path) -> None:
+    branch = AdversarialConfig(student_weight=1.0, r1_weight=0.1)
+    task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=FDistillConfig())
+    names = []
+    for name, loss, _ in task.losses(0, torch.Generator().manual_seed(0)):
+        loss.backward()
+        names.append(name)
+        other = task.modules["critic" if name == "student" else "student"]
+        assert all(weight.grad is None or not weight.grad.any() for weight in other.parameters())
+        updated = {n for n, weight in task.modules[name].named_parameters() if weight.grad is not None}
+        assert name == "student" or {"head.weight", "network.head.weight"} <= updated
+        for module in task.modules.values():
+            module.zero_grad(set_to_none=True)
+    assert names == ["student", "critic"]
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
         DMDConfig(divergence=FDistillConfig())
     with pytest.raises(ValueError, match="belong together"):
         DMDTask(SETTING.network(), SETTING.network(), SETTING.draw, DMDConfig(), head=SETTING.head())
+    with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
+        SelfForcingConfig(divergence=FDistillConfig())
+    with pytest.raises(ValueError, match="judges whole clips"):
+        SelfForcingConfig(adversarial=AdversarialConfig(), causal_scores=True)
     with pytest.raises(ValueError, match="takes no context"):
         Perceptron(2)(torch.zeros(1, 2), torch.zeros(1), Conditioning(), context=Bidirectional())

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distill.distribution_tasks import AdversarialConfig
 from distill.given_context import ContextConfig
 from distill.latents import ClipSampler
+from distill.methods.f_distill import FDistillConfig
 from distill.stages import (
     ConsistencyConfig,
     ConsistencyTask,
@@ -74,12 +76,26 @@ def _distilled_causally(latents: Path, seed: int) -> Task:
     return SelfForcingTask(student, teacher, ClipSampler(latents, 13), config)
 
 
+def _distilled_with_a_judge(latents: Path, seed: int) -> Task:
+    student, teacher = tiny_transformer(CONFIGS["pixel"][1], seed), tiny_transformer(CONFIGS["pixel"][1], 7)
+    config = SelfForcingConfig(
+        batch_size=2,
+        new_frames=(2, 3),
+        adversarial=AdversarialConfig(r1_weight=0.1),
+        divergence=FDistillConfig(divergence="forward_kl"),
+    )
+    torch.manual_seed(seed)
+    head = nn.Linear(student.config.dim, 1)
+    return SelfForcingTask(student, teacher, ClipSampler(latents, 13), config, head=head)
+
+
 STAGES: dict[str, Callable[[Path, int], Task]] = {
     "teacher": _teacher,
     "teacher_forced": _teacher_forced,
     "few_step": _few_step,
     "distilled": _distilled,
     "distilled causally": _distilled_causally,
+    "distilled with a judge": _distilled_with_a_judge,
 }
 
 
