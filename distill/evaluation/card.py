@@ -79,6 +79,17 @@ def _strip(frames: Tensor) -> np.ndarray:
     return np.concatenate(list(frames[::STRIP_EVERY].numpy()), axis=1)
 
 
+def _kept_track_of(world: World) -> list[str]:
+    names = [tracked.name for tracked in world.codec.config.tracked]
+    if not names:
+        return []
+    return [
+        "",
+        f"Besides the picture it keeps track of {', '.join(names)}: it was told them in training, and estimates them "
+        "from the pictures that it starts from.",
+    ]
+
+
 def card_text(world: World, report: dict[str, Any]) -> str:
     card, config = world.card, world.transformer.config
     count = sum(p.numel() for p in world.transformer.parameters()) / 1e6
@@ -91,6 +102,7 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         f"{card.height}×{card.width}, {card.fps:g} frames a second, {world.sampler.num_steps} denoising steps a frame. "
         f"Student and teacher: {count:.2f} million parameters each ({config.num_layers} layers of {config.dim}, "
         f"{config.tokens_per_frame} tokens a frame, window {config.window_frames}); codec: {codec_count:.2f} million.",
+        *_kept_track_of(world),
         "",
         f"Data: {card.data_license} Made by `{card.provenance.get('command', 'unknown')}`.",
         "",

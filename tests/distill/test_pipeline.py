@@ -66,6 +66,7 @@ def test_an_environment_becomes_a_world_that_is_measured(tmp_path: Path, capsys:
         rows
     )
     card = Path("checkpoints/bouncer/README.md").read_text()
+    assert "keeps track of paddle_y: it was told" in card
     assert "| teacher_forced, 16 Euler steps |" in card
     assert (tmp_path / "checkpoints" / "bouncer" / "strips.png").exists()
     _call(speedup, "--world", "bouncer", "--repeats", "1", "--starts", "2", "--teacher-steps", "3", "--json")
