@@ -142,7 +142,7 @@ def doom() -> Preset:
         codec_channels=32,
         codec_widths=(72, 112, 176),
         codec_loss=codec_loss,
-        decoder_loss=replace(codec_loss, decoder_noise=0.05, texture_weight=24.0),
+        decoder_loss=replace(codec_loss, decoder_noise=0.05, texture_weight=32.0),
         codec_trainer=TrainerConfig(num_steps=3000, lr=1e-3, ema_decay=0.998),
         dim=256,
         ffn_dim=768,
