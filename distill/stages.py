@@ -240,11 +240,13 @@ class SelfForcingTask:
         if (head is None) != (config.adversarial is None):
             raise ValueError("a head and SelfForcingConfig.adversarial belong together: give both or neither")
         layer = 0 if config.adversarial is None else config.adversarial.layer
-        critic = JudgingCritic(copy.deepcopy(teacher).requires_grad_(True), head, layer)
+        denoiser = copy.deepcopy(teacher).requires_grad_(True)
+        critic = JudgingCritic(denoiser, head, layer)
         rollouts = OngoingRollouts(student.config, clips, config.batch_size)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
-        self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
+        self.student, self.critic, self.denoiser = student, critic, denoiser
+        self.teacher = teacher.requires_grad_(False)
         self.rollouts, self.clips = rollouts, clips
         self.sigmas = sampling_sigmas(config.num_steps, config.shift).float()
         self.config = config
@@ -253,7 +255,7 @@ class SelfForcingTask:
         config = self.config
         x, actions, frames = self._rollout(generator)
         cond = Conditioning(actions=actions)
-        teacher, critic = self._score(self.teacher, x), self._score(self.critic.network, x)
+        teacher, critic = self._score(self.teacher, x), self._score(self.denoiser, x)
         adversarial, weight = x.new_zeros(()), None
         with autocast(True):
             noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
@@ -282,7 +284,10 @@ class SelfForcingTask:
         length, level = frames.shape[1], frame_levels(sigma, frames)
         real, cond = clips.latents[:, -length:], Conditioning(actions=clips.actions[:, -length:])
         noised = add_noise(real, randn_like(real, generator), level)
-        judge = lambda y, s: self.critic.logits(y, s, cond).float()  # noqa: E731  # shorter than a function here
+
+        def judge(x: Tensor, level: Tensor) -> Tensor:
+            return self.critic.logits(x, level, cond).float()
+
         loss = discriminator_loss(judge(noised, level), fake)
         return loss + r1_weight * approximate_r1(judge, noised, level, generator) if r1_weight else loss
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from benchmarks.distillation.densities import eight_gaussians, point_setting
 from benchmarks.distillation.methods import METHODS, Method
 from benchmarks.distillation.perceptron import Perceptron
-from distill import stages
 from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
 from distill.latents import ClipSampler
+from distill.methods.distribution_matching import dmd_gradient
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.latent_adversarial import LADDConfig
 from distill.stages import SelfForcingConfig, SelfForcingTask
@@ -109,17 +109,16 @@ def test_self_forcing_weighs_each_rollout_as_its_divergence_says(
 ) -> None:
     """Under the reverse KL that is DMD itself; else every clip's gradient times its weight."""
     weights: list[Tensor | None] = []
-    real = stages.dmd_gradient
 
     def noted(*args: object, weight: Tensor | None = None) -> Tensor:
         weights.append(weight)
-        return real(*args, weight=weight)  # type: ignore[arg-type]
+        return dmd_gradient(*args, weight=weight)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stages, "dmd_gradient", noted)
+    monkeypatch.setattr("distill.stages.dmd_gradient", noted)
     branch = AdversarialConfig(student_weight=0.0)
     found = {}
     for name in ("reverse_kl", "forward_kl"):
-        divergence = FDistillConfig(divergence=name, ratio_range=(1e-3, 1e3), normalised=False)  # type: ignore[arg-type]
+        divergence = FDistillConfig(divergence=name, ratio_range=(1e-3, 1e3), normalised=False)
         task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=divergence)
         found[name] = next(task.losses(0, torch.Generator().manual_seed(0)))[1].detach()
     plain = next(_self_forcing(tmp_path / "train.pt").losses(0, torch.Generator().manual_seed(0)))[1].detach()
