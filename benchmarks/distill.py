@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.distillation.causal_comparison import compare_causal, law_floor
 from benchmarks.distillation.comparison import Row, compare
 from benchmarks.distillation.densities import DENSITIES, exact_points, point_quality, point_setting
 from benchmarks.distillation.densities import NUM_SAMPLES as NUM_POINTS
@@ -25,13 +26,15 @@ from benchmarks.distillation.methods import METHODS
 from benchmarks.distillation.report import Table, write_report
 from distill.runs import runs_root
 
-PARTS = (*DENSITIES, "digits")
+PARTS = (*DENSITIES, "digits", "process")
 REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which data (default: all)")
-    parser.add_argument("--methods", nargs="+", choices=[m.name for m in METHODS], help="default: all")
+    parser.add_argument(
+        "--methods", nargs="+", choices=[m.name for m in METHODS], help="default: all (of the causal ones always all)"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
     parser.add_argument("--steps", type=int, help="training steps of every method instead of its own, for a quick look")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -70,6 +73,8 @@ def _rows(part: str, args: argparse.Namespace) -> tuple[dict[str, float], Callab
     """(what the best possible samples score, the comparison)."""
     methods = [m for m in METHODS if args.methods is None or m.name in args.methods]
     changes = {} if args.steps is None else {"num_steps": args.steps, "teacher_steps": args.steps}
+    if part == "process":
+        return law_floor(), lambda: compare_causal(args.steps)
     if part == "digits":
         quality = digit_quality()
         return quality(split()[0]), lambda: compare(digit_setting(**changes), quality, NUM_DIGITS, methods)

@@ -34,7 +34,8 @@ class _Given:
 
 def go_on_from(run: Run, checkpoint: Path) -> None:
     """Make the checkpoint's codec the run's, finished, and its student the product of `warm_up`: data, latents and the
-    later stages are then made anew. Weights of a checkpoint are 16-bit; training continues in float32.
+    later stages are then made anew (data at once, since it says what is tracked). Weights of a checkpoint are 16-bit;
+    training continues in float32.
 
     Raises LightconeError where the run has stages of its own, or the checkpoint is of another shape than the preset.
     """
@@ -43,7 +44,13 @@ def go_on_from(run: Run, checkpoint: Path) -> None:
         raise LightconeError(f"{run.folder} has a {taken[0]} of its own: delete the folder, or leave --from out")
     world = World.load(checkpoint, dtype=torch.float32, device="cpu")
     _check_shape(world, run.preset, checkpoint)
+    run.stage("collect")
     codec = Codec(run.preset.codec_config(run.dataset().spec))
+    if world.codec.config.tracked not in ((), codec.config.tracked):
+        raise LightconeError(
+            f"{checkpoint} keeps track of {world.codec.config.tracked}, its environment now names "
+            f"{codec.config.tracked}: train from nothing, or record with the former spec"
+        )
     codec.load_state_dict(codec.state_dict() | world.codec.state_dict())  # a tracker that it lacks is trained later
     (run.folder / "codec").mkdir(parents=True)
     torch.save(codec.state_dict(), run.folder / "codec" / "codec.pt")

@@ -21,7 +21,8 @@ from distill.export import export_world
 from distill.finish import FinishTask
 from distill.latents import ClipSampler, encode_dataset, typical_stretch
 from distill.presets import STAGES, STUDENT_STAGES, Preset
-from distill.stages import ConsistencyTask, SelfForcingTask, TeacherForcingTask, TeacherTask
+from distill.self_forcing_task import SelfForcingTask
+from distill.stages import ConsistencyTask, TeacherForcingTask, TeacherTask
 from distill.tracking import TrackerTask
 from distill.trainer import Task, Trainer, TrainerConfig, load_product
 from world.codec import Codec

@@ -9,7 +9,8 @@ from distill.collect import CollectConfig
 from distill.environments.base import EnvironmentSpec
 from distill.finish import FinishConfig
 from distill.given_context import ContextConfig, LevelConfig
-from distill.stages import ConsistencyConfig, SelfForcingConfig, TeacherConfig, TeacherForcingConfig
+from distill.self_forcing_task import SelfForcingConfig
+from distill.stages import ConsistencyConfig, TeacherConfig, TeacherForcingConfig
 from distill.tracking import TrackerConfig
 from distill.trainer import TrainerConfig
 from world.codec import CodecConfig

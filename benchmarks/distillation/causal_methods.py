@@ -20,11 +20,10 @@ from distill.causal_tasks import (
 )
 from distill.given_context import UNTOUCHED, LevelConfig
 from distill.methods.knowledge_distillation import KnowledgeConfig
+from distill.self_forcing_task import SelfForcingConfig, SelfForcingTask
 from distill.stages import (
     ConsistencyConfig,
     ConsistencyTask,
-    SelfForcingConfig,
-    SelfForcingTask,
     TeacherConfig,
     TeacherForcingConfig,
     TeacherForcingTask,

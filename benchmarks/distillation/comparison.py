@@ -39,23 +39,22 @@ def compare(setting: Setting, quality: Quality, num_samples: int, methods: Itera
     started = time.perf_counter()
     teacher = train_teacher(setting)
     train_s = time.perf_counter() - started
-    yield from _rows("teacher", TEACHER_STEPS, teacher_samples(teacher, noise), quality, train_s, setting.teacher_steps)
+    yield from rows("teacher", TEACHER_STEPS, teacher_samples(teacher, noise), quality, train_s, setting.teacher_steps)
     for method in methods:
         started = time.perf_counter()
         student = method.train(setting, teacher)
         train_s = time.perf_counter() - started
-        yield from _rows(
-            method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, setting.num_steps
-        )
+        yield from rows(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, setting.num_steps)
 
 
 def teacher_samples(teacher: nn.Module, noise: Tensor) -> Samples:
     return lambda num_steps: integrated(teacher, noise, NONE, sampling_sigmas(num_steps))
 
 
-def _rows(
+def rows(
     name: str, counts: tuple[int, ...], make: Samples, quality: Quality, train_s: float, train_steps: int
 ) -> Iterator[Row]:
+    """One row for each number of steps."""
     for num_steps in counts:
         samples, sample_s = timed(make, num_steps)
         yield Row(

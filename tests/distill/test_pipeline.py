@@ -133,11 +133,21 @@ def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest
     student = torch.load(world_run("bouncer") / "warm_up" / "state.pt", weights_only=True)["ema"]
     kept = World.load("checkpoints/bouncer", dtype=torch.float32).transformer.state_dict()
     assert all(torch.equal(weight, kept[name]) for name, weight in student.items())
+    description = json.loads(Path("second/world.json").read_text())
+    description["codec"]["tracked"][0]["periods"][0] = 99.0
+    Path("second/world.json").write_text(json.dumps(description))
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "third"))
+    with pytest.raises(LightconeError, match="its environment now names"):
+        _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "second")
 
 
 def test_the_finish_trains_the_decoder_and_leaves_encoder_and_student_alone(run: Run) -> None:
-    for stage in ("collect", "codec", "latents", "warm_up"):
+    for stage in ("collect", "codec", "latents"):
         assert run.stage(stage)
+    with pytest.raises(StageError, match=r"no tracker in .* run the stage `tracker` first"):
+        run.stage("warm_up")
+    assert run.stage("tracker")
+    assert run.stage("warm_up")
     before = {name: value.clone() for name, value in run.codec().state_dict().items()}
     assert run.stage("finish")
     after = run.codec().state_dict()

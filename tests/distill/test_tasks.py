@@ -16,7 +16,7 @@ from distill.latents import ClipSampler
 from distill.methods.distribution_matching import dmd_gradient
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.latent_adversarial import LADDConfig
-from distill.stages import SelfForcingConfig, SelfForcingTask
+from distill.self_forcing_task import SelfForcingConfig, SelfForcingTask
 from distill.trajectory_tasks import BatchConfig
 from world.context import Bidirectional
 from world.testing import CONFIGS, tiny_transformer
@@ -114,7 +114,7 @@ def test_self_forcing_weighs_each_rollout_as_its_divergence_says(
         weights.append(weight)
         return dmd_gradient(*args, weight=weight)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("distill.stages.dmd_gradient", noted)
+    monkeypatch.setattr("distill.self_forcing_task.dmd_gradient", noted)
     branch = AdversarialConfig(student_weight=0.0)
     found = {}
     for name in ("reverse_kl", "forward_kl"):

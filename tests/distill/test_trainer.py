@@ -14,11 +14,10 @@ from distill.distribution_tasks import AdversarialConfig
 from distill.given_context import ContextConfig
 from distill.latents import ClipSampler
 from distill.methods.f_distill import FDistillConfig
+from distill.self_forcing_task import SelfForcingConfig, SelfForcingTask
 from distill.stages import (
     ConsistencyConfig,
     ConsistencyTask,
-    SelfForcingConfig,
-    SelfForcingTask,
     TeacherConfig,
     TeacherForcingConfig,
     TeacherForcingTask,

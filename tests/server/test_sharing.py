@@ -36,9 +36,9 @@ def running(world: World) -> Iterator[RunningServer]:
 
 
 async def settled(server: RunningServer) -> int:
-    """The number of ticks so far, once it no longer rises."""
+    """The number of ticks so far, once it no longer rises; by then the previews are made, which are passes too."""
     before = -1
-    while before != (now := server.engine.num_ticks):
+    while before != (now := server.engine.num_ticks) or server.engine.hosting.num_previews_left:
         before = now
         await asyncio.sleep(0.3)
     return now

@@ -1,0 +1,68 @@
+"""Causal students on the process whose conditional law is known: trained, rolled out, timed. Owns the order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.distillation.causal_methods import (
+    CAUSAL_METHODS,
+    FRAMES,
+    Pretrained,
+    bidirectional_teacher,
+    diffusion_forcing,
+    network,
+    teacher_forcing,
+    train,
+)
+from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS, Row, rows
+from benchmarks.distillation.process import ProcessClips, law_distance, rolled_out
+from distill.trainer import Task
+from world.transformer import Transformer
+
+NUM_ROLLOUTS = 4000
+PRETRAINING_STEPS = 3000
+
+
+def law_floor() -> dict[str, float]:
+    """What rollouts of the process itself score."""
+    exact = ProcessClips(FRAMES).draw(NUM_ROLLOUTS, torch.Generator().manual_seed(4))
+    return {"law_distance": law_distance(exact.latents, exact.actions)}
+
+
+def compare_causal(num_steps: int | None = None) -> Iterator[Row]:
+    """The teacher-forced network at the teacher's step counts, which counts as the teacher here; diffusion forcing at
+    the same; then each few-step student. num_steps: of every training, instead of its own, for a quick look."""
+    before = num_steps or PRETRAINING_STEPS
+    causal, seconds = _timed(teacher_forcing, before)
+    yield from _rows("teacher", causal, TEACHER_STEPS, False, seconds, before)
+    forced, seconds = _timed(diffusion_forcing, before)
+    yield from _rows("diffusion_forcing", forced, STUDENT_STEPS, False, seconds, before)
+    given = Pretrained(teacher=train(bidirectional_teacher(network()), before), causal=causal)
+    for method in CAUSAL_METHODS:
+        steps = num_steps or method.num_steps
+        student, seconds = _timed(partial(method.make, given), steps, **method.trainer)
+        yield from _rows(method.name, student, STUDENT_STEPS, method.renoise, seconds, steps)
+
+
+def _timed(make: Callable[[], Task], num_steps: int, **trainer: object) -> tuple[Transformer, float]:
+    began = time.perf_counter()
+    return train(make(), num_steps, **trainer), time.perf_counter() - began
+
+
+def _rows(
+    name: str, student: Transformer, counts: tuple[int, ...], renoise: bool, train_s: float, train_steps: int
+) -> Iterator[Row]:
+    clips = ProcessClips(FRAMES).draw(NUM_ROLLOUTS, torch.Generator().manual_seed(3))
+
+    def made(num_steps: int) -> Tensor:
+        return rolled_out(student, clips, num_steps, shift=1.0, renoise=renoise)
+
+    def quality(latents: Tensor) -> dict[str, float]:
+        return {"law_distance": law_distance(latents, clips.actions)}
+
+    return rows(name, counts, made, quality, train_s, train_steps)
