@@ -154,7 +154,7 @@ def doom() -> Preset:
         warm_up=TeacherForcingConfig(batch_size=16, levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
         warm_up_trainer=TrainerConfig(num_steps=2400, lr=1e-3, ema_decay=0.998, decay_share=0.5, final_lr_share=0.2),
         teacher=TeacherConfig(levels=LevelConfig(shift=3.0), change_weight=0.0, rest_weight=0.0),
-        teacher_trainer=TrainerConfig(num_steps=400, lr=4e-4, ema_decay=0.99),
+        teacher_trainer=TrainerConfig(num_steps=1000, lr=4e-4, ema_decay=0.99),
         teacher_forced=TeacherForcingConfig(
             batch_size=12,
             levels=LevelConfig(shift=3.0),
@@ -164,7 +164,7 @@ def doom() -> Preset:
             context=ContextConfig(faded_share=0.25, lost_share=0.25),
         ),
         student_from="warm_up",
-        teacher_forced_trainer=TrainerConfig(num_steps=1700, lr=6e-4, ema_decay=0.998, decay_share=0.5),
+        teacher_forced_trainer=TrainerConfig(num_steps=7000, lr=6e-4, ema_decay=0.998, decay_share=0.5),
         finish=FinishConfig(levels=LevelConfig(shift=6.0)),
         finish_trainer=TrainerConfig(num_steps=2500, lr=7e-4, ema_decay=0.995, decay_share=0.6),
         shipped_stage="teacher_forced",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -88,8 +89,15 @@ def carried_on(tracked: Sequence[Tracked], before: Tensor, now: Tensor) -> Tenso
 def _likeliest(one: Tracked, waves: Tensor) -> Tensor:
     """Of all values of a number, the waves `b p 2` nearest to these, which may be a mean over several values: one
     where many agree, not one between."""
-    longest, shortest = max(one.periods), min(one.periods)
-    values = torch.arange(0, longest, shortest / CANDIDATES, dtype=torch.float64, device=waves.device)
-    channels = to_channels((one,), values[:, None])[:, :-1].to(waves)
+    channels = _candidates(one, waves.device, waves.dtype)
     best = (waves.flatten(1) @ channels.T).argmax(dim=1)
     return channels[best].view_as(waves)
+
+
+@cache
+def _candidates(one: Tracked, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The waves `n 2p` of the values that are tried."""
+    longest, shortest = max(one.periods), min(one.periods)
+    with torch.inference_mode(False):  # kept, and used outside of it too
+        values = torch.arange(0, longest, shortest / CANDIDATES, dtype=torch.float64)
+        return to_channels((one,), values[:, None])[:, :-1].to(device, dtype)
