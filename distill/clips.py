@@ -22,7 +22,7 @@ from distill.environments.base import EnvironmentSpec
 from world.actions import Actions
 from world.card import Axis, Button
 from world.errors import LightconeError
-from world.tracked import Tracked
+from world.tracked import tracked_from_json
 
 SPLITS = ("train", "heldout")
 
@@ -124,6 +124,6 @@ def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
     buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
     axes = tuple(Axis(**a) for a in fields["axes"])
     oracle_names = tuple(fields["oracle_names"])
-    tracked = tuple(Tracked(**{**t, "periods": tuple(t["periods"])}) for t in fields.get("tracked", ()))
+    tracked = tracked_from_json(fields.get("tracked", ()))
     known = {"buttons": buttons, "axes": axes, "oracle_names": oracle_names, "tracked": tracked}
     return EnvironmentSpec(**{**fields, **known})

@@ -71,8 +71,13 @@ class DMDConfig:
     divergence: FDistillConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.divergence is not None and self.adversarial is None:
-            raise ValueError("f-distill reads the density ratio off a discriminator: give `adversarial` too")
+        check_divergence(self.divergence, self.adversarial)
+
+
+def check_divergence(divergence: FDistillConfig | None, adversarial: AdversarialConfig | None) -> None:
+    """Raises ValueError for a divergence without the branch that it reads the density ratio off."""
+    if divergence is not None and adversarial is None:
+        raise ValueError("f-distill reads the density ratio off a discriminator: give `adversarial` too")
 
 
 class JudgingCritic(nn.Module):
@@ -87,9 +92,35 @@ class JudgingCritic(nn.Module):
     def logits(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         """log p_real/p_generated of samples at level sigma, as far as the head knows: `b k`."""
         if self.head is None:
-            raise ValueError("this critic has no head: give DMDTask one, and DMDConfig.adversarial")
+            raise ValueError("this critic has no head: give the task one, and its config `adversarial`")
         features = self.network(x, sigma, cond, features=(self.layer,)).features[self.layer]
         return self.head(features).flatten(1)  # type: ignore[no-any-return]  # nn.Module call is untyped
+
+    def judgement(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        branch: AdversarialConfig,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The branch's part of the critic's loss, weighted: real samples at level sigma, with their conditioning,
+        against the logits `fake` of generated ones, and R1 where the branch has it. In full precision: R1 is a small
+        difference of logits."""
+        loss = discriminator_loss(self.logits(real, sigma, cond), fake)
+        if branch.r1_weight:
+            judge = lambda x, level: self.logits(x, level, cond).mean(1)  # noqa: E731  # shorter than a function here
+            loss = loss + branch.r1_weight * approximate_r1(judge, real, sigma, generator)
+        return branch.critic_weight * loss
+
+
+def judging_critic(teacher: nn.Module, head: nn.Module | None, branch: AdversarialConfig | None) -> JudgingCritic:
+    """The critic of a GAN branch, or of none, from the teacher's weights. Raises ValueError for a head without a branch
+    or a branch without one."""
+    if (head is None) != (branch is None):
+        raise ValueError("a head and the config's `adversarial` belong together: give both or neither")
+    return JudgingCritic(copy.deepcopy(teacher).requires_grad_(True), head, 0 if branch is None else branch.layer)
 
 
 class DMDTask:
@@ -104,10 +135,7 @@ class DMDTask:
     def __init__(
         self, student: nn.Module, teacher: nn.Module, draw: Draw, config: DMDConfig, *, head: nn.Module | None = None
     ) -> None:
-        if (head is None) != (config.adversarial is None):
-            raise ValueError("a head and DMDConfig.adversarial belong together: give both or neither")
-        layer = 0 if config.adversarial is None else config.adversarial.layer
-        self.critic = JudgingCritic(copy.deepcopy(teacher).requires_grad_(True), head, layer)
+        self.critic = judging_critic(teacher, head, config.adversarial)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": self.critic}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
         self.student, self.teacher = student, teacher.requires_grad_(False)
@@ -144,11 +172,7 @@ class DMDTask:
             return loss
         noised_real = add_noise(real, randn_like(real, generator), sigma)
         fake = self.critic.logits(add_noise(x, noise, sigma), sigma, cond)
-        judged = discriminator_loss(self.critic.logits(noised_real, sigma, cond), fake)
-        if branch.r1_weight:
-            judge = lambda y, s: self.critic.logits(y, s, cond).mean(1)  # noqa: E731  # shorter than a function here
-            judged = judged + branch.r1_weight * approximate_r1(judge, noised_real, sigma, generator)
-        return loss + branch.critic_weight * judged
+        return loss + self.critic.judgement(noised_real, fake, sigma, cond, branch, generator)
 
     def _generated(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Conditioning]:
         """(the student's samples, real ones, their conditioning): from a step of its own, drawn at random, on what it

@@ -70,7 +70,11 @@ def encode_dataset(codec: Codec, dataset: Dataset, target: Path, *, quiet: bool 
 
 
 def tracked_truth(spec: EnvironmentSpec, oracle: NDArray[np.float32]) -> Tensor:
-    """The tracked channels `t k` of frames with these oracle numbers `t n`."""
+    """The tracked channels `t k` of frames with these oracle numbers `t n`. Raises DatasetError for a number that the
+    oracle does not tell."""
+    unknown = [one.name for one in spec.tracked if one.name not in spec.oracle_names]
+    if unknown:
+        raise DatasetError(f"{spec.name} is to keep track of {unknown}; its oracle tells {list(spec.oracle_names)}")
     columns = [spec.oracle_names.index(one.name) for one in spec.tracked]
     return to_channels(spec.tracked, torch.from_numpy(oracle[:, columns]))
 

@@ -108,11 +108,10 @@ class Run:
 
     def clips(self, num_frames: int) -> ClipSampler:
         codec = self.codec()
-        if codec.tracker is None:
-            return ClipSampler(self.folder / "latents" / "train.pt", num_frames)
-        if not self._has_weights("tracker"):
+        if codec.tracker is not None and not self._has_weights("tracker"):
             raise StageError(f"no tracker in {self.folder}: run the stage `tracker` first")
-        return ClipSampler(self.folder / "latents" / "train.pt", num_frames, codec=codec)
+        path = self.folder / "latents" / "train.pt"
+        return ClipSampler(path, num_frames, codec=None if codec.tracker is None else codec)
 
     def _collect(self) -> bool:
         data, config = self.folder / "data", self.preset.collect

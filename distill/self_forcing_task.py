@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from distill.distribution_tasks import AdversarialConfig, JudgingCritic, held
-from distill.latents import Clips, ClipSource
-from distill.methods.adversarial import approximate_r1, discriminator_loss, generator_loss
+from distill.distribution_tasks import AdversarialConfig, check_divergence, held, judging_critic
+from distill.latents import ClipSource
+from distill.methods.adversarial import generator_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
 from distill.methods.f_distill import FDistillConfig, f_weights
 from distill.methods.flow_matching import frame_levels
@@ -54,8 +53,7 @@ class SelfForcingConfig:
     divergence: FDistillConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.divergence is not None and self.adversarial is None:
-            raise ValueError("f-distill reads the density ratio off a discriminator: give `adversarial` too")
+        check_divergence(self.divergence, self.adversarial)
         if self.causal_scores and self.adversarial is not None:
             raise ValueError("the GAN branch judges whole clips: leave `causal_scores` or `adversarial` out")
 
@@ -82,16 +80,11 @@ class SelfForcingTask:
             raise ValueError(
                 f"new_frames {config.new_frames} exceed the window of {student.config.window_frames} frames"
             )
-        if (head is None) != (config.adversarial is None):
-            raise ValueError("a head and SelfForcingConfig.adversarial belong together: give both or neither")
-        layer = 0 if config.adversarial is None else config.adversarial.layer
-        denoiser = copy.deepcopy(teacher).requires_grad_(True)
-        critic = JudgingCritic(denoiser, head, layer)
+        critic = judging_critic(teacher, head, config.adversarial)
         rollouts = OngoingRollouts(student.config, clips, config.batch_size)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
-        self.student, self.critic, self.denoiser = student, critic, denoiser
-        self.teacher = teacher.requires_grad_(False)
+        self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
         self.rollouts, self.clips = rollouts, clips
         self.sigmas = sampling_sigmas(config.num_steps, config.shift).float()
         self.config = config
@@ -100,51 +93,44 @@ class SelfForcingTask:
         config = self.config
         x, actions, frames = self._rollout(generator)
         cond = Conditioning(actions=actions)
-        teacher, critic = self._score(self.teacher, x), self._score(self.denoiser, x)
-        adversarial, weight = x.new_zeros(()), None
+        teacher, critic = self._score(self.teacher, x), self._score(self.critic.network, x)
+        noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
+        branch, weight, adversarial = config.adversarial, None, x.new_zeros(())
+        if branch is not None:
+            with held(self.critic):
+                logits = self._logits(x, noise, sigma, frames, cond)
+            adversarial = branch.student_weight * generator_loss(logits)
+            weight = None if config.divergence is None else f_weights(logits, config.divergence)
         with autocast(True):
-            noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
-            if config.adversarial is not None:
-                with held(self.critic):
-                    logits = self._logits(x, noise, sigma, frames, cond)
-                adversarial = config.adversarial.student_weight * generator_loss(logits)
-                weight = None if config.divergence is None else f_weights(logits, config.divergence)
             gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond, weight=weight)
         yield "student", dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}
         for _ in range(config.critic_updates):
-            real = None if config.adversarial is None else self.clips.draw(len(x), generator)
+            noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
             with autocast(True):
-                noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
                 loss = critic_loss(critic, x, noise, sigma, frames, cond)
-                if config.adversarial is not None and real is not None:
-                    fake = self._logits(x.detach(), noise, sigma, frames, cond)
-                    judged = self._judged(fake, real, sigma, frames, config.adversarial.r1_weight, generator)
-                    loss = loss + config.adversarial.critic_weight * judged
+            if branch is not None:
+                fake = self._logits(x.detach(), noise, sigma, frames, cond)
+                loss = loss + self._judgement(fake, sigma, frames, branch, generator)
             yield "critic", loss, {}
 
-    def _judged(
-        self, fake: Tensor, clips: Clips, sigma: Tensor, frames: Tensor, r1_weight: float, generator: torch.Generator
+    def _judgement(
+        self, fake: Tensor, sigma: Tensor, frames: Tensor, branch: AdversarialConfig, generator: torch.Generator
     ) -> Tensor:
-        """The discriminator's loss: logits of the rollouts against those of data, noised at the same levels."""
-        length, level = frames.shape[1], frame_levels(sigma, frames)
+        """The rollouts' logits against clips of data, noised at the same levels."""
+        clips, length, level = self.clips.draw(len(fake), generator), frames.shape[1], frame_levels(sigma, frames)
         real, cond = clips.latents[:, -length:], Conditioning(actions=clips.actions[:, -length:])
         noised = add_noise(real, randn_like(real, generator), level)
-
-        def judge(x: Tensor, level: Tensor) -> Tensor:
-            return self.critic.logits(x, level, cond).float()
-
-        loss = discriminator_loss(judge(noised, level), fake)
-        return loss + r1_weight * approximate_r1(judge, noised, level, generator) if r1_weight else loss
+        return self.critic.judgement(noised, fake, level, cond, branch, generator)
 
     def _logits(self, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor, cond: Conditioning) -> Tensor:
         level = frame_levels(sigma, frames)
-        return self.critic.logits(add_noise(x, noise, level), level, cond).float()
+        return self.critic.logits(add_noise(x, noise, level), level, cond)
 
-    def _score(self, network: Transformer, x: Tensor) -> Network:
+    def _score(self, network: nn.Module, x: Tensor) -> Network:
         """Teacher or critic as it is asked about the clips x."""
         if not self.config.causal_scores:
             return network
-        return GivenPast(network, x.detach(), TeacherForcing(network.config, x.shape[1]))
+        return GivenPast(network, x.detach(), TeacherForcing(self.student.config, x.shape[1]))
 
     def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(clip `b f c h w`, its actions, the frames that are judged, bool `b f`); its new frames carry gradient."""

@@ -10,12 +10,15 @@ A rollout adds up the changes and lets what the network says of the place itself
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from world.errors import ShapeError
 
 GAIN = 0.1
 """How much of a frame's own word on the place goes into the place: the rest is the place before, moved on."""
@@ -38,6 +41,15 @@ class Tracked:
     name: str
     periods: tuple[float, ...]
     step: float
+
+    def __post_init__(self) -> None:
+        if not self.periods or min(self.periods) <= 0 or self.step <= 0:
+            raise ShapeError(f"{self.name}: periods {self.periods} and step {self.step} must all be above 0")
+
+
+def tracked_from_json(entries: Iterable[Mapping[str, Any]]) -> tuple[Tracked, ...]:
+    """What `dataclasses.asdict` and JSON made of them, as they were."""
+    return tuple(Tracked(**{**entry, "periods": tuple(entry["periods"])}) for entry in entries)
 
 
 def num_channels(tracked: Sequence[Tracked]) -> int:

@@ -26,7 +26,7 @@ from world.device import default_device, has_fast_bf16
 from world.errors import ActionError, CheckpointError
 from world.model import Model, Sampler
 from world.rollout import Frames, Rollout
-from world.tracked import Tracked
+from world.tracked import tracked_from_json
 from world.transformer import Transformer
 
 FORMAT_VERSION = 1
@@ -145,7 +145,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _read_configs(description: dict[str, Any], folder: Path) -> tuple[CodecConfig, TransformerConfig, Sampler]:
     try:
         fields = description["codec"]
-        tracked = tuple(Tracked(**{**one, "periods": tuple(one["periods"])}) for one in fields.get("tracked", ()))
+        tracked = tracked_from_json(fields.get("tracked", ()))
         codec = CodecConfig(**{**fields, "widths": tuple(fields["widths"]), "tracked": tracked})
         return codec, TransformerConfig(**description["transformer"]), Sampler(**description["sampler"])
     except (KeyError, TypeError) as exc:

@@ -35,8 +35,8 @@ def law_floor() -> dict[str, float]:
 
 
 def compare_causal(num_steps: int | None = None) -> Iterator[Row]:
-    """The teacher-forced network at the teacher's step counts, which counts as the teacher here; diffusion forcing at
-    the same; then each few-step student. num_steps: of every training, instead of its own, for a quick look."""
+    """The teacher-forced network at the teacher's step counts, which counts as the teacher here; then diffusion
+    forcing and each few-step student at 1, 2 and 4. num_steps: of every training, for a quick look."""
     before = num_steps or PRETRAINING_STEPS
     causal, seconds = _timed(teacher_forcing, before)
     yield from _rows("teacher", causal, TEACHER_STEPS, False, seconds, before)

@@ -29,6 +29,10 @@ FARTHEST, MOST_OFF = 2.0, 0.1
 variation."""
 
 
+def noise() -> Tensor:
+    return torch.randn(NUM_SAMPLES, 2, generator=torch.Generator().manual_seed(3))
+
+
 @dataclass(frozen=True)
 class Toy:
     """One density and its teacher."""
@@ -38,13 +42,9 @@ class Toy:
     teacher: nn.Module
     best: float
 
-    @property
-    def noise(self) -> Tensor:
-        return torch.randn(NUM_SAMPLES, 2, generator=torch.Generator().manual_seed(3))
-
     def figures(self, method: Method) -> dict[int, dict[str, float]]:
         """Of the method's student, by its number of steps."""
-        samples = method.sampler(method.train(self.setting, copy.deepcopy(self.teacher)), self.noise)
+        samples = method.sampler(method.train(self.setting, copy.deepcopy(self.teacher)), noise())
         return {steps: self.quality(samples(steps)) for steps in STUDENT_STEPS}
 
     def good(self, figures: dict[str, float]) -> bool:
@@ -57,8 +57,7 @@ def toy(name: str) -> Toy:
     density = DENSITIES[name]()
     setting, quality = point_setting(density), point_quality(density)
     teacher = train_teacher(setting)
-    blank = Toy(setting, quality, teacher, 0.0)
-    samples = teacher_samples(teacher, blank.noise)
+    samples = teacher_samples(teacher, noise())
     best = min(quality(samples(steps))["sliced_wasserstein"] for steps in TEACHER_STEPS)
     logger.info("%s: floor %s, the teacher's best %.4f", name, quality(exact_points(density, seed=2)), best)
     return Toy(setting, quality, teacher, best)

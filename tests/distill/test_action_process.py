@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.distillation import causal_methods
+from benchmarks.distillation import causal_comparison, causal_methods
 from benchmarks.distillation.causal_methods import CAUSAL_METHODS, CausalMethod, Pretrained, network, train
 from benchmarks.distillation.process import (
     NUM_STEPS,
@@ -64,3 +64,15 @@ def test_what_they_start_from_is_trained_from_nothing(monkeypatch: pytest.Monkey
     for task in (causal_methods.teacher_forcing(), causal_methods.diffusion_forcing()):
         assert bool(train(task, 3, warmup_steps=1).head.weight.any())
     assert bool(train(causal_methods.bidirectional_teacher(network()), 3, warmup_steps=1).head.weight.any())
+
+
+def test_the_comparison_has_every_method_at_its_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causal_methods, "BATCH", 8)
+    monkeypatch.setattr(causal_comparison, "NUM_ROLLOUTS", 16)
+    table: dict[str, list[int]] = {}
+    for row in causal_comparison.compare_causal(2):
+        assert torch.tensor(row.quality["law_distance"]).isfinite()
+        assert row.train_steps == 2
+        table.setdefault(row.method, []).append(row.num_steps)
+    students = {name: [1, 2, 4] for name in ("diffusion_forcing", *(method.name for method in CAUSAL_METHODS))}
+    assert table == {"teacher": [2, 4, 8, 16, 32, 50]} | students

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from distill.clips import Dataset, Episode, save_episode, write_dataset_json
+from distill.clips import Dataset, DatasetError, Episode, save_episode, write_dataset_json
 from distill.environments import make_environment
 from distill.environments.base import EnvironmentSpec
 from distill.given_context import ContextConfig, LevelConfig, given_context
-from distill.latents import Clips, ClipSampler, encode_dataset
+from distill.latents import Clips, ClipSampler, encode_dataset, tracked_truth
 from distill.onward import _widened
 from distill.tracking import TrackerConfig, TrackerTask
 from world.codec import Codec, with_tracked
@@ -154,3 +154,9 @@ def test_a_student_that_gets_more_channels_predicts_the_others_as_before() -> No
         after = wide(x, sigma, cond).prediction
     assert torch.allclose(after[:, :, :-3], before, atol=1e-6)
     assert not after[:, :, -3:].any()
+
+
+def test_a_number_that_the_oracle_does_not_tell_is_refused() -> None:
+    spec = replace(SPEC, oracle_names=("score",))
+    with pytest.raises(DatasetError, match=r"keep track of \['angle'\]; its oracle tells \['score'\]"):
+        tracked_truth(spec, np.zeros((3, 1), np.float32))

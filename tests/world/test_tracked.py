@@ -3,8 +3,10 @@
 import math
 from itertools import pairwise
 
+import pytest
 import torch
 
+from world.errors import ShapeError
 from world.tracked import GAIN, SURE, Tracked, carried_on, num_channels, to_channels
 
 ANGLE = Tracked(name="angle", periods=(360.0, 90.0), step=5.0)
@@ -73,3 +75,9 @@ def test_of_several_possible_values_the_likeliest_is_taken_and_none_between() ->
     sure[-1] = 0.0
     stays = _carried((ANGLE,), sure, mean)
     assert (stays[:4] - sure[:4]).norm() < 0.4, "who knows where it is does not mind a frame's doubt"
+
+
+@pytest.mark.parametrize(("periods", "step"), [((), 1.0), ((90.0, -1.0), 1.0), ((90.0,), 0.0)])
+def test_what_cannot_be_tracked_is_refused(periods: tuple[float, ...], step: float) -> None:
+    with pytest.raises(ShapeError, match=r"angle: periods .* and step .* must all be above 0"):
+        Tracked(name="angle", periods=periods, step=step)
