@@ -32,8 +32,8 @@ class CodecLossConfig:
     `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
     `foreground_weight`: added where a frame differs from the background, or a small thing at rest is left out.
     `edge_weight`: of the error's change between neighbouring pixels, so that edges and textures stay sharp.
-    `texture_weight`: of what is missing in how busy a neighbourhood is, wherever in it; the error alone would rather
-    have no texture than one that is a little displaced.
+    `texture_weight`: of what is amiss in how busy a neighbourhood is, wherever in it, in space and in time; the error
+    alone would rather have no texture than one that is a little displaced.
     `tolerance`: grey levels of error that cost nothing, since a picture is rounded.
 
     The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
@@ -146,9 +146,10 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, con
 
 
 def _busyness(frames: Tensor) -> list[Tensor]:
-    """How much neighbouring pixels differ, down and across, around each place: frames `b t 3 h w`."""
-    flat = frames.flatten(0, 1)
-    return [nn.functional.avg_pool2d(flat.diff(dim=dim).abs(), TEXTURE_REACH, stride=2) for dim in (2, 3)]
+    """How much neighbouring pixels differ, down and across and from frame to frame, around each place: frames
+    `b t 3 h w`."""
+    differences = [frames.diff(dim=dim).abs().flatten(0, 1) for dim in (3, 4, 1)]
+    return [nn.functional.avg_pool2d(part, TEXTURE_REACH, stride=2) for part in differences]
 
 
 def psnr_of(decoded: Tensor, frames: Tensor) -> float:

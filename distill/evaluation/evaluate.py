@@ -23,7 +23,7 @@ from distill.evaluation.generators import (
     student_generator,
     teacher_generator,
 )
-from distill.evaluation.long_rollouts import DriftConfig, drift
+from distill.evaluation.long_rollouts import DriftConfig, drift, long_streams
 from distill.evaluation.quality import curve, psnr, quality_figures
 from distill.evaluation.readers import own_figures, reader_check, reads_doom
 from distill.presets import Preset
@@ -79,7 +79,8 @@ def evaluate(world: World, preset: Preset, folder: Path, config: EvaluationConfi
         report |= doom_figures(world, preset.collect, folder, starts, frames)
     report["still_start"] = still_start_figures(world, starts.head(64), generator)
     if config.drift is not None and "videos" not in dataset.collected:
-        report |= drift(world, preset.collect, folder, config.drift)
+        streams = long_streams(world, preset.collect, folder, config.drift)
+        report |= drift(world.card, student_generator(world, seed=1, quiet=False), streams)
     return report
 
 

@@ -67,7 +67,7 @@ def teacher_generator(
             start = latents.shape[1] - given
             part = vectors[:, start : start + clip]
             new = denoise_clip(world, latents[:, -given:], part, num_steps, shift, generator)
-            latents = torch.cat([latents, new], dim=1)
+            latents = torch.cat([latents, world.codec.carried_on(latents[:, -1], new)], dim=1)
         return world.decode(latents[:, first:], state)[0].cpu()[:, : actions.num_frames]
 
     return generate

@@ -1,4 +1,4 @@
-"""Rollouts of thousands of frames. Owns which are made and which real streams they are held against."""
+"""Rollouts of thousands of frames. Owns which real streams they are held against, and what is read off them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from distill.clips import Dataset, load_episode
 from distill.collect import CollectConfig, collect
 from distill.evaluation.drift import clip_statistics, drift_figures
-from distill.evaluation.generators import reconstruct, student_generator
+from distill.evaluation.generators import Generator, reconstruct
 from distill.evaluation.pong import response_over_time
 from distill.evaluation.readers import reads_pong
 from world.actions import Actions
+from world.card import WorldCard
 from world.world import World
 
 DRIFT_SEED = 5_000_000
@@ -29,25 +32,40 @@ class DriftConfig:
     num_real_clips: int = 48
 
 
-def drift(world: World, recorded: CollectConfig, folder: Path, config: DriftConfig) -> dict[str, float]:
-    """Rollouts under random bursts, against real streams under the same policy; real streams are recorded in `folder`
-    the first time."""
+@dataclass(frozen=True, slots=True)
+class LongStreams:
+    """Real play that rollouts are held against. frames uint8 `n t h w 3` and actions `n t` of the streams that are
+    gone on from, their first `context` frames given; the window statistics `m 10 4` of all streams, and `n 10 4` of
+    those n through the codec and back."""
+
+    frames: Tensor
+    actions: Actions
+    context: int
+    real: NDArray[np.float64]
+    rebuilt: NDArray[np.float64]
+
+
+def long_streams(world: World, recorded: CollectConfig, folder: Path, config: DriftConfig) -> LongStreams:
+    """Streams under random bursts; they are recorded in `folder` the first time."""
     context = world.context_pixel_frames
     paths = _real_streams(recorded, folder, config, context)
     real = np.stack([clip_statistics(load_episode(path).frames[context:]) for path in paths])
     episodes = [load_episode(path) for path in paths[: config.num_clips]]
-    actions = Actions.cat([episode.actions() for episode in episodes])
     frames = torch.from_numpy(np.stack([episode.frames for episode in episodes]))
-    generate = student_generator(world, seed=1, quiet=False)
-    generated = generate(frames[:, :context], actions.frames(0, context), actions.frames(context)).numpy()
+    actions = Actions.cat([episode.actions() for episode in episodes])
     rebuilt = reconstruct(world, frames).numpy()[:, context:]
-    figures = drift_figures(
-        np.stack([clip_statistics(clip) for clip in generated]),
-        real,
-        np.stack([clip_statistics(clip) for clip in rebuilt]),
-    )
-    if reads_pong(world.card):
-        figures |= response_over_time(frames[:, context:].numpy(), generated, actions.buttons.numpy()[:, context:])
+    return LongStreams(frames, actions, context, real, np.stack([clip_statistics(clip) for clip in rebuilt]))
+
+
+def drift(card: WorldCard, generate: Generator, streams: LongStreams) -> dict[str, float]:
+    """How far rollouts under the streams' actions go astray, and whether Pong still answers at their end."""
+    num = streams.context
+    generated = generate(streams.frames[:, :num], streams.actions.frames(0, num), streams.actions.frames(num)).numpy()
+    statistics = np.stack([clip_statistics(clip) for clip in generated])
+    figures = drift_figures(statistics, streams.real, streams.rebuilt)
+    if reads_pong(card):
+        truth, buttons = streams.frames[:, num:].numpy(), streams.actions.buttons.numpy()[:, num:]
+        figures |= response_over_time(truth, generated, buttons)
     return figures
 
 

@@ -68,6 +68,22 @@ def test_displaced_texture_is_better_than_none_only_where_texture_counts() -> No
         assert (costs[0] < costs[1]) is wanted
 
 
+def test_a_texture_that_stands_still_where_the_true_one_moves_costs() -> None:
+    frames = 0.2 * torch.randn(1, 4, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    displaced = frames.roll(1, dims=4)
+    still = displaced[:, :1].expand_as(frames)
+    plain = replace(DECODER_LOSS, near_weight=0.0, foreground_weight=0.0, change_weight=0.0, flicker_weight=0.0)
+    costs = {
+        weight: [
+            float(reconstruction_loss(clip, frames, FIELD, replace(plain, texture_weight=weight)))
+            for clip in (displaced, still)
+        ]
+        for weight in (0.0, 4.0)
+    }
+    assert costs[0.0][0] == pytest.approx(costs[0.0][1], rel=0.05), "by its error alone, it makes no difference"
+    assert costs[4.0][1] > 1.5 * costs[4.0][0]
+
+
 def test_flicker_costs_on_top_and_a_steady_error_does_not() -> None:
     steady = ball_clip() + 0.1
     calm = replace(DECODER_LOSS, flicker_weight=0.0)
