@@ -1,7 +1,9 @@
-"""`lightcone bench distill`: every distillation method against its teacher. Owns the report, `docs/benchmarks.md`.
+"""`lightcone bench distill`: every distillation method against its teacher. Owns the order and what is kept where.
 
-A table is kept in the runs folder once it is whole, so that a run that was stopped goes on with the next; `--fresh`
-starts over. Times are of one thread, teacher and students in one run.
+Each part's table is written to `benchmarks/results`; the report, `docs/benchmarks.md`, and the measured column of
+`docs/training.md` are written anew from all tables there. A table that is whole is also kept in the runs folder, so
+that a run that was stopped goes on with the next part; Pong's students, which take longest, go on within theirs.
+`--fresh` starts over. Times are of one thread, Pong's of all there are; teacher and students are timed in one run.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,12 +25,15 @@ from benchmarks.distillation.densities import DENSITIES, exact_points, point_qua
 from benchmarks.distillation.densities import NUM_SAMPLES as NUM_POINTS
 from benchmarks.distillation.digits import NUM_SAMPLES as NUM_DIGITS
 from benchmarks.distillation.digits import digit_quality, digit_setting, split
+from benchmarks.distillation.measured import write_measured
 from benchmarks.distillation.methods import METHODS
+from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
 from benchmarks.distillation.report import Table, write_report
 from distill.runs import runs_root
 
-PARTS = (*DENSITIES, "digits", "process")
-REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+PARTS = (*DENSITIES, "digits", "process", "pong")
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,38 +47,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    torch.set_num_threads(1)
-    whole = args.methods is None and args.steps is None and tuple(args.parts) == PARTS
-    folder = runs_root() / "benchmarks" if whole else None
-    tables = [_table(part, args, folder) for part in args.parts]
+    kept = args.methods is None and args.steps is None
+    folder = runs_root() / "benchmarks"
+    if kept and args.fresh:
+        _forget(folder, args.parts)
+    all_threads, tables = torch.get_num_threads(), []
+    for part in args.parts:
+        torch.set_num_threads(all_threads if part == "pong" else 1)
+        path = folder / f"distill-{part}.json"
+        if kept and path.exists():
+            print(f"{part}: as measured before ({path}; --fresh measures anew)", file=sys.stderr)
+            tables.append(Table.load(path))
+        else:
+            tables.append(_table(part, args))
+            if kept:
+                tables[-1].save(path)
     if args.json:
         print(json.dumps([asdict(table) for table in tables], indent=1))
-    if whole:
-        write_report(REPORT, tables, f"{platform.machine()}, one thread, PyTorch {torch.__version__}")
-        print(f"wrote {REPORT}", file=sys.stderr)
+    if kept:
+        for table in tables:
+            table.save(RESULTS / f"distill-{table.part}.json")
+        results = [RESULTS / f"distill-{part}.json" for part in PARTS]
+        known = [Table.load(path) for path in results if path.exists()]
+        write_report(DOCS / "benchmarks.md", known)
+        write_measured(DOCS / "training.md", known)
+        print(f"wrote {RESULTS}, {DOCS / 'benchmarks.md'}, {DOCS / 'training.md'}", file=sys.stderr)
     return 0
 
 
-def _table(part: str, args: argparse.Namespace, folder: Path | None) -> Table:
-    path = folder / f"distill-{part}.json" if folder else None
-    if path is not None and path.exists() and not args.fresh:
-        return Table.load(path)
-    rows: list[Row] = []
+def _forget(folder: Path, parts: Sequence[str]) -> None:
+    for part in parts:
+        (folder / f"distill-{part}.json").unlink(missing_ok=True)
+    if "pong" in parts:
+        for products in ("rows", "students"):
+            shutil.rmtree(folder / "pong" / products, ignore_errors=True)
+
+
+def _table(part: str, args: argparse.Namespace) -> Table:
     floor, made = _rows(part, args)
+    rows: list[Row] = []
     for row in made():
         figures = "  ".join(f"{name} {value:.4f}" for name, value in row.quality.items())
         print(f"{part:15s} {row.method:26s} {row.num_steps:3d}  {figures}  {row.sample_s:.3f} s", file=sys.stderr)
         rows.append(row)
-    table = Table(part, floor, rows)
-    if path is not None:
-        table.save(path)
-    return table
+    machine = f"{platform.machine()}, threads: {torch.get_num_threads()}, PyTorch {torch.__version__}"
+    return Table(part, machine, floor, rows)
 
 
 def _rows(part: str, args: argparse.Namespace) -> tuple[dict[str, float], Callable[[], Iterator[Row]]]:
     """(what the best possible samples score, the comparison)."""
     methods = [m for m in METHODS if args.methods is None or m.name in args.methods]
     changes = {} if args.steps is None else {"num_steps": args.steps, "teacher_steps": args.steps}
+    if part == "pong":
+        comparison = PongComparison(runs_root() / "benchmarks" / "pong", PongSetting(num_steps=args.steps))
+        return comparison.floor(), comparison.rows
     if part == "process":
         return law_floor(), lambda: compare_causal(args.steps)
     if part == "digits":

@@ -23,13 +23,13 @@ Quality = Callable[[Tensor], dict[str, float]]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """quality: of `num_steps` steps, by name. sample_s: seconds for all samples. train_s, train_steps: of this method
-    alone, without what it starts from."""
+    alone, without what it starts from; None where the seconds are not known."""
 
     method: str
     num_steps: int
     quality: dict[str, float]
     sample_s: float
-    train_s: float
+    train_s: float | None
     train_steps: int
 
 
@@ -44,7 +44,8 @@ def compare(setting: Setting, quality: Quality, num_samples: int, methods: Itera
         started = time.perf_counter()
         student = method.train(setting, teacher)
         train_s = time.perf_counter() - started
-        yield from rows(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, setting.num_steps)
+        steps = method.train_steps(setting)
+        yield from rows(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, steps)
 
 
 def teacher_samples(teacher: nn.Module, noise: Tensor) -> Samples:

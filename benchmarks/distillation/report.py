@@ -11,9 +11,11 @@ from benchmarks.distillation.comparison import Row
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One set of data. floor: the quality of exact samples (of training images, where there is no exact law)."""
+    """One set of data, measured on one machine. floor: the quality of exact samples (of training images, where there is
+    no exact law; of true play through the codec)."""
 
     part: str
+    machine: str
     floor: dict[str, float]
     rows: list[Row]
 
@@ -37,20 +39,21 @@ class Table:
     @staticmethod
     def load(path: Path) -> Table:
         data = json.loads(path.read_text())
-        return Table(data["part"], data["floor"], [Row(**row) for row in data["rows"]])
+        return Table(data["part"], data["machine"], data["floor"], [Row(**row) for row in data["rows"]])
 
 
-def write_report(path: Path, tables: list[Table], machine: str) -> None:
+def write_report(path: Path, tables: list[Table]) -> None:
     """`path` (Markdown) and the plot beside it, `distillation.svg`."""
     plot = path.with_name("distillation.svg")
     draw_plot(plot, tables)
     parts = [
         "# Distillation, measured",
         "",
-        f"Written by `lightcone bench distill` ({machine}). Each method's student starts from the same teacher; the "
-        "networks, the optimisation and the settings are in `benchmarks/distillation/methods.py`. "
-        "*Faster* compares with the teacher at the most steps of its table, sampling the same "
-        "number of samples in the same run; *calls* are network evaluations a sample.",
+        "Written by `lightcone bench distill`, which measures all of it anew; `--parts digits` measures one part. "
+        "Within a table each method's student starts from the same networks; these, the optimisation and the settings "
+        "are in `benchmarks/distillation/`, the figures also in `benchmarks/results/`. *Faster* compares with the "
+        "teacher at the most steps of its table, making as many samples in the same run; *calls* are network "
+        "evaluations a sample, or a frame.",
         "",
         f"![Quality by the number of steps]({plot.name})",
     ]
@@ -63,7 +66,7 @@ def _markdown(table: Table) -> list[str]:
     names = list(table.floor)
     floor = ", ".join(f"{name} {table.floor[name]:.4f}" for name in names)
     lines = [
-        f"Floor: {floor}.",
+        f"{table.machine}. Floor: {floor}.",
         "",
         f"| method | calls | {' | '.join(names)} | to the teacher's best | faster | training |",
         f"|---|---|{'---|' * len(names)}---|---|---|",
@@ -73,9 +76,13 @@ def _markdown(table: Table) -> list[str]:
         figures = " | ".join(f"{row.quality[name]:.4f}" for name in names)
         lines.append(
             f"| {row.method} | {row.num_steps} | {figures} | {row.quality[table.figure] / best:.2f}× "
-            f"| {slowest / row.sample_s:.1f}× | {row.train_steps} steps, {row.train_s:.0f} s |"
+            f"| {slowest / row.sample_s:.1f}× | {row.train_steps} steps{_seconds(row.train_s)} |"
         )
     return lines
+
+
+def _seconds(train_s: float | None) -> str:
+    return "" if train_s is None else f", {train_s:.0f} s"
 
 
 def draw_plot(path: Path, tables: list[Table]) -> None:

@@ -1,0 +1,198 @@
+"""Causal students on the shipped Pong: trained from its networks, rolled out, read off their pictures. Owns the order.
+
+Data, training and rows are kept in a folder, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.distillation.comparison import STUDENT_STEPS, Row
+from benchmarks.distillation.methods import student_of
+from benchmarks.distillation.pong_students import SHIPPED, STUDENTS, Given, PongStudent
+from distill.evaluation.clips import Starts, held_out_starts
+from distill.evaluation.drift import drift_figures
+from distill.evaluation.generators import (
+    Generator,
+    in_batches,
+    reconstruct,
+    student_generator,
+    teacher_generator,
+)
+from distill.evaluation.long_rollouts import DriftConfig, drift, long_streams
+from distill.evaluation.readers import own_figures
+from distill.onward import go_on_from
+from distill.pipeline import Run
+from distill.presets import PRESETS
+from distill.trainer import Trainer, load_product
+from world.catalogue import find
+from world.transformer import Transformer
+from world.world import World
+
+ROLES = {"teacher": "teacher", SHIPPED: "student"}
+"""Name here → role in the checkpoint."""
+
+FIGURES = ("paddle_error_px_mean", "ball_error_px_median", "ball_present_ratio", "action_response_ratio")
+
+Training = Callable[[], tuple[float | None, int]]
+"""Makes a network, and says in how many seconds (None: not known) and steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PongSetting:
+    """How much is recorded and measured. num_steps: of every training instead of its own, for a quick look."""
+
+    num_train: int = 60
+    num_heldout: int = 16
+    frames_per_stream: int = 1500
+    num_starts: int = 64
+    num_frames: int = 64
+    drift: DriftConfig = field(default_factory=lambda: DriftConfig(num_frames=1000))
+    teacher_steps: tuple[int, ...] = (4, 16, 50)
+    student_steps: tuple[int, ...] = STUDENT_STEPS
+    num_steps: int | None = None
+
+
+class PongComparison:
+    """What all rows share: the shipped world, held-out starts and long streams, in `folder`."""
+
+    def __init__(self, folder: Path, setting: PongSetting) -> None:
+        self.folder, self.setting = folder, setting
+        checkpoint = find("pong")
+        self.world = World.load(checkpoint)
+        self.run = _run(folder, checkpoint, setting)
+        context = self.world.context_pixel_frames
+        self.starts = held_out_starts(self.run.dataset(), setting.num_starts, context, setting.num_frames)
+        self.streams = long_streams(self.world, self.run.preset.collect, folder, setting.drift)
+        whole = {role: World.load(checkpoint, role=role, dtype=torch.float32).transformer for role in ROLES.values()}
+        self.given = Given(self.run, {name: whole[role] for name, role in ROLES.items()})
+
+    def floor(self) -> dict[str, float]:
+        """What true play scores that went through the codec and back."""
+        started = time.perf_counter()
+        rebuilt = reconstruct(self.world, self.starts.truth)
+        speed = rebuilt.shape[0] * rebuilt.shape[1] / (time.perf_counter() - started)
+        codec = drift_figures(self.streams.rebuilt, self.streams.real, self.streams.rebuilt)
+        return self._named(codec["drift_codec_max"], own_figures(self.world.card, self.starts, rebuilt), speed)
+
+    def rows(self) -> Iterator[Row]:
+        """The bidirectional teacher at its step counts, then every student at 1, 2 and 4."""
+        setting, shift = self.setting, self.world.sampler.shift
+        teacher = World.load(find("pong"), role="teacher")
+        yield from self._rows(
+            "teacher",
+            setting.teacher_steps,
+            lambda num_steps: teacher_generator(teacher, num_steps=num_steps, shift=shift),
+            lambda: (None, self.run.preset.teacher_trainer.num_steps),
+        )
+        yield from self._student_rows(
+            SHIPPED, lambda: (None, self.run.preset.teacher_forced_trainer.num_steps), renoise=False
+        )
+        for student in STUDENTS:
+            yield from self._student_rows(student.name, partial(self._trained, student), renoise=student.renoise)
+
+    def _student_rows(self, name: str, train: Training, *, renoise: bool) -> Iterator[Row]:
+        def generator(num_steps: int) -> Generator:
+            network = student_of(self.given.networks[name])  # a copy: the world may keep it in another dtype
+            world = World(
+                self.world.card,
+                self.world.codec,
+                network,
+                replace(self.world.sampler, renoise=renoise),
+                dtype=self.world.dtype,
+                device=self.world.device,
+            )
+            return student_generator(world, num_steps=num_steps)
+
+        yield from self._rows(name, self.setting.student_steps, generator, train)
+
+    def _rows(
+        self,
+        name: str,
+        counts: tuple[int, ...],
+        generator: Callable[[int], Generator],
+        train: Training,
+    ) -> Iterator[Row]:
+        train_s, train_steps = train()
+        for num_steps in counts:
+            path = self.folder / "rows" / f"{name}-{train_steps}-{num_steps}.json"
+            if not path.exists():
+                sample_s, quality = self._measured(generator(num_steps))
+                row = Row(
+                    method=name,
+                    num_steps=num_steps,
+                    quality=quality,
+                    sample_s=sample_s,
+                    train_s=train_s,
+                    train_steps=train_steps,
+                )
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(asdict(row)) + "\n")
+            yield Row(**json.loads(path.read_text()))
+
+    def _measured(self, generate: Generator) -> tuple[float, dict[str, float]]:
+        frames = in_batches(generate, self.starts, self.starts.actions)
+        own = own_figures(self.world.card, self.starts, frames)
+        sample_s = _seconds(generate, self.starts.head(1))
+        speed = self.setting.num_frames / sample_s
+        return sample_s, self._named(drift(self.world.card, generate, self.streams)["drift_max"], own, speed)
+
+    def _named(self, drift_max: float, own: dict[str, float], frames_per_s: float) -> dict[str, float]:
+        """In the table's order."""
+        return {"drift_max": drift_max, **{key: own[key] for key in FIGURES}, "frames_per_s": frames_per_s}
+
+    def _trained(self, student: PongStudent) -> tuple[float, int]:
+        """Train the student, or go on, and add it to the networks: (seconds, steps)."""
+        config = student.trainer
+        if self.setting.num_steps is not None:
+            config = replace(config, num_steps=self.setting.num_steps)
+        folder = self.folder / "students" / f"{student.name}-{config.num_steps}"
+        Trainer(student.make(self.given), config, folder).run()
+        network = Transformer(self.world.transformer.config)
+        network.load_state_dict(load_product(folder)[0])
+        self.given.networks[student.name] = network.eval().requires_grad_(False)
+        return _training_s(folder), config.num_steps
+
+
+def _run(folder: Path, checkpoint: Path, setting: PongSetting) -> Run:
+    """A run that goes on from the checkpoint, its data recorded and encoded."""
+    preset = PRESETS["pong"]()
+    collect = replace(
+        preset.collect,
+        num_train=setting.num_train,
+        num_heldout=setting.num_heldout,
+        frames_per_stream=setting.frames_per_stream,
+    )
+    run = Run("pong", replace(preset, collect=collect), folder, folder / "checkpoint")
+    if not (folder / "warm_up" / "state.pt").exists():
+        go_on_from(run, checkpoint)
+    run.stage("latents")
+    return run
+
+
+def _seconds(generate: Generator, start: Starts, repeats: int = 3) -> float:
+    """Median seconds for one session's frames; the first run, which is not counted, warms up."""
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        generate(start.context, start.context_actions, start.actions)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def _training_s(folder: Path) -> float:
+    """Seconds by the stage's metrics, whose clock starts anew where training was gone on with."""
+    path, total, before = folder / "metrics.jsonl", 0.0, 0.0
+    for line in path.read_text().splitlines() if path.exists() else ():
+        elapsed = json.loads(line)["elapsed_s"]
+        total += elapsed - before if elapsed > before else elapsed
+        before = elapsed
+    return total

@@ -1,0 +1,36 @@
+"""Causal students on the shipped Pong, each trained for one step: every row is there, and comes back from its file."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
+from benchmarks.distillation.pong_students import SHIPPED, STUDENTS
+from distill.evaluation.long_rollouts import DriftConfig
+
+SETTING = PongSetting(
+    num_train=2,
+    num_heldout=2,
+    frames_per_stream=160,
+    num_starts=2,
+    num_frames=12,
+    drift=DriftConfig(num_frames=20, num_clips=1, num_real_clips=3),
+    teacher_steps=(2,),
+    student_steps=(1, 2),
+    num_steps=1,
+)
+
+
+@pytest.mark.slow
+def test_every_student_is_trained_and_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = PongComparison(tmp_path, SETTING)
+    rows = list(comparison.rows())
+    names = ["teacher", *(name for student in (SHIPPED, *(s.name for s in STUDENTS)) for name in [student] * 2)]
+    assert [row.method for row in rows] == names
+    assert all(row.quality.keys() == comparison.floor().keys() for row in rows)
+    trained = [row for row in rows if row.method not in ("teacher", SHIPPED)]
+    assert {row.train_steps for row in trained} == {1}
+    assert len({row.quality["drift_max"] for row in trained}) > len(STUDENTS), "each student plays its own way"
+
+    monkeypatch.setattr(PongComparison, "_measured", None)
+    assert repr(list(PongComparison(tmp_path, SETTING).rows())) == repr(rows)
