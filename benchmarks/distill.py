@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=[m.name for m in METHODS], help="default: all (of the causal ones always all)"
     )
-    parser.add_argument("--fresh", action="store_true", help="forget rows of earlier runs")
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs of whole parts kept")
     parser.add_argument("--steps", type=int, help="training steps of every method instead of its own, for a quick look")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -123,7 +123,7 @@ def _knowledge(setting: Setting, teacher: nn.Module) -> Task:
 
 
 def _consistency_training(setting: Setting, teacher: nn.Module) -> Task:
-    """Its step has shrunk by half of the setting's steps: what a large one has blurred takes the rest to clear."""
+    """Its step is at its smallest for the last three quarters of training."""
     schedule = StagedConfig(num_steps=max(1, setting.num_steps // 2), num_stages=10)
     return consistency_training(student_of(teacher), setting.draw, setting.batch, schedule)
 
@@ -178,7 +178,7 @@ def _ladd(setting: Setting, teacher: nn.Module) -> Task:
 
 ADVERSARIAL_TRAINER = {"lr": 3e-4, "betas": (0.0, 0.99)}
 FROM_DATA_TRAINER = {"lr": 1.5e-4, "betas": (0.9, 0.99)}
-"""For goals as noisy as the data's pairs: at higher learning rates consistency blurs, and at 1e-3 it may diverge."""
+"""For goals as noisy as the data's pairs, which want a lower learning rate than a teacher's answers."""
 
 CONSISTENCY_TRAINING = Method(
     name="consistency_training", make=_consistency_training, length=2, trainer=FROM_DATA_TRAINER
