@@ -17,7 +17,7 @@ NEW_NODE = command -v npm >/dev/null && \
 WEB := clients/web
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install develop test check lint format web clean
+.PHONY: help serve install develop test toys check lint format web clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,10 +32,13 @@ develop: $(VENV)/develop.stamp ## what training, testing and checking need as we
 test: $(VENV)/develop.stamp ## the tests that need no GPU and no patience
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-check: lint ## what CI runs: format, lint, types, generated files, the page, then the tests
+toys: $(VENV)/develop.stamp ## trains every distillation method on one density and looks at its samples: a quarter of an hour
+	@$(BIN)/python -m pytest -m toy --numprocesses auto --dist worksteal $(ARGS)
+
+check: lint ## what CI runs: format, lint, types, generated files, the page, then the tests and the toys
 	@if $(NEW_NODE); then $(MAKE) --no-print-directory web; \
 	 else echo "no npm with Node 20.19 or newer: the built page is compared with its sources by the tests only"; fi
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test toys
 
 lint: $(VENV)/develop.stamp ## format, lint, types, Dockerfile, generated files
 	$(BIN)/ruff format --check .

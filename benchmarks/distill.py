@@ -3,7 +3,7 @@
 Each part's table is written to `benchmarks/results`; the report, `docs/benchmarks.md`, and the measured column of
 `docs/training.md` are written anew from all tables there. A table that is whole is also kept in the runs folder, so
 that a run that was stopped goes on with the next part; Pong's students, which take longest, go on within theirs.
-`--fresh` starts over. Times are of one thread, Pong's of all there are; teacher and students are timed in one run.
+`--fresh` starts over. Times are of one thread (`--threads`); teacher and students are timed in one run.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs of whole parts kept")
     parser.add_argument("--steps", type=int, help="training steps of every method instead of its own, for a quick look")
+    parser.add_argument("--threads", type=int, default=1, help="of training and sampling (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -51,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     folder = runs_root() / "benchmarks"
     if kept and args.fresh:
         _forget(folder, args.parts)
-    all_threads, tables = torch.get_num_threads(), []
+    torch.set_num_threads(args.threads)
+    tables = []
     for part in args.parts:
-        torch.set_num_threads(all_threads if part == "pong" else 1)
         path = folder / f"distill-{part}.json"
         if kept and path.exists():
             print(f"{part}: as measured before ({path}; --fresh measures anew)", file=sys.stderr)

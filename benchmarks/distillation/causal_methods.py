@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks.distillation.methods import ADVERSARIAL_TRAINER, student_of
+from benchmarks.distillation.methods import ADVERSARIAL_TRAINER, CRITIC_LR_SHARE, student_of
 from benchmarks.distillation.process import NUM_STEPS, WINDOW, ProcessClips, process_config
 from distill.causal_tasks import (
     CausalODEConfig,
@@ -89,7 +89,12 @@ def causal_consistency(given: Pretrained) -> Task:
 
 def causvid(given: Pretrained) -> Task:
     config = CausVidConfig(
-        batch_size=BATCH, num_steps=2, shift=1.0, sigma_range=(0.02, 0.98), sigma_shift=1.0, critic_lr_share=1.0
+        batch_size=BATCH,
+        num_steps=2,
+        shift=1.0,
+        sigma_range=(0.02, 0.98),
+        sigma_shift=1.0,
+        critic_lr_share=CRITIC_LR_SHARE,
     )
     return CausVidTask(student_of(given.causal), student_of(given.teacher), ProcessClips(WINDOW + 1), config)
 
@@ -103,7 +108,7 @@ def self_forcing(given: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
         new_frames=(WINDOW, WINDOW),
         sigma_range=(0.02, 0.98),
         sigma_shift=1.0,
-        critic_lr_share=1.0,
+        critic_lr_share=CRITIC_LR_SHARE,
     )
     clips = ProcessClips(WINDOW + rollout_frames)
     return SelfForcingTask(student_of(given.causal), student_of(given.teacher), clips, config)

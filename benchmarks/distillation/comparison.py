@@ -23,7 +23,8 @@ Quality = Callable[[Tensor], dict[str, float]]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """quality: of `num_steps` steps, by name. sample_s: seconds for all samples. train_s, train_steps: of this method
-    alone, without what it starts from; None where the seconds are not known."""
+    alone, without the teacher it starts from; TCM's seconds are of both its stages, its steps of the second. None where
+    the seconds are not known."""
 
     method: str
     num_steps: int

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from benchmarks.distillation.distances import frechet
 from benchmarks.distillation.methods import NONE, Setting
+from distill.trajectory_tasks import BatchConfig
 from world.transformer import Conditioning
 
 WEIGHTS = Path(__file__).parent / "digits_classifier.safetensors"
@@ -79,7 +80,7 @@ def digit_setting(**changes: Any) -> Setting:
     def draw(num: int, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         return images[torch.randint(len(images), (num,), generator=generator)], NONE
 
-    return replace(Setting(draw=draw, size=64, width=256, num_layers=4), **changes)
+    return replace(Setting(draw=draw, size=64, width=256, num_layers=4, batch=BatchConfig(size=256)), **changes)
 
 
 def train_classifier() -> float:

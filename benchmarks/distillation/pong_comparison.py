@@ -153,7 +153,7 @@ class PongComparison:
         """Train the student, or go on, and add it to the networks: (seconds, steps)."""
         config = student.trainer
         if self.setting.num_steps is not None:
-            config = replace(config, num_steps=self.setting.num_steps)
+            config = replace(config, num_steps=self.setting.num_steps, log_every=1)
         folder = self.folder / "students" / f"{student.name}-{config.num_steps}"
         Trainer(student.make(self.given), config, folder).run()
         network = Transformer(self.world.transformer.config)
@@ -189,10 +189,13 @@ def _seconds(generate: Generator, start: Starts, repeats: int = 3) -> float:
 
 
 def _training_s(folder: Path) -> float:
-    """Seconds by the stage's metrics, whose clock starts anew where training was gone on with."""
-    path, total, before = folder / "metrics.jsonl", 0.0, 0.0
-    for line in path.read_text().splitlines() if path.exists() else ():
-        elapsed = json.loads(line)["elapsed_s"]
-        total += elapsed - before if elapsed > before else elapsed
-        before = elapsed
-    return total
+    """Seconds of all steps at the median of what one took, by the stage's metrics: the clock in them starts anew where
+    training was gone on with, and a pause is not training."""
+    step, elapsed = 0, 0.0
+    took: list[float] = []
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        logged = json.loads(line)
+        if logged["elapsed_s"] > elapsed:
+            took.append((logged["elapsed_s"] - elapsed) / (logged["step"] - step))
+        step, elapsed = logged["step"], logged["elapsed_s"]
+    return step * statistics.median(took or [0.0])

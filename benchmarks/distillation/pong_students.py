@@ -73,7 +73,7 @@ def _self_forcing(rollout_frames: int) -> Callable[[Given], Task]:
     return make
 
 
-_FORCED = TrainerConfig(num_steps=1500, lr=4e-4, ema_decay=0.998)
+_FORCED = TrainerConfig(num_steps=600, lr=4e-4, ema_decay=0.998)
 _FEW_STEP = TrainerConfig(num_steps=300, lr=1e-4, ema_decay=0.98, warmup_steps=20)
 _MATCHED = replace(_FEW_STEP, lr=5e-5, betas=(0.0, 0.99), save_every=25)
 STUDENTS = (
