@@ -1,11 +1,16 @@
 """What all tests share: one thread for tensors, since the models are tiny and waking a second core costs more than it
-gives; and how long a test may take.
+gives; how long a test may take; and Triton's interpreter where there is no GPU, which Triton asks for when a kernel is
+first loaded.
 """
+
+import os
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 TIMEOUT_S = {"slow": 3600, "browser": 600}  # the browser tests may install the page's tools first
 

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention
+from kernels.choice import triton_runs
+from kernels.qk_norm_rope_write import qk_norm_rope_write
+from kernels.ring_attention import ring_attention
 from world.config import TransformerConfig
 from world.context import KeyValue, Positions, Rotation, sink_positions
 from world.errors import PatternError
@@ -28,6 +31,7 @@ class Arena:
         self.config = config
         self.num_slots = num_slots
         self.capacity_frames = config.context_frames
+        self.sink_tokens = config.sink_frames * config.tokens_per_frame
         shape = (
             config.num_layers,
             num_slots,
@@ -111,16 +115,48 @@ class ArenaContext:
         frames = self.first_chunk[:, None] * config.chunk_frames + torch.arange(num_frames, device=device)
         return Positions(frames, sink_positions(frames, config))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        config = self.arena.config
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, None]:
+        """The attended values; keys and values stay in the arena."""
+        attend = self._attend_fused if triton_runs(q) else self._attend
+        return torch.cat(attend(layer, q, k, v, rotation), dim=1), None
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> list[Tensor]:
         q, k, q_sink = rotation.rotate(q, k)
-        length = config.chunk_frames * config.tokens_per_frame
-        num_sink = config.sink_frames * config.tokens_per_frame
         parts = []
-        for number, rows in enumerate(self.rows):
-            part = slice(number * length, (number + 1) * length)
+        for part, rows in zip(self._parts(), self.rows, strict=True):
             self.arena.write(layer, rows, k[:, part], v[:, part])
             keys, values = self.arena.read(layer, self.slots, self.contiguous)
             sink = None if q_sink is None else q_sink[:, part]
-            parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=num_sink))
-        return torch.cat(parts, dim=1), (k, v)
+            parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=self.arena.sink_tokens))
+        return parts
+
+    def _attend_fused(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> list[Tensor]:
+        keys, values = self.arena.k[layer].flatten(1, 2), self.arena.v[layer].flatten(1, 2)
+        slots, num_valid = self.slots.int(), torch.full_like(self.slots, keys.shape[1], dtype=torch.int32)
+        parts = []
+        for part, rows in zip(self._parts(), self.rows, strict=True):
+            first = rows.view(len(slots), -1)[:, 0] % self.arena.capacity_frames * self.arena.config.tokens_per_frame
+            angles, sink = rotation.angles.part(part), None if rotation.sink is None else rotation.sink.part(part)
+            query, sink_query = qk_norm_rope_write(
+                q[:, part],
+                k[:, part],
+                v[:, part],
+                rotation.q_weight,
+                rotation.k_weight,
+                angles.cos,
+                angles.sin,
+                keys,
+                values,
+                slots,
+                first.int(),
+                sink_cos=None if sink is None else sink.cos,
+                sink_sin=None if sink is None else sink.sin,
+            )
+            num_sink = self.arena.sink_tokens
+            parts.append(ring_attention(query, keys, values, slots, num_valid, q_sink=sink_query, num_sink=num_sink)[0])
+        return parts
+
+    def _parts(self) -> list[slice]:
+        """The sequence's chunks, as slices of its tokens."""
+        length = self.arena.config.chunk_frames * self.arena.config.tokens_per_frame
+        return [slice(number * length, (number + 1) * length) for number in range(len(self.rows))]

@@ -58,8 +58,9 @@ class Context(Protocol):
         """Where the sequence's frames stand in time."""
         ...
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        """Raw queries, keys and values `b l n d` → attended values `b l n d` and this sequence's own K/V."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue | None]:
+        """Raw queries, keys and values `b l n d` → attended values `b l n d` and this sequence's own K/V, or None where
+        the pattern keeps them itself."""
         ...
 
 

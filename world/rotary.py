@@ -23,8 +23,8 @@ class Angles:
     cos: Tensor
     sin: Tensor
 
-    def tokens(self, start: int, stop: int) -> Angles:
-        return Angles(self.cos[:, start:stop], self.sin[:, start:stop])
+    def part(self, tokens: slice) -> Angles:
+        return Angles(self.cos[:, tokens], self.sin[:, tokens])
 
 
 class RotaryAngles(nn.Module):

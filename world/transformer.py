@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import attention
+from kernels.norm_modulate import norm_modulate
 from world.config import TransformerConfig
 from world.context import Bidirectional, Context, KeyValue, Rotation
 from world.errors import ShapeError
@@ -37,13 +38,19 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`. features: hidden states
+    """prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`; none if the context keeps
+    them. features: hidden states
     after the asked layers, `b l dim`. log_var: per-frame log variance `b f`, where the model learns one."""
 
     prediction: Tensor
     kv: list[KeyValue]
     features: dict[int, Tensor]
     log_var: Tensor | None = None
+
+
+Pending = tuple[Tensor, Tensor]
+"""What a layer has yet to add to the residual stream: y `b l dim` and the gate of each frame, `b f dim`. The next norm
+does it, in one pass over memory where kernels are fused."""
 
 
 class Block(nn.Module):
@@ -66,20 +73,25 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
+        pending: Pending | None,
         modulation: Tensor,
         angles: tuple[Angles, Angles | None],
         layer: int,
         context: Context,
         text: Tensor | None,
-    ) -> tuple[Tensor, KeyValue]:
+    ) -> tuple[Tensor, Pending, KeyValue | None]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.modulation).unbind(2)  # each b f dim
-        q, k, v = self.qkv(_modulate(x, shift1, scale1)).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        x, h = _norm(x, pending, scale1, shift1)
+        q, k, v = self.qkv(h).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
         attended, kv = context.attend(layer, q, k, v, self._rotation(angles))
-        x = x + _per_frame(gate1, self.out(attended.flatten(2)))
+        y, gate = self.out(attended.flatten(2)), gate1
         if self.cross is not None and text is not None:
-            x = x + self.cross(x, text)
-        hidden = F.gelu(self.ffn_in(_modulate(x, shift2, scale2)), approximate="tanh")
-        return x + _per_frame(gate2, self.ffn_out(hidden)), kv
+            norm = self.cross.norm
+            x, h = norm_modulate(x, None, None, y=y, gate=gate, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+            x, h = norm_modulate(x, scale2, shift2, y=self.cross(h, text))
+        else:
+            x, h = norm_modulate(x, scale2, shift2, y=y, gate=gate)
+        return x, (self.ffn_out(F.gelu(self.ffn_in(h), approximate="tanh")), gate2), kv
 
     def _rotation(self, angles: tuple[Angles, Angles | None]) -> Rotation:
         q, k = self.norm_q.weight, self.norm_k.weight
@@ -89,7 +101,7 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to text tokens, with full-width RMS norm of queries and keys as in Wan."""
+    """Attention of normalised tokens to text tokens, with full-width RMS norm of queries and keys as in Wan."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -100,7 +112,7 @@ class CrossAttention(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        q, k, v = self.norm_q(self.q(self.norm(x))), self.norm_k(self.k(text)), self.v(text)
+        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(text)), self.v(text)
         q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=self.num_heads) for t in (q, k, v))
         return self.out(attention(q, k, v).flatten(2))  # type: ignore[no-any-return]  # nn.Module call is untyped
 
@@ -158,13 +170,16 @@ class Transformer(nn.Module):
         text = self.text_embedding(cond.text.to(embedding)) if self.text_embedding and cond.text is not None else None
         tokens = self._patchify(x.to(self.patch_in.weight.dtype))
         kv, kept = [], {}
+        pending: Pending | None = None
         for layer, block in enumerate(self.blocks):
-            tokens, layer_kv = block(tokens, modulation, angles, layer, context, text)
-            kv.append(layer_kv)
+            tokens, pending, layer_kv = block(tokens, pending, modulation, angles, layer, context, text)
+            if layer_kv is not None:
+                kv.append(layer_kv)
             if layer in features:
-                kept[layer] = tokens
+                kept[layer] = _norm(tokens, pending, None, None)[0]
         shift, scale = (embedding[:, :, None] + self.head_modulation).unbind(2)
-        return Output(self._unpatchify(self.head(_modulate(tokens, shift, scale)), x), kv, kept)
+        _, h = _norm(tokens, pending, scale, shift)
+        return Output(self._unpatchify(self.head(h), x), kv, kept)
 
     def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> None:
         expected = (self.config.channels, self.config.height, self.config.width)
@@ -207,18 +222,10 @@ def sinusoid(sigma: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1).to(torch.promote_types(sigma.dtype, torch.float32))
 
 
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without weights, then per-frame scale and shift: x `b (f n) dim`, shift and scale `b f dim`."""
-    b, length, dim = x.shape
-    frames = shift.shape[1]
-    x = F.layer_norm(x, (dim,), eps=1e-6).view(b, frames, length // frames, dim)
-    return torch.addcmul(shift[:, :, None], x, 1 + scale[:, :, None]).flatten(1, 2)
-
-
-def _per_frame(gate: Tensor, x: Tensor) -> Tensor:
-    b, length, dim = x.shape
-    frames = gate.shape[1]
-    return (x.view(b, frames, length // frames, dim) * gate[:, :, None]).flatten(1, 2)
+def _norm(x: Tensor, pending: Pending | None, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(x with what was pending, its modulated norm)."""
+    y, gate = pending or (None, None)
+    return norm_modulate(x, scale, shift, y=y, gate=gate)
 
 
 def _zero_last(dim_in: int, dim: int) -> nn.Sequential:

@@ -1,0 +1,100 @@
+"""Gated residual, norm and per-frame modulation between two layers: the door. Owns the choice of implementation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.choice import triton_runs
+from kernels.library import library
+from kernels.norm_modulate.eager import norm_modulate_eager
+
+__all__ = ["norm_modulate"]
+
+
+def norm_modulate(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    *,
+    y: Tensor | None = None,
+    gate: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    kind: str = "layer",
+    eps: float = 1e-6,
+) -> tuple[Tensor, Tensor]:
+    """(r, h): r = x + gate·y, h = (norm(r)·weight + bias)·(1 + scale) + shift, in x's dtype; see the reference.
+
+    x, y `b t c`; gate, scale, shift `b f c`, of frames of t/f tokens; weight, bias `c`. What is None is left out.
+    kind: "layer" or "rms". Raises ValueError where the shapes do not fit.
+    """
+    _check(x, scale, shift, y, gate, weight, bias, kind)
+    if triton_runs(x) and not _wants_gradient(x, scale, shift, y, gate, weight, bias):
+        r, h = torch.ops.lightcone.norm_modulate(x, scale, shift, y, gate, weight, bias, kind, eps)
+        return r, h
+    return norm_modulate_eager(x, scale, shift, y=y, gate=gate, weight=weight, bias=bias, kind=kind, eps=eps)
+
+
+def _check(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    y: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    kind: str,
+) -> None:
+    if kind not in ("layer", "rms"):
+        raise ValueError(f"norm_modulate: kind {kind!r}, expected 'layer' or 'rms'")
+    if gate is not None and y is None:
+        raise ValueError("norm_modulate: a gate without y: give what it opens for")
+    b, t, c = x.shape
+    frames = {m.shape[1] for m in (gate, scale, shift) if m is not None}
+    fit = (
+        all(m is None or m.shape == x.shape for m in (y,))
+        and all(m is None or (m.ndim == 3 and m.shape[0] == b and m.shape[2] == c) for m in (gate, scale, shift))
+        and all(m is None or m.shape == (c,) for m in (weight, bias))
+        and len(frames) <= 1
+        and all(t % f == 0 for f in frames)
+    )
+    if not fit:
+        given = {"scale": scale, "shift": shift, "y": y, "gate": gate, "weight": weight, "bias": bias}
+        shapes = ", ".join(f"{name} {tuple(m.shape)}" for name, m in given.items() if m is not None)
+        raise ValueError(f"norm_modulate: x {tuple(x.shape)} and {shapes} do not fit")
+
+
+def _wants_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def _triton(
+    x: Tensor,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    y: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    kind: str,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    from kernels.norm_modulate.triton import norm_modulate_triton  # here, since a CPU needs no Triton
+
+    return norm_modulate_triton(x, scale, shift, y=y, gate=gate, weight=weight, bias=bias, kind=kind, eps=eps)
+
+
+library.define(
+    "norm_modulate(Tensor x, Tensor? scale, Tensor? shift, Tensor? y, Tensor? gate, Tensor? weight, Tensor? bias, "
+    "str kind, float eps) -> (Tensor, Tensor)"
+)
+for _key in ("CPU", "CUDA"):
+    library.impl("norm_modulate", _triton, _key)
+
+
+def _shapes(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+torch.library.register_fake("lightcone::norm_modulate", _shapes, lib=library)
