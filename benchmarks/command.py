@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "distill": "every distillation method against its teacher: quality, evaluations, wall-clock, cost of training",
+    "kernels": "the fused kernels beside their floors: bytes, operations, and on a GPU how near they come",
     "play": "frames per second and action-to-frame latency of a served world: a real server, a real client",
     "speedup": "the student's compute per generated second against its teacher's, in one run",
     "step": "how long one step of a world takes, by the number of sessions that share it",

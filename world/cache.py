@@ -8,7 +8,7 @@ over the slot, and nothing is masked, rolled or concatenated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -103,8 +103,13 @@ class ArenaContext:
         neighbours = slots == list(range(slots[0], slots[0] + len(slots)))
         contiguous = slice(slots[0], slots[0] + len(slots)) if neighbours else None
         index = torch.tensor(slots, device=first_chunk.device)
-        rows = tuple(arena.rows(index, first_chunk + number) for number in range(num_chunks))
-        return ArenaContext(arena, index, first_chunk, rows, contiguous)
+        return replace(ArenaContext.anywhere(arena, index, first_chunk, num_chunks), contiguous=contiguous)
+
+    @staticmethod
+    def anywhere(arena: Arena, slots: Tensor, first_chunk: Tensor, num_chunks: int = 1) -> ArenaContext:
+        """Without a look at which slots they are, so that a device that is told once need not be asked."""
+        rows = tuple(arena.rows(slots, first_chunk + number) for number in range(num_chunks))
+        return ArenaContext(arena, slots, first_chunk, rows, None)
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         config = self.arena.config

@@ -22,6 +22,7 @@ from world.context import Banded
 from world.errors import ShapeError
 from world.inputs import action_vectors, check_context, fit_context, noise_seed
 from world.model import Model
+from world.passes import PassInput, StaticPasses
 from world.schedule import add_noise, euler_step, x0_from_velocity
 from world.timeline import MOMENT_CHUNKS, Entry, Moment, RolloutState, Slot, finish
 from world.transformer import Conditioning
@@ -33,13 +34,16 @@ class Rollout:
     """`num_slots` sessions of one world. Not thread-safe: one thread owns it.
 
     timeline_chunks: how far `rewind` can go back at least; costs a K/V copy per slot every `MOMENT_CHUNKS` chunks.
+    static: whether passes run in buffers that do not move, on a GPU as captured graphs (default: on a GPU).
     """
 
-    def __init__(self, model: Model, num_slots: int, *, timeline_chunks: int = 0) -> None:
+    def __init__(self, model: Model, num_slots: int, *, timeline_chunks: int = 0, static: bool | None = None) -> None:
         self.model = model
         self.config = model.transformer.config
         self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device)
         self.timeline_chunks = timeline_chunks
+        static = model.device.type == "cuda" if static is None else static
+        self._static = StaticPasses(model.transformer, self.arena) if static else None
         self._slots: dict[int, Slot] = {}
         self._levels = [float(level) for level in model.sigmas]
 
@@ -88,19 +92,21 @@ class Rollout:
     def _pass(self, stage: int, x: Tensor, vectors: Tensor, slots: list[int], states: list[Slot]) -> Tensor:
         """Velocity of the noisy chunks x; in the first stage's pass the chunks before are committed."""
         chunk, device = self.config.chunk_frames, self.model.device
-        next_chunk = torch.tensor([state.next_chunk for state in states], device=device)
-        sequence, sequence_actions, levels = x, vectors, [self._levels[stage]] * chunk
+        first_chunk = torch.tensor([state.next_chunk for state in states], device=device)
+        levels, num_chunks = [self._levels[stage]] * chunk, 1
         if stage == 0:
             pending = [list(state.recent)[-chunk:] for state in states]
             clean = torch.stack([torch.stack([latent for _, latent, _ in rows]) for rows in pending])
             clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
-            context = ArenaContext.of(self.arena, slots, next_chunk - 1, num_chunks=2)
-            sequence, sequence_actions = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
-            levels = [self.model.context_sigma] * chunk + levels
-        else:
-            context = ArenaContext.of(self.arena, slots, next_chunk)
-        level = torch.tensor(levels, device=device).expand(len(slots), -1)
-        output = self.model.transformer(sequence, level, Conditioning(actions=sequence_actions), context=context)
+            x, vectors = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
+            levels, num_chunks, first_chunk = [self.model.context_sigma] * chunk + levels, 2, first_chunk - 1
+        sigma = torch.tensor(levels, device=device).expand(len(slots), -1)
+        if self._static is not None:
+            where = torch.tensor(slots, device=device)
+            given = PassInput(x=x, sigma=sigma, actions=vectors, slots=where, first_chunk=first_chunk)
+            return self._static(given, num_chunks)[:, -chunk:]
+        context = ArenaContext.of(self.arena, slots, first_chunk, num_chunks)
+        output = self.model.transformer(x, sigma, Conditioning(actions=vectors), context=context)
         velocity: Tensor = output.prediction[:, -chunk:].float()
         return velocity
 

@@ -29,8 +29,8 @@ class Fused(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def _rollout(world: World, slots: list[int], num_steps: int) -> tuple[Rollout, torch.Tensor]:
-    rollout = world.rollout(4)
+def _rollout(world: World, slots: list[int], num_steps: int, *, static: bool = False) -> tuple[Rollout, torch.Tensor]:
+    rollout = Rollout(world, 4, static=static)
     contexts = [context(world, seed=slot) for slot in slots]
     frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
     rollout.start(slots, frames, actions, [100 + slot for slot in slots])
@@ -54,6 +54,28 @@ def test_the_rollout_is_the_same(world: World) -> None:
     assert fused.counts["ring_attention"] == fused.counts["qk_norm_rope_write"] == 3 * config.num_layers * num_steps
     passes = 2 * num_steps + len(slots)  # a replay fills each slot at its start
     assert fused.counts["norm_modulate"] == passes * (2 * config.num_layers + 1)
+
+
+def test_in_buffers_that_do_not_move_it_is_the_same(world: World) -> None:
+    num_steps = 3 * (world.transformer.config.window_chunks + 1) + 2
+    for slots in ([1, 2, 3], [3, 0, 2], [2]):
+        plain, expected = _rollout(world, slots, num_steps)
+        static, ours = _rollout(world, slots, num_steps, static=True)
+        assert_within(ours, expected, 1e-4)
+        torch.testing.assert_close(static.arena.k, plain.arena.k, atol=1e-4, rtol=1e-4)
+        assert static._static is not None
+        assert static._static._passes.keys() == {(len(slots), 1), (len(slots), 2)}, "one pass for each shape"
+
+
+@torch.inference_mode()
+def test_a_pass_may_run_again(world: World) -> None:
+    """As warm-ups before a capture do."""
+    rollout, _ = _rollout(world, [0, 1], 3, static=True)
+    assert rollout._static is not None
+    for one in rollout._static._passes.values():
+        first, arena = one(one.input).clone(), rollout.arena.k.clone()
+        assert torch.equal(one(one.input), first)
+        assert torch.equal(rollout.arena.k, arena)
 
 
 def test_text_is_attended_to_through_the_kernels_too() -> None:

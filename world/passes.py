@@ -1,0 +1,99 @@
+"""A rollout's forward pass in buffers that never move. Owns the buffers and, on a GPU, the captured graphs.
+
+All that differs from one pass to the next, levels, actions, slots and places in the ring included, are tensors that are
+copied into; so a pass of so many rows and chunks is captured once as a CUDA graph and replayed, whoever's sessions they
+are. On a CPU the same buffers are used without a graph. A pass may run any number of times: what it writes to the arena
+depends on its inputs alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from world.cache import Arena, ArenaContext
+from world.transformer import Conditioning, Transformer
+
+WARM_UPS = 3
+"""Runs before a capture, in which libraries choose their algorithms and allocate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassInput:
+    """x: clean chunks before noisy ones, `b f c h w`; sigma `b f`; actions `b f a`; slots, first_chunk: int64 `b`, see
+    `ArenaContext`."""
+
+    x: Tensor
+    sigma: Tensor
+    actions: Tensor
+    slots: Tensor
+    first_chunk: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.x, self.sigma, self.actions, self.slots, self.first_chunk
+
+
+class StaticPass:
+    """The pass for inputs of one shape."""
+
+    def __init__(self, transformer: Transformer, arena: Arena, like: PassInput, num_chunks: int) -> None:
+        self.transformer, self.arena, self.num_chunks = transformer, arena, num_chunks
+        device = arena.k.device
+        self.input = PassInput(
+            x=torch.empty_like(like.x, device=device),
+            sigma=torch.empty_like(like.sigma, device=device),
+            actions=torch.empty_like(like.actions, device=device),
+            slots=torch.empty_like(like.slots, device=device),
+            first_chunk=torch.empty_like(like.first_chunk, device=device),
+        )
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.velocity: Tensor | None = None
+
+    def __call__(self, given: PassInput) -> Tensor:
+        """The prediction `b f c h w`, float32: read it before the next call."""
+        for own, new in zip(self.input.tensors(), given.tensors(), strict=True):
+            own.copy_(new, non_blocking=True)
+        if self.arena.k.device.type != "cuda":
+            self.velocity = self._forward()
+        elif self.graph is None:
+            self._capture()
+        else:
+            self.graph.replay()
+        assert self.velocity is not None
+        return self.velocity
+
+    def _capture(self) -> None:
+        """Run on the inputs, and keep the graph of it."""
+        apart = torch.cuda.Stream()
+        apart.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(apart):
+            for _ in range(WARM_UPS):
+                self._forward()
+        torch.cuda.current_stream().wait_stream(apart)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.velocity = self._forward()
+        self.graph.replay()
+
+    def _forward(self) -> Tensor:
+        own = self.input
+        context = ArenaContext.anywhere(self.arena, own.slots, own.first_chunk, self.num_chunks)
+        output = self.transformer(own.x, own.sigma, Conditioning(actions=own.actions), context=context)
+        velocity: Tensor = output.prediction.float()
+        return velocity
+
+
+class StaticPasses:
+    """One `StaticPass` for every number of rows and chunks that has been met."""
+
+    def __init__(self, transformer: Transformer, arena: Arena) -> None:
+        self.transformer, self.arena = transformer, arena
+        self._passes: dict[tuple[int, int], StaticPass] = {}
+
+    def __call__(self, given: PassInput, num_chunks: int) -> Tensor:
+        key = (len(given.x), num_chunks)
+        if key not in self._passes:
+            self._passes[key] = StaticPass(self.transformer, self.arena, given, num_chunks)
+        return self._passes[key](given)
