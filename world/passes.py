@@ -2,8 +2,10 @@
 
 All that differs from one pass to the next, levels, actions, slots and places in the ring included, are tensors that are
 copied into; so a pass of so many rows and chunks is captured once as a CUDA graph and replayed, whoever's sessions they
-are. On a CPU the same buffers are used without a graph. A pass may run any number of times: what it writes to the arena
-depends on its inputs alone.
+are. On a CPU the same buffers are used without a graph.
+
+A pass with a commit must not run twice on one arena: the clean chunk sees the oldest chunk, over which the noisy one is
+then written. So what warm-ups before a capture write is taken back.
 """
 
 from __future__ import annotations
@@ -69,13 +71,20 @@ class StaticPass:
         apart = torch.cuda.Stream()
         apart.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(apart):
-            for _ in range(WARM_UPS):
-                self._forward()
+            self.warm_up()
         torch.cuda.current_stream().wait_stream(apart)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.velocity = self._forward()
         self.graph.replay()
+
+    def warm_up(self) -> None:
+        """Run on the inputs, and leave the arena as it was."""
+        slots = self.input.slots
+        k, v = self.arena.k[:, slots].clone(), self.arena.v[:, slots].clone()
+        for _ in range(WARM_UPS):
+            self._forward()
+        self.arena.k[:, slots], self.arena.v[:, slots] = k, v
 
     def _forward(self) -> Tensor:
         own = self.input
