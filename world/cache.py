@@ -1,6 +1,7 @@
 """The key/value arena: one preallocated ring per slot. Owns K/V memory and ring positions; knows no model and no noise.
 
-Layout `layer slot frame token head dim`. A slot holds its sink in pinned frames, then a ring of window + 1 chunks.
+Layout `layer slot head frame token dim`: a head's keys lie together, or a product with them would copy them first. A
+slot holds its sink in pinned frames, then a ring of window + 1 chunks.
 Chunk i ≥ sink lives at ring place (i − sink) mod (window + 1): while chunk i is being denoised it writes into the
 place of chunk i − window − 1, which it may no longer see. So every key in a full slot is visible, attention is dense
 over the slot, and nothing is masked, rolled or concatenated.
@@ -35,9 +36,9 @@ class Arena:
         shape = (
             config.num_layers,
             num_slots,
+            config.num_heads,
             self.capacity_frames,
             config.tokens_per_frame,
-            config.num_heads,
             config.head_dim,
         )
         self.k = torch.zeros(shape, dtype=dtype, device=device)
@@ -51,14 +52,16 @@ class Arena:
         return place[:, None] * config.chunk_frames + torch.arange(config.chunk_frames, device=chunks.device)
 
     def rows(self, slots: Tensor, chunks: Tensor) -> Tensor:
-        """Where one chunk of each slot lives, as rows of a layer's frames: int64 `b`, `b` → `b·chunk_frames`."""
-        return (slots[:, None] * self.capacity_frames + self.frame_places(chunks)).flatten()
+        """Where a chunk of each slot lives, as rows of a layer's heads' frames: int64 `b`, `b` → `b·n·chunk_frames`."""
+        heads = slots[:, None] * self.config.num_heads + torch.arange(self.config.num_heads, device=slots.device)
+        return (heads[:, :, None] * self.capacity_frames + self.frame_places(chunks)[:, None]).flatten()
 
     def write(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Store K/V `b l n d` of one chunk of each slot, at `rows`."""
-        frame = (self.config.tokens_per_frame, self.config.num_heads, self.config.head_dim)
-        self.k[layer].flatten(0, 1).index_copy_(0, rows, k.reshape(-1, *frame).to(self.k.dtype))
-        self.v[layer].flatten(0, 1).index_copy_(0, rows, v.reshape(-1, *frame).to(self.v.dtype))
+        frame = (self.config.tokens_per_frame, self.config.head_dim)
+        for cache, new in ((self.k, k), (self.v, v)):
+            by_head = new.transpose(1, 2).reshape(-1, *frame)  # (b n f) tokens d
+            cache[layer].flatten(0, 2).index_copy_(0, rows, by_head.to(cache.dtype))
 
     def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
         """Store consecutive chunks of one session, K/V `1 l n d` per layer, from `first_chunk` on."""
@@ -67,13 +70,14 @@ class Arena:
         chunks = torch.arange(first_chunk, first_chunk + num)
         places = self.frame_places(chunks).flatten()
         for layer, (k, v) in enumerate(kv):
-            self.k[layer, slot, places] = k[0].unflatten(0, (len(places), -1)).to(self.k.dtype)
-            self.v[layer, slot, places] = v[0].unflatten(0, (len(places), -1)).to(self.v.dtype)
+            for cache, new in ((self.k, k), (self.v, v)):
+                by_head = new[0].transpose(0, 1).unflatten(1, (len(places), -1))  # n f tokens d
+                cache[layer, slot][:, places] = by_head.to(cache.dtype)
 
     def read(self, layer: int, slots: Tensor, contiguous: slice | None) -> KeyValue:
         """All K/V of `slots`, `b l n d`: a view where the slots are neighbours, else a copy."""
         rows = contiguous if contiguous is not None else slots
-        return self.k[layer, rows].flatten(1, 2), self.v[layer, rows].flatten(1, 2)
+        return _tokens(self.k[layer, rows]), _tokens(self.v[layer, rows])
 
     def copy_out(self, slot: int) -> tuple[Tensor, Tensor]:
         return self.k[:, slot].clone(), self.v[:, slot].clone()
@@ -136,11 +140,11 @@ class ArenaContext:
         return parts
 
     def _attend_fused(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> list[Tensor]:
-        keys, values = self.arena.k[layer].flatten(1, 2), self.arena.v[layer].flatten(1, 2)
+        keys, values = _tokens(self.arena.k[layer]), _tokens(self.arena.v[layer])
         slots, num_valid = self.slots.int(), torch.full_like(self.slots, keys.shape[1], dtype=torch.int32)
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
-            first = rows.view(len(slots), -1)[:, 0] % self.arena.capacity_frames * self.arena.config.tokens_per_frame
+            place = rows.view(len(slots), -1)[:, 0] % self.arena.capacity_frames  # of the chunk's first frame
             angles, sink = rotation.angles.part(part), None if rotation.sink is None else rotation.sink.part(part)
             query, sink_query = qk_norm_rope_write(
                 q[:, part],
@@ -153,7 +157,7 @@ class ArenaContext:
                 keys,
                 values,
                 slots,
-                first.int(),
+                (place * self.arena.config.tokens_per_frame).int(),
                 sink_cos=None if sink is None else sink.cos,
                 sink_sin=None if sink is None else sink.sin,
             )
@@ -165,3 +169,8 @@ class ArenaContext:
         """The sequence's chunks, as slices of its tokens."""
         length = self.arena.config.chunk_frames * self.arena.config.tokens_per_frame
         return [slice(number * length, (number + 1) * length) for number in range(len(self.rows))]
+
+
+def _tokens(cache: Tensor) -> Tensor:
+    """`s n f tokens d` → a view `s l n d`."""
+    return cache.flatten(2, 3).transpose(1, 2)

@@ -73,6 +73,7 @@ def qk_norm_rope_write_kernel(
     angle_t,
     slot_stride,
     row_stride,
+    head_stride,
     scale_slot_stride,
     eps,
     NORM: tl.constexpr,
@@ -112,7 +113,7 @@ def qk_norm_rope_write_kernel(
 
     slot = tl.load(slots_ptr + batch).to(tl.int64)
     place = tl.load(places_ptr + batch).to(tl.int64) + token
-    at = slot * slot_stride + place * row_stride + packed
+    at = slot * slot_stride + place * row_stride + h[:, None] * head_stride + 2 * p[None, :]
     scales_at = slot * scale_slot_stride + place * heads + h
     even = tl.load(k_ptr + source, mask=inside, other=0.0).to(tl.float32)
     odd = tl.load(k_ptr + source + 1, mask=inside, other=0.0).to(tl.float32)
@@ -144,8 +145,8 @@ def qk_norm_rope_write_triton(
     sink_sin: Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:
-    """As `qk_norm_rope_write_reference`, for q, k, v of equal strides (views of one projection), rows of a slot's
-    keys and values one after another."""
+    """As `qk_norm_rope_write_reference`. q, k, v of unequal strides are copied; keys and values have equal ones, and
+    scales none but their shape's."""
     if q.stride() != k.stride() or q.stride() != v.stride() or q.stride(-1) != 1:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     b, t, heads, dim = q.shape
@@ -175,8 +176,7 @@ def qk_norm_rope_write_triton(
         dim // 2,
         *q.stride()[:3],
         *cos.stride()[:2],
-        keys.stride(0),
-        keys.stride(1),
+        *keys.stride()[:3],
         0 if key_scales is None else key_scales.stride(0),
         eps,
         NORM=norm,

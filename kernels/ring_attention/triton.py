@@ -112,6 +112,7 @@ def ring_attention_kernel(
     gate_t,
     slot_stride,
     row_stride,
+    head_stride,
     scale_slot_stride,
     scale,
     SINK: tl.constexpr,
@@ -132,8 +133,8 @@ def ring_attention_kernel(
     at = batch * q_b + m.to(tl.int64)[:, None] * q_t + head * q_h + d[None, :]
     slot = tl.load(slots_ptr + batch).to(tl.int64)
     valid = tl.load(num_valid_ptr + batch)
-    keys_ptr += slot * slot_stride + head * width
-    values_ptr += slot * slot_stride + head * width
+    keys_ptr += slot * slot_stride + head * head_stride
+    values_ptr += slot * slot_stride + head * head_stride
     if INT8:
         key_scales_ptr += slot * scale_slot_stride + head
         value_scales_ptr += slot * scale_slot_stride + head
@@ -186,7 +187,7 @@ def ring_attention_triton(
     gate: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `ring_attention_reference`; a slot's rows one after another. blocks: other than this chip's."""
+    """As `ring_attention_reference`; keys and values have equal strides. blocks: other than this chip's."""
     if q.stride(-1) != 1 or (q_sink is not None and q_sink.stride() != q.stride()):
         q, q_sink = q.contiguous(), None if q_sink is None else q_sink.contiguous()
     if q_sink is None:
@@ -214,8 +215,7 @@ def ring_attention_triton(
         dim,
         *q.stride()[:3],
         *((0, 0) if gate is None else gate.stride()[:2]),
-        keys.stride(0),
-        keys.stride(1),
+        *keys.stride()[:3],
         0 if key_scales is None else key_scales.stride(0),
         LOG2_E / math.sqrt(dim),
         SINK=num_sink > 0,

@@ -49,6 +49,7 @@ def writes() -> Iterator[dict[str, Any]]:
             norm=("none", "head", "full")[number % 3],
             sink=number % 2 == 0,
             int8=number % 4 > 1,
+            by_head=number % 7 > 3,
             dtype=DTYPES[number % 5 % 2],
         ).arguments()
 
@@ -64,6 +65,7 @@ def attentions() -> Iterator[dict[str, Any]]:
             valid=tuple(valid),
             num_sink=integers(generator, min(valid))[0] if number % 2 else 0,
             int8=number % 4 > 1,
+            by_head=number % 7 > 3,
             gate=number % 3 == 0,
             dtype=DTYPES[number % 5 % 2],
         ).arguments()

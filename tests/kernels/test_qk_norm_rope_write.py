@@ -28,6 +28,7 @@ class Case:
     int8: bool = False
     dtype: torch.dtype = torch.float32
     places: tuple[int, ...] | None = None
+    by_head: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Named tensors of a call; the caches are filled with a value that a write would change."""
@@ -42,6 +43,8 @@ class Case:
             dtype=torch.int8 if self.int8 else self.dtype,
             device=DEVICE,
         )
+        if self.by_head:  # a view whose heads' rows lie together
+            cache = cache.transpose(1, 2).contiguous().transpose(1, 2)
         scales = torch.full(cache.shape[:3], UNTOUCHED, device=DEVICE) if self.int8 else None
         return {
             "q": q,
@@ -52,7 +55,7 @@ class Case:
             "cos": angle.cos(),
             "sin": angle.sin(),
             "keys": cache,
-            "values": cache.clone(),
+            "values": cache.clone(memory_format=torch.preserve_format),
             "slots": torch.randperm(self.num_slots, generator=generator)[: self.b].to(DEVICE, torch.int32),
             "places": torch.tensor(places, dtype=torch.int32, device=DEVICE),
             "key_scales": scales,
@@ -129,6 +132,11 @@ def test_the_kernel_is_as_near_as_twice_pytorchs(norm: str, int8: bool, dtype: t
 def test_odd_shapes(b: int, t: int, heads: int, dim: int, norm: str) -> None:
     check(Case(b=b, t=t, heads=heads, dim=dim, norm=norm))
     check(Case(b=b, t=t, heads=heads, dim=dim, norm=norm, int8=True, sink=True))
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_cache_whose_heads_lie_apart(int8: bool) -> None:
+    check(Case(by_head=True, int8=int8))
 
 
 @pytest.mark.parametrize("place", range(9))

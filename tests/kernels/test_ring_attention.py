@@ -29,6 +29,7 @@ class Case:
     num_sink: int = 0
     int8: bool = False
     gate: bool = False
+    by_head: bool = False
     dtype: torch.dtype = torch.float32
 
     def arguments(self) -> dict[str, Any]:
@@ -47,6 +48,8 @@ class Case:
             for cache in scales if self.int8 else (keys, values):
                 assert cache is not None
                 cache[slot, first:] = float("nan")
+        if self.by_head:  # views whose heads' rows lie together
+            keys, values = (cache.transpose(1, 2).contiguous().transpose(1, 2) for cache in (keys, values))
         return {
             "q": q,
             "keys": keys,
@@ -125,6 +128,11 @@ def test_the_kernel_is_as_near_as_twice_pytorchs(int8: bool, num_sink: int, dtyp
 def test_odd_heads_and_widths(heads: int, dim: int) -> None:
     check(Case(heads=heads, dim=dim))
     check(Case(heads=heads, dim=dim, int8=True, num_sink=3, gate=True))
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_cache_whose_heads_lie_apart(int8: bool) -> None:
+    check(Case(by_head=True, int8=int8, valid=(BLOCK + 7, 9), num_sink=5))
 
 
 def test_random_shapes() -> None:

@@ -222,8 +222,8 @@ def _assert_committed(arena: Arena, slot: int, newest: int, network: Transformer
         places = arena.frame_places(torch.tensor([chunk]))[0]
         span = tokens_of(network, chunk_of(network, chunk))
         for layer, (k, v) in enumerate(kv):
-            assert_within(arena.k[layer, slot, places].flatten(0, 1), k[row, span], TOLERANCE)
-            assert_within(arena.v[layer, slot, places].flatten(0, 1), v[row, span], TOLERANCE)
+            assert_within(arena.k[layer, slot][:, places].flatten(1, 2).transpose(0, 1), k[row, span], TOLERANCE)
+            assert_within(arena.v[layer, slot][:, places].flatten(1, 2).transpose(0, 1), v[row, span], TOLERANCE)
 
 
 def _assert_same_kv(ours: list[KeyValue], full: list[KeyValue], span: slice) -> None:
