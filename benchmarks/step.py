@@ -1,6 +1,7 @@
-"""`lightcone bench step`: how long one step of a world takes, by the number of sessions that share it.
+"""`lightcone bench step`: how long one step of a world takes, by the number of sessions that share it, and its floor.
 
-Owns the timing of the model alone: generating a chunk and decoding it, in this process, without server or wire.
+Owns the timing of the model alone: generating a chunk and decoding it, in this process, without server or wire. Beside
+each step its bare matrix products run (see `matrix_products`), in turns, so that a machine that slows down slows both.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.matrix_products import MatrixProducts
 from world.actions import Actions
 from world.catalogue import find
 from world.world import World
@@ -36,6 +38,9 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     world = World.load(find(args.world))
     rows = [measure(world, count, args.steps) for count in args.sessions]
+    for row in rows:
+        row["gain"] = row["frames_per_s"] / rows[0]["frames_per_s"]
+        row["matmul_gain"] = rows[0]["matmul_ms"] / row["matmul_ms"] * row["sessions"] / rows[0]["sessions"]
     report = {
         "world": world.card.name,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {world.device}, {world.dtype}",
@@ -47,20 +52,24 @@ def run(args: argparse.Namespace) -> int:
     print(f"{report['world']} on {report['machine']}")
     for row in rows:
         print(
-            f"{row['sessions']:>3} sessions: step {row['step_ms_p50']:.1f} ms, decode {row['decode_ms_p50']:.1f} ms, "
-            f"{row['frames_per_s_each']:.1f} frames/s each, {row['frames_per_s_total']:.1f} together"
+            f"{row['sessions']:>3} sessions: step {row['step_ms']:.1f} ms (of it decoding {row['decode_ms']:.1f}), "
+            f"bare products {row['matmul_ms']:.1f} ms on {row['bytes_mb']:.0f} MB, ratio {row['ratio']:.2f}; "
+            f"{row['frames_per_s']:.1f} frames/s together, gain {row['gain']:.2f} of {row['matmul_gain']:.2f}"
         )
     return 0
 
 
 def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
-    """Median step and decode time in milliseconds, and the frame rates that follow from their sum."""
+    """Median milliseconds of a whole step, of decoding in it, and of its bare matrix products; frames a second of all
+    sessions together."""
     rollout = world.rollout(num_sessions)
     start = world.starts[0]
     for slot in range(num_sessions):
         rollout.start([slot], start.frames[None], start.actions, [slot])
     held = Actions.none(num_sessions, 1, len(world.card.buttons), len(world.card.axes))
-    steps_ms, decodes_ms = [], []
+    with MatrixProducts() as products:
+        rollout.step(held)
+    steps_ms, decodes_ms, products_ms = [], [], []
     for _ in range(WARM_UP_STEPS + num_steps):
         begun = time.perf_counter()
         latents = rollout.step_latents(held)
@@ -68,16 +77,25 @@ def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
         stepped = time.perf_counter()
         frames = rollout.decode(latents)
         _wait(world)
-        steps_ms.append((stepped - begun) * 1e3)
-        decodes_ms.append((time.perf_counter() - stepped) * 1e3)
-    step_ms, decode_ms = (statistics.median(values[WARM_UP_STEPS:]) for values in (steps_ms, decodes_ms))
-    rate = frames.shape[1] * 1e3 / (step_ms + decode_ms)
+        ended = time.perf_counter()
+        steps_ms.append((ended - begun) * 1e3)
+        decodes_ms.append((ended - stepped) * 1e3)
+        with torch.inference_mode():
+            products_ms.append(products.run())
+            _wait(world)
+    step_ms, decode_ms, matmul_ms = (
+        statistics.median(values[WARM_UP_STEPS:]) for values in (steps_ms, decodes_ms, products_ms)
+    )
+    rate = frames.shape[1] * 1e3 / step_ms
     return {
         "sessions": num_sessions,
-        "step_ms_p50": step_ms,
-        "decode_ms_p50": decode_ms,
+        "step_ms": step_ms,
+        "decode_ms": decode_ms,
+        "matmul_ms": matmul_ms,
+        "ratio": step_ms / matmul_ms,
+        "bytes_mb": products.bytes / 1e6,
+        "frames_per_s": rate * num_sessions,
         "frames_per_s_each": rate,
-        "frames_per_s_total": rate * num_sessions,
     }
 
 

@@ -1,0 +1,54 @@
+"""The bare matrix products of a computation: recorded while it runs, then run again back to back. Owns what counts.
+
+Products are PyTorch's calls for linear layers, attention's two products (also where one operation has both) and
+convolutions, with the very tensors that they met, laid out without gaps. What they read and write is counted once a
+call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+WHOLE = ("linear", "matmul", "conv2d", "conv_transpose2d")
+"""As they arrive in inference mode; otherwise in parts, as follows."""
+PARTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_linear_pointwise")
+ATTENTION = "scaled_dot_product"
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Records the products that run inside; `run` repeats them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        self.calls: list[Callable[[], Any]] = []
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **kwargs or {})
+        name = func._opname
+        if name in WHOLE or name in PARTS:
+            kept = tuple(a.detach().contiguous() if isinstance(a, Tensor) else a for a in args)
+            self._record(lambda: func(*kept, **kwargs or {}), [*kept, out])
+        elif ATTENTION in name:
+            q, k, v = (a.detach().contiguous().flatten(0, 1) for a in args[:3])
+            weights = torch.empty(q.shape[0], q.shape[1], k.shape[1], dtype=q.dtype, device=q.device).fill_(0.5)
+            keys = k.transpose(1, 2)
+            self._record(lambda: (torch.bmm(q, keys), torch.bmm(weights, v)), [q, k, v, q])
+        return out
+
+    def run(self) -> float:
+        """Milliseconds of all of them, one after another."""
+        begun = time.perf_counter()
+        for call in self.calls:
+            call()
+        return (time.perf_counter() - begun) * 1e3
+
+    def _record(self, call: Callable[[], Any], tensors: list[Any]) -> None:
+        self.calls.append(call)
+        self.bytes += sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
