@@ -5,8 +5,6 @@ wanted, and always on a CPU without AMX tiles, where the fused operation runs no
 the fused operation is chosen. `python -m kernels.attention.timing` prints both on this machine.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,7 +49,7 @@ def _matmul_is_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
     return wants_gradient or not _has_amx()
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it without types
 def _has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 

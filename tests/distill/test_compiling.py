@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -34,6 +35,25 @@ def test_compiled_blocks_are_the_same_network() -> None:
     assert len(gradients[0]) == len(gradients[1]) > 10
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_whole_block_is_one_graph(gradients: bool) -> None:
+    """Where the compiler cannot follow, it falls back without a word, and training takes longer."""
+    network = tiny_transformer(CONFIGS["pixel"][1])
+    config, explained = network.config, []
+
+    def block(*args: Any) -> Any:
+        explained.append(torch._dynamo.explain(forward)(*args))
+        return forward(*args)
+
+    forward, network.blocks[1].forward = network.blocks[1].forward, block
+    x, level = torch.randn(2, 4, config.channels, config.height, config.width), torch.rand(2, 4)
+    actions = torch.randn(2, 4, config.action_dim)
+    with torch.set_grad_enabled(gradients):
+        teacher_forced_velocity(network, x, x, level, level, actions, TeacherForcing(config, 4))
+    assert [found.graph_break_count for found in explained] == [0], explained[0].break_reasons
 
 
 def test_without_a_compiler_training_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
