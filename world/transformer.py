@@ -161,7 +161,8 @@ class Transformer(nn.Module):
         if sigma_next is not None:
             raise ShapeError("sigma_next: this config has no flow-map input")
         self._check(x, sigma, cond)
-        self.forward_calls += 1
+        if not torch.compiler.is_compiling():  # a graph would be made anew for every number
+            self.forward_calls += 1
         context = context or Bidirectional()
         positions = context.positions(x.shape[0], x.shape[1], x.device)
         angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
