@@ -124,13 +124,13 @@ class ArenaContext:
         frames = self.first_chunk[:, None] * config.chunk_frames + torch.arange(num_frames, device=device)
         return Positions(frames, sink_positions(frames, config))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, None]:
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, None]:
         """The attended values; keys and values stay in the arena."""
-        attend = self._attend_fused if triton_runs(q) else self._attend
-        return torch.cat(attend(layer, q, k, v, rotation), dim=1), None
+        attend = self._attend_fused if triton_runs(qkv) else self._attend
+        return torch.cat(attend(layer, qkv, rotation), dim=1), None
 
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> list[Tensor]:
-        q, k, q_sink = rotation.rotate(q, k)
+    def _attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> list[Tensor]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
             self.arena.write(layer, rows, k[:, part], v[:, part])
@@ -139,17 +139,18 @@ class ArenaContext:
             parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=self.arena.sink_tokens))
         return parts
 
-    def _attend_fused(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> list[Tensor]:
+    def _attend_fused(self, layer: int, qkv: Tensor, rotation: Rotation) -> list[Tensor]:
         keys, values = _tokens(self.arena.k[layer]), _tokens(self.arena.v[layer])
         slots, num_valid = self.slots.int(), torch.full_like(self.slots, keys.shape[1], dtype=torch.int32)
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
             place = rows.view(len(slots), -1)[:, 0] % self.arena.capacity_frames  # of the chunk's first frame
             angles, sink = rotation.angles.part(part), None if rotation.sink is None else rotation.sink.part(part)
+            q, k, v = qkv[:, part].unbind(2)
             query, sink_query = qk_norm_rope_write(
-                q[:, part],
-                k[:, part],
-                v[:, part],
+                q,
+                k,
+                v,
                 rotation.q_weight,
                 rotation.k_weight,
                 angles.cos,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention
-from kernels.norm_rope import norm_rope
+from kernels.norm_rope import norm_rope, qk_norm_rope
 from world.config import TransformerConfig
 from world.errors import PatternError
 from world.rotary import Angles
@@ -44,11 +44,12 @@ class Rotation:
     q_weight: Tensor
     k_weight: Tensor
 
-    def rotate(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(query, key, query for sink keys), normalised and rotated, from raw `b l n d`."""
-        q_sink = None if self.sink is None else norm_rope(q, self.q_weight, self.sink.cos, self.sink.sin)
-        own = self.angles
-        return norm_rope(q, self.q_weight, own.cos, own.sin), norm_rope(k, self.k_weight, own.cos, own.sin), q_sink
+    def rotate(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(query, key, query for sink keys) `b l n d`, normalised and rotated, from raw `b l 3 n d`."""
+        q, k = qk_norm_rope(qkv[:, :, :2], self.q_weight, self.k_weight, self.angles.cos, self.angles.sin)
+        if self.sink is None:
+            return q, k, None
+        return q, k, norm_rope(qkv[:, :, 0], self.q_weight, self.sink.cos, self.sink.sin)
 
 
 class Context(Protocol):
@@ -58,9 +59,9 @@ class Context(Protocol):
         """Where the sequence's frames stand in time."""
         ...
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue | None]:
-        """Raw queries, keys and values `b l n d` → attended values `b l n d` and this sequence's own K/V, or None where
-        the pattern keeps them itself."""
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue | None]:
+        """Raw queries, keys and values `b l 3 n d` → attended values `b l n d` and this sequence's own K/V, or None if the
+        pattern keeps them itself."""
         ...
 
 
@@ -79,8 +80,8 @@ class Bidirectional:
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         return Positions(torch.arange(num_frames, device=device).expand(batch, -1))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        q, k, _ = rotation.rotate(q, k)
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, _), v = rotation.rotate(qkv), qkv[:, :, 2]
         return attention(q, k, v), (k, v)
 
 
@@ -101,8 +102,8 @@ class Banded:
         frames = torch.tensor(self.frames, dtype=torch.int64, device=device).expand(batch, -1)
         return Positions(frames, sink_positions(frames, self.config))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        q, k, q_sink = rotation.rotate(q, k)
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
         mask = _tokens(clean_sees_clean(torch.tensor(self.frames, device=q.device), self.config), self.config)
         num_sink = self.config.sink_frames * self.config.tokens_per_frame
         return attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink), (k, v)
@@ -129,8 +130,8 @@ class TeacherForcing:
         frames = torch.arange(self.num_frames, device=device).repeat(2).expand(batch, -1)
         return Positions(frames, sink_positions(frames, self.config))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        q, k, q_sink = rotation.rotate(q, k)
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
         half = q.shape[1] // 2
         num_sink = self.config.sink_frames * self.config.tokens_per_frame
         frames = torch.arange(self.num_frames, device=q.device)
@@ -166,8 +167,8 @@ class Continuation:
         frames = torch.arange(self.first_frame, self.first_frame + num_frames, device=device).expand(batch, -1)
         return Positions(frames, sink_positions(frames, self.config))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        q, k, q_sink = rotation.rotate(q, k)
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
         past_k, past_v = self.past[layer]
         num_sink = self.config.sink_frames * self.config.tokens_per_frame
         keys, values = torch.cat([past_k, k], dim=1), torch.cat([past_v, v], dim=1)
@@ -186,8 +187,8 @@ class ClipMask:
         frames = self.frames.to(device).expand(batch, -1)
         return Positions(frames, sink_positions(frames, self.config))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
-        q, k, q_sink = rotation.rotate(q, k)
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
         num_sink = self.config.sink_frames * self.config.tokens_per_frame
         mask = _tokens(self.mask, self.config)
         return attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink), (k, v)

@@ -82,8 +82,8 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Pending, KeyValue | None]:
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.modulation).unbind(2)  # each b f dim
         x, h = _norm(x, pending, scale1, shift1)
-        q, k, v = self.qkv(h).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        attended, kv = context.attend(layer, q, k, v, self._rotation(angles))
+        qkv = self.qkv(h).unflatten(-1, (3, self.num_heads, -1))  # b l 3 n d
+        attended, kv = context.attend(layer, qkv, self._rotation(angles))
         y, gate = self.out(attended.flatten(2)), gate1
         if self.cross is not None and text is not None:
             norm = self.cross.norm

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kernels.norm_rope import norm_rope
+from kernels.norm_rope import norm_rope, qk_norm_rope
 from kernels.norm_rope.reference import norm_rope_reference
 
 
@@ -56,3 +56,18 @@ def test_the_input_is_not_written_to() -> None:
 def test_misfits_are_named() -> None:
     with pytest.raises(ValueError, match=r"weight \(5,\)"):
         norm_rope(torch.zeros(1, 3, 2, 4), torch.ones(5), torch.zeros(3, 2), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("batched_angles", [False, True])
+def test_queries_and_keys_beside_each_other_are_two_of_them(full: bool, gradients: bool, batched_angles: bool) -> None:
+    qkv = draw(2, 5, 3, 4, 8).requires_grad_(gradients)
+    weights = [1 + 0.3 * draw(*((4, 8) if full else (8,)), seed=seed) for seed in (1, 2)]
+    angle = draw(*((2,) if batched_angles else ()), 5, 4, seed=3)
+    with torch.set_grad_enabled(gradients):
+        found = qk_norm_rope(qkv[:, :, :2], *weights, angle.cos(), angle.sin())
+    for number, ours in enumerate(found):
+        expected = norm_rope_reference(qkv[:, :, number], weights[number], angle.cos(), angle.sin(), 1e-6)
+        torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-12)
+        assert ours.requires_grad == gradients

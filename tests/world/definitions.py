@@ -94,10 +94,11 @@ class CleanNoisy:
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         return Positions(torch.zeros(batch, num_frames, dtype=torch.int64, device=device))
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
         config, frames = self.config, [*range(self.num_frames)] * 2
         size, farthest = config.chunk_frames, config.sink_frames + config.window_frames
-        q, k = normed(q, rotation.q_weight), normed(k, rotation.k_weight)
+        v = qkv[:, :, 2]
+        q, k = normed(qkv[:, :, 0], rotation.q_weight), normed(qkv[:, :, 1], rotation.k_weight)
         keys = turned(config, k, frames)
         near = turned(config, q, frames)
         bounded = turned(config, q, [min(frame - frame % size, farthest) + frame % size for frame in frames])
