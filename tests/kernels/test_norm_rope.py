@@ -66,7 +66,7 @@ def test_queries_and_keys_beside_each_other_are_two_of_them(full: bool, gradient
     weights = [1 + 0.3 * draw(*((4, 8) if full else (8,)), seed=seed) for seed in (1, 2)]
     angle = draw(*((2,) if batched_angles else ()), 5, 4, seed=3)
     with torch.set_grad_enabled(gradients):
-        found = qk_norm_rope(qkv[:, :, :2], *weights, angle.cos(), angle.sin())
+        found = qk_norm_rope(qkv[:, :, :2], weights[0], weights[1], angle.cos(), angle.sin())
     for number, ours in enumerate(found):
         expected = norm_rope_reference(qkv[:, :, number], weights[number], angle.cos(), angle.sin(), 1e-6)
         torch.testing.assert_close(ours, expected, atol=1e-12, rtol=1e-12)
