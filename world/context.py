@@ -60,8 +60,8 @@ class Context(Protocol):
         ...
 
     def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue | None]:
-        """Raw queries, keys and values `b l 3 n d` → attended values `b l n d` and the sequence's K/V, or None if the pattern
-        keeps them."""
+        """Raw queries, keys, values `b l 3 n d` → attended values `b l n d` and the sequence's own K/V, or None where
+        the pattern keeps them."""
         ...
 
 
