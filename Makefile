@@ -32,7 +32,7 @@ develop: $(VENV)/develop.stamp ## what training, testing and checking need as we
 test: $(VENV)/develop.stamp ## the tests that need no GPU and no patience
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-toys: $(VENV)/develop.stamp ## trains every distillation method on one density and looks at its samples: a quarter of an hour
+toys: $(VENV)/develop.stamp ## trains distillation methods on one density and looks at their samples: a quarter of an hour
 	@$(BIN)/python -m pytest -m toy --numprocesses auto --dist worksteal $(ARGS)
 
 check: lint ## what CI runs: format, lint, types, generated files, the page, then the tests and the toys
