@@ -75,7 +75,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(density, method, marks=[pytest.mark.slow, *[pytest.mark.toy] * toy])
 
 
-@pytest.mark.parametrize(("density", "method"), _cases())
+@pytest.mark.parametrize(("density", "method"), list(_cases()))
 def test_a_student_of_few_steps_is_as_good_as_its_teacher(density: str, method: str) -> None:
     figures = toy(density).figures(BY_NAME[method])
     logger.info("%s %s", method, figures)
