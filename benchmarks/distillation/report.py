@@ -101,7 +101,7 @@ def draw_plot(path: Path, tables: list[Table]) -> None:
             axis.plot(calls, [row.quality[table.figure] for row in rows], marker="o", ms=3, label=method, **style)
         axis.axhline(table.floor[table.figure], color="grey", linestyle=":", label="floor")
         axis.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=table.figure, title=table.part)
-    axes[0][-1].legend(fontsize=6)
+        axis.legend(fontsize=6, ncols=2)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
