@@ -1,8 +1,8 @@
 """The bare matrix products of a computation: recorded while it runs, then run again back to back. Owns what counts.
 
 Products are PyTorch's calls for linear layers, attention's two products (also where one operation has both) and
-convolutions, with the very tensors that they met, laid out without gaps. What they read and write is counted once a
-call.
+convolutions, with the very tensors that they met: in the layout that they had, but for gaps. What they read and write
+is counted once a call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MatrixProducts(TorchDispatchMode):
         out = func(*args, **kwargs or {})
         name = func._opname
         if name in WHOLE or name in PARTS:
-            kept = tuple(a.detach().contiguous() if isinstance(a, Tensor) else a for a in args)
+            kept = tuple(_without_gaps(a) if isinstance(a, Tensor) else a for a in args)
             self._record(lambda: func(*kept, **kwargs or {}), [*kept, out])
         elif ATTENTION in name:
             q, k, v = (a.detach().contiguous().flatten(0, 1) for a in args[:3])
@@ -52,3 +52,10 @@ class MatrixProducts(TorchDispatchMode):
     def _record(self, call: Callable[[], Any], tensors: list[Any]) -> None:
         self.calls.append(call)
         self.bytes += sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+
+
+def _without_gaps(x: Tensor) -> Tensor:
+    """The tensor itself where it fills its memory, in any order of its axes; else a copy."""
+    order = sorted(range(x.ndim), key=lambda axis: (x.stride(axis), x.shape[axis]))
+    filled = x.permute(order[::-1]).is_contiguous()
+    return x.detach() if filled else x.detach().contiguous()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 
 import torch
@@ -25,6 +26,11 @@ def triton_runs(x: Tensor) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it without types
 def _device_can(index: int) -> bool:
+    return _found(index)
+
+
+@cache
+def _found(index: int) -> bool:
     return torch.cuda.get_device_capability(index)[0] >= 8 and find_spec("triton") is not None
 
 

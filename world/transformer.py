@@ -39,8 +39,8 @@ class Conditioning:
 @dataclass(frozen=True, slots=True)
 class Output:
     """prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`; none if the context keeps
-    them. features: hidden states
-    after the asked layers, `b l dim`. log_var: per-frame log variance `b f`, where the model learns one."""
+    them. features: hidden states after the asked layers, `b l dim`. log_var: per-frame log variance `b f`, where the
+    model learns one."""
 
     prediction: Tensor
     kv: list[KeyValue]

@@ -68,12 +68,12 @@ class PongComparison:
         self.folder, self.setting = folder, setting
         checkpoint = find("pong")
         self.world = World.load(checkpoint)
-        self.run = _run(folder, checkpoint, setting)
+        run = _run(folder, checkpoint, setting)
         context = self.world.context_pixel_frames
-        self.starts = held_out_starts(self.run.dataset(), setting.num_starts, context, setting.num_frames)
-        self.streams = long_streams(self.world, self.run.preset.collect, folder, setting.drift)
+        self.starts = held_out_starts(run.dataset(), setting.num_starts, context, setting.num_frames)
+        self.streams = long_streams(self.world, run.preset.collect, folder, setting.drift)
         whole = {role: World.load(checkpoint, role=role, dtype=torch.float32).transformer for role in ROLES.values()}
-        self.given = Given(self.run, {name: whole[role] for name, role in ROLES.items()})
+        self.given = Given(run, {name: whole[role] for name, role in ROLES.items()})
 
     def floor(self) -> dict[str, float]:
         """What true play scores that went through the codec and back."""
@@ -91,10 +91,10 @@ class PongComparison:
             "teacher",
             setting.teacher_steps,
             lambda num_steps: teacher_generator(teacher, num_steps=num_steps, shift=shift),
-            lambda: (None, self.run.preset.teacher_trainer.num_steps),
+            lambda: (None, self.given.run.preset.teacher_trainer.num_steps),
         )
         yield from self._student_rows(
-            SHIPPED, lambda: (None, self.run.preset.teacher_forced_trainer.num_steps), renoise=False
+            SHIPPED, lambda: (None, self.given.run.preset.teacher_forced_trainer.num_steps), renoise=False
         )
         for student in STUDENTS:
             yield from self._student_rows(student.name, partial(self._trained, student), renoise=student.renoise)
@@ -149,7 +149,7 @@ class PongComparison:
         """In the table's order."""
         return {"drift_max": drift_max, **{key: own[key] for key in FIGURES}, "frames_per_s": frames_per_s}
 
-    def _trained(self, student: PongStudent) -> tuple[float, int]:
+    def _trained(self, student: PongStudent) -> tuple[float | None, int]:
         """Train the student, or go on, and add it to the networks: (seconds, steps)."""
         config = student.trainer
         if self.setting.num_steps is not None:
@@ -188,9 +188,9 @@ def _seconds(generate: Generator, start: Starts, repeats: int = 3) -> float:
     return statistics.median(times[1:])
 
 
-def _training_s(folder: Path) -> float:
+def _training_s(folder: Path) -> float | None:
     """Seconds of all steps at the median of what one took, by the stage's metrics: the clock in them starts anew where
-    training was gone on with, and a pause is not training."""
+    training was gone on with, and a pause is not training. None where it was too short to tell."""
     step, elapsed = 0, 0.0
     took: list[float] = []
     for line in (folder / "metrics.jsonl").read_text().splitlines():
@@ -198,4 +198,4 @@ def _training_s(folder: Path) -> float:
         if logged["elapsed_s"] > elapsed:
             took.append((logged["elapsed_s"] - elapsed) / (logged["step"] - step))
         step, elapsed = logged["step"], logged["elapsed_s"]
-    return step * statistics.median(took or [0.0])
+    return step * statistics.median(took) if took else None

@@ -5,6 +5,8 @@ wanted, and always on a CPU without AMX tiles, where the fused operation runs no
 the fused operation is chosen. `python -m kernels.attention.timing` prints both on this machine.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -51,6 +53,11 @@ def _matmul_is_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it without types
 def _has_amx() -> bool:
+    return _cpu_has_amx()
+
+
+@cache
+def _cpu_has_amx() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 

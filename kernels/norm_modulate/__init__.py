@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,7 @@ def _check(
     b, t, c = x.shape
     frames = {m.shape[1] for m in (gate, scale, shift) if m is not None}
     fit = (
-        all(m is None or m.shape == x.shape for m in (y,))
+        (y is None or y.shape == x.shape)
         and all(m is None or (m.ndim == 3 and m.shape[0] == b and m.shape[2] == c) for m in (gate, scale, shift))
         and all(m is None or m.shape == (c,) for m in (weight, bias))
         and len(frames) <= 1
@@ -69,20 +71,10 @@ def _wants_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _triton(
-    x: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    y: Tensor | None,
-    gate: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    kind: str,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
+def _triton(*arguments: Any) -> tuple[Tensor, Tensor]:
     from kernels.norm_modulate.triton import norm_modulate_triton  # here, since a CPU needs no Triton
 
-    return norm_modulate_triton(x, scale, shift, y=y, gate=gate, weight=weight, bias=bias, kind=kind, eps=eps)
+    return norm_modulate_triton(*arguments)
 
 
 library.define(

@@ -78,7 +78,6 @@ def norm_modulate_triton(
     x: Tensor,
     scale: Tensor | None,
     shift: Tensor | None,
-    *,
     y: Tensor | None = None,
     gate: Tensor | None = None,
     weight: Tensor | None = None,

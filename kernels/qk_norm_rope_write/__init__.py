@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from kernels.choice import triton_runs
-from kernels.library import library
+from kernels.library import check_layout, library
 from kernels.qk_norm_rope_write.reference import qk_norm_rope_write_reference
 
 __all__ = ["qk_norm_rope_write"]
@@ -38,6 +40,7 @@ def qk_norm_rope_write(
     value of theirs is read on the host. See the reference. Raises ValueError where the shapes do not fit.
     """
     _check(q, k, v, q_weight, k_weight, cos, keys, values, slots, places, key_scales, value_scales)
+    check_layout(keys, values, key_scales, value_scales)
     if triton_runs(q):
         query, sink = torch.ops.lightcone.qk_norm_rope_write(
             q, k, v, q_weight, k_weight, cos, sin, keys, values, slots, places, key_scales, value_scales,
@@ -86,31 +89,10 @@ def _check(
         )
 
 
-def _triton(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_weight: Tensor | None,
-    k_weight: Tensor | None,
-    cos: Tensor,
-    sin: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    places: Tensor,
-    key_scales: Tensor | None,
-    value_scales: Tensor | None,
-    sink_cos: Tensor | None,
-    sink_sin: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
+def _triton(*arguments: Any) -> tuple[Tensor, Tensor]:
     from kernels.qk_norm_rope_write.triton import qk_norm_rope_write_triton  # here, since a CPU needs no Triton
 
-    query, sink = qk_norm_rope_write_triton(
-        q, k, v, q_weight, k_weight, cos, sin, keys, values, slots, places,
-        key_scales=key_scales, value_scales=value_scales, sink_cos=sink_cos, sink_sin=sink_sin, eps=eps,
-    )  # fmt: skip
-    return query, q.new_empty(0) if sink is None else sink
+    return qk_norm_rope_write_triton(*arguments)
 
 
 library.define(

@@ -138,20 +138,23 @@ def qk_norm_rope_write_triton(
     values: Tensor,
     slots: Tensor,
     places: Tensor,
-    *,
     key_scales: Tensor | None = None,
     value_scales: Tensor | None = None,
     sink_cos: Tensor | None = None,
     sink_sin: Tensor | None = None,
     eps: float = 1e-6,
-) -> tuple[Tensor, Tensor | None]:
-    """As `qk_norm_rope_write_reference`. q, k, v of unequal strides are copied; keys and values have equal ones, and
-    scales none but their shape's."""
+) -> tuple[Tensor, Tensor]:
+    """As `qk_norm_rope_write_reference`, with an empty second result where there is no sink. q, k, v of unequal strides
+    are copied, and so are angles; the door sees to the caches'."""
     if q.stride() != k.stride() or q.stride() != v.stride() or q.stride(-1) != 1:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    angles = [angle for angle in (cos, sin, sink_cos, sink_sin) if angle is not None]
+    if cos.stride(-1) != 1 or any(angle.stride() != cos.stride() for angle in angles):
+        cos, sin, *rest = (angle.contiguous() for angle in angles)
+        sink_cos, sink_sin = rest or (None, None)
     b, t, heads, dim = q.shape
     query = torch.empty((b, t, heads, dim), dtype=q.dtype, device=q.device)
-    sink_query = None if sink_cos is None else torch.empty((b, t, heads, dim), dtype=q.dtype, device=q.device)
+    sink_query = torch.empty((b, t, heads, dim) if sink_cos is not None else (0,), dtype=q.dtype, device=q.device)
     norm = "none" if q_weight is None else ("head" if q_weight.ndim == 1 else "full")
     qk_norm_rope_write_kernel[(b * t,)](
         q,

@@ -5,11 +5,13 @@ A slot's valid rows come first, in any order; attention is dense over them, so t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from kernels.choice import triton_runs
-from kernels.library import library
+from kernels.library import check_layout, library
 from kernels.ring_attention.reference import merged, ring_attention_reference
 
 __all__ = ["merged", "ring_attention"]
@@ -34,6 +36,7 @@ def ring_attention(
     the device; gate `b t h`. See the reference. Raises ValueError where the shapes do not fit.
     """
     _check(q, keys, values, slots, num_valid, q_sink, num_sink, key_scales, value_scales, gate)
+    check_layout(keys, values, key_scales, value_scales)
     if triton_runs(q):
         out, lse = torch.ops.lightcone.ring_attention(
             q, keys, values, slots, num_valid, q_sink, num_sink, key_scales, value_scales, gate
@@ -76,24 +79,10 @@ def _check(
         raise ValueError(f"ring_attention: num_sink {num_sink} without q_sink: give the queries that meet the sink")
 
 
-def _triton(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    slots: Tensor,
-    num_valid: Tensor,
-    q_sink: Tensor | None,
-    num_sink: int,
-    key_scales: Tensor | None,
-    value_scales: Tensor | None,
-    gate: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+def _triton(*arguments: Any) -> tuple[Tensor, Tensor]:
     from kernels.ring_attention.triton import ring_attention_triton  # here, since a CPU needs no Triton
 
-    return ring_attention_triton(
-        q, keys, values, slots, num_valid, q_sink=q_sink, num_sink=num_sink,
-        key_scales=key_scales, value_scales=value_scales, gate=gate,
-    )  # fmt: skip
+    return ring_attention_triton(*arguments)
 
 
 library.define(

@@ -179,7 +179,6 @@ def ring_attention_triton(
     values: Tensor,
     slots: Tensor,
     num_valid: Tensor,
-    *,
     q_sink: Tensor | None = None,
     num_sink: int = 0,
     key_scales: Tensor | None = None,
@@ -187,11 +186,13 @@ def ring_attention_triton(
     gate: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `ring_attention_reference`; keys and values have equal strides. blocks: other than this chip's."""
+    """As `ring_attention_reference`; the door sees to the layout of the caches. blocks: other than this chip's."""
     if q.stride(-1) != 1 or (q_sink is not None and q_sink.stride() != q.stride()):
         q, q_sink = q.contiguous(), None if q_sink is None else q_sink.contiguous()
     if q_sink is None:
         num_sink = 0
+    if gate is not None and gate.stride(-1) != 1:
+        gate = gate.contiguous()
     b, t, heads, dim = q.shape
     blocks = blocks or blocks_for(q.device, int8=key_scales is not None)
     out = torch.empty((b, t, heads, dim), dtype=q.dtype, device=q.device)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import lightcone
-from benchmarks.matrix_products import MatrixProducts
+from benchmarks.matrix_products import MatrixProducts, _without_gaps
 from benchmarks.step import WARM_UP_STEPS, measure
 from world.actions import Actions
 from world.testing import tiny_world
@@ -49,6 +49,24 @@ def test_every_matrix_product_is_counted_once() -> None:
     # a pass: patches, noise level (2), actions (2), modulation, head; a block: qkv, out, two of the feed-forward
     linears = 2 * (7 + 4 * config.num_layers)
     assert len(products.calls) == linears + 3 * config.num_layers, "and an attention for each chunk"
+
+
+@pytest.mark.parametrize(
+    ("x", "kept"),
+    [
+        (torch.zeros(2, 3, 4), True),
+        (torch.zeros(2, 3, 4).transpose(1, 2), True),
+        (torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last), True),
+        (torch.zeros(2, 1, 4).transpose(0, 1), True),
+        (torch.zeros(2, 3, 4)[:, :2], False),
+        (torch.zeros(2, 1, 4).expand(2, 3, 4), False),
+    ],
+)
+def test_a_products_tensors_keep_their_layout_but_for_gaps(x: torch.Tensor, kept: bool) -> None:
+    found = _without_gaps(x)
+    assert torch.equal(found, x)
+    assert (found.data_ptr() == x.data_ptr()) == kept
+    assert not kept or found.stride() == x.stride()
 
 
 def test_the_command_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

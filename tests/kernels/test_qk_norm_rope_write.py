@@ -151,6 +151,24 @@ def test_random_shapes() -> None:
         check(Case(b=b, t=t, heads=heads, dim=2 * pairs, norm="head" if number % 2 else "full", sink=number % 3 == 0))
 
 
+def test_angles_in_layouts_of_their_own() -> None:
+    arguments = Case(sink=True).arguments()
+    for name in ("sin", "sink_cos"):
+        arguments[name] = arguments[name].transpose(0, 2).contiguous().transpose(0, 2)
+    with guarded_triton():
+        query, sink = qk_norm_rope_write(**arguments)
+    expected = qk_norm_rope_write(**exact(arguments))
+    torch.testing.assert_close(query.double(), expected[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sink.double() if sink is not None else None, expected[1], atol=1e-5, rtol=1e-5)
+
+
+def test_caches_in_two_layouts_are_refused() -> None:
+    arguments = Case().arguments()
+    arguments["values"] = arguments["values"].transpose(1, 2).contiguous().transpose(1, 2)
+    with pytest.raises(ValueError, match="in one layout"):
+        qk_norm_rope_write(**arguments)
+
+
 def test_int8_halves_are_rounded_to_the_nearest() -> None:
     x = draw(5, 64, seed=6)
     values, scale = quantised(x)

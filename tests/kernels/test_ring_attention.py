@@ -221,8 +221,17 @@ def test_the_operation_is_a_good_citizen() -> None:
         torch.library.opcheck(torch.ops.lightcone.ring_attention.default, tuple(arguments.values()))
 
 
+def test_a_gate_in_a_layout_of_its_own() -> None:
+    arguments = Case(gate=True).arguments()
+    turned = {**arguments, "gate": arguments["gate"].transpose(1, 2).contiguous().transpose(1, 2)}
+    with guarded_triton():
+        assert torch.equal(ring_attention(**turned)[0], ring_attention(**arguments)[0])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     arguments = Case().arguments()
+    with pytest.raises(ValueError, match="in one layout"):
+        ring_attention(**{**arguments, "keys": arguments["keys"].transpose(1, 2).contiguous().transpose(1, 2)})
     for changes in ({"values": draw(4, 1, 3, 16)}, {"slots": torch.zeros(3)}, {"gate": draw(2, 4, 2)}):
         with pytest.raises(ValueError, match="do not fit"):
             ring_attention(**{**arguments, **changes})
