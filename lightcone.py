@@ -58,6 +58,11 @@ VERBS = {
         help="measure a world against its environment on held-out starts",
         examples=("lightcone eval pong", "lightcone eval pong --json"),
     ),
+    "compile": Verb(
+        module="world.command_compile",
+        help="make a world faster on this machine's CPU: needs a C++ compiler, and some minutes, once",
+        examples=("lightcone compile", "lightcone compile runs/mine --batches 1"),
+    ),
     "bench": Verb(
         module="benchmarks.command",
         help="measure latency and speed on this machine",

@@ -80,7 +80,7 @@ def _forget(folder: Path, parts: Sequence[str]) -> None:
     for part in parts:
         (folder / f"distill-{part}.json").unlink(missing_ok=True)
     if "pong" in parts:
-        for products in ("rows", "students"):
+        for products in ("quality", "students"):
             shutil.rmtree(folder / "pong" / products, ignore_errors=True)
 
 

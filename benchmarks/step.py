@@ -18,6 +18,7 @@ import torch
 from benchmarks.matrix_products import MatrixProducts
 from world.actions import Actions
 from world.catalogue import find
+from world.tuning import tuned
 from world.world import World
 
 WARM_UP_STEPS = 3
@@ -28,15 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8], help="sessions that share a step")
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each (default: 50)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the machine's choice)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the fastest here)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measures each number of sessions and prints one line, or one JSON object, for each."""
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    world = World.load(find(args.world))
+    world = tuned(find(args.world), num_threads=args.threads)
     rows = [measure(world, count, args.steps) for count in args.sessions]
     for row in rows:
         row["gain"] = row["frames_per_s"] / rows[0]["frames_per_s"]
@@ -44,12 +43,13 @@ def run(args: argparse.Namespace) -> int:
     report = {
         "world": world.card.name,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {world.device}, {world.dtype}",
+        "compiled": world.compiled is not None,
         "sessions": rows,
     }
     if args.json:
         print(json.dumps(report, indent=1))
         return 0
-    print(f"{report['world']} on {report['machine']}")
+    print(f"{report['world']} on {report['machine']}{', compiled' if report['compiled'] else ''}")
     for row in rows:
         print(
             f"{row['sessions']:>3} sessions: step {row['step_ms']:.1f} ms (of it decoding {row['decode_ms']:.1f}), "
@@ -67,8 +67,10 @@ def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
     for slot in range(num_sessions):
         rollout.start([slot], start.frames[None], start.actions, [slot])
     held = Actions.none(num_sessions, 1, len(world.card.buttons), len(world.card.axes))
+    compiled, world.compiled = world.compiled, None  # its products cannot be seen; they are the same
     with MatrixProducts() as products:
         rollout.step(held)
+    world.compiled = compiled
     steps_ms, decodes_ms, products_ms = [], [], []
     for _ in range(WARM_UP_STEPS + num_steps):
         begun = time.perf_counter()

@@ -65,7 +65,7 @@ def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | 
 
     Starting it starts an engine (`app.state.engine`), which loads and warms the worlds in the background.
     """
-    loaders = {name: _loader(world) for name, world in (worlds or config.worlds).items()}
+    loaders = {name: _loader(world, config.num_threads) for name, world in (worlds or config.worlds).items()}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -169,13 +169,13 @@ class _Page(StaticFiles):
         return response
 
 
-def _loader(world: WorldLoader | Path) -> WorldLoader:
+def _loader(world: WorldLoader | Path, num_threads: int | None) -> WorldLoader:
     if not isinstance(world, Path):
         return world
 
     def load() -> Any:
-        from world import World  # here, since it loads torch and the socket should listen first
+        from world.tuning import tuned  # here, since it loads torch and the socket should listen first
 
-        return World.load(world)
+        return tuned(world, num_threads=num_threads)
 
     return load

@@ -39,10 +39,11 @@ class Hosting:
 
     def load(self, on_decode_thread: OnThread) -> None:
         """Load and warm every world, one after the other."""
-        share_cores(self._config.num_threads, on_decode_thread)
-        for name, loader in self._loaders.items():
+        worlds = {name: loader() for name, loader in self._loaders.items()}
+        suits = [world.num_threads for world in worlds.values() if world.num_threads]
+        share_cores(self._config.num_threads or max(suits, default=None), on_decode_thread)
+        for name, world in worlds.items():
             began = time.perf_counter()
-            world = loader()
             host = WorldHost(
                 world,
                 self._config.max_sessions,
@@ -54,7 +55,7 @@ class Hosting:
             self._hosts[name] = host
             self._infos[name] = world_info(name, world)
             took = {size: round(ms, 1) for size, ms in host.latency_ms.items()}
-            logger.info("%s loaded and warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
+            logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
         self.num_previews_left = len(self._hosts)
         self._being_made = self._make_previews(on_decode_thread)
 

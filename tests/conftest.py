@@ -1,9 +1,12 @@
 """What all tests share: one thread for tensors, since the models are tiny and waking a second core costs more than it
-gives; how long a test may take; and Triton's interpreter where there is no GPU, which Triton asks for when a kernel is
-first loaded.
+gives; how long a test may take; a cache of their own; and Triton's interpreter where there is no GPU, which Triton asks
+for when a kernel is first loaded.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 import torch
@@ -11,6 +14,9 @@ import torch
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+os.environ["LIGHTCONE_CACHE"] = tempfile.mkdtemp(prefix="lightcone-tests-")
+atexit.register(shutil.rmtree, os.environ["LIGHTCONE_CACHE"], ignore_errors=True)
 
 TIMEOUT_S = {"slow": 3600, "browser": 600}  # the browser tests may install the page's tools first
 

@@ -9,6 +9,7 @@ over the slot, and nothing is masked, rolled or concatenated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,29 +24,16 @@ from world.context import KeyValue, Positions, Rotation, sink_positions
 from world.errors import PatternError
 
 
-class Arena:
-    """K/V of `num_slots` slots. Every slot is filled whole (`load`) before it is read."""
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """K/V of some slots as a pass sees them: k, v of each layer, `slot head frame token dim`."""
 
-    def __init__(
-        self, config: TransformerConfig, num_slots: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> None:
-        self.config = config
-        self.num_slots = num_slots
-        self.capacity_frames = config.context_frames
-        self.sink_tokens = config.sink_frames * config.tokens_per_frame
-        shape = (
-            config.num_layers,
-            num_slots,
-            config.num_heads,
-            self.capacity_frames,
-            config.tokens_per_frame,
-            config.head_dim,
-        )
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
+    config: TransformerConfig
+    k: Sequence[Tensor]
+    v: Sequence[Tensor]
 
     def frame_places(self, chunks: Tensor) -> Tensor:
-        """Arena frames of chunks: int64 `b` → `b chunk_frames`."""
+        """A slot's frames in which chunks live: int64 `b` → `b chunk_frames`."""
         config = self.config
         ring = config.sink_chunks + (chunks - config.sink_chunks) % (config.window_chunks + 1)
         place = torch.where(chunks < config.sink_chunks, chunks, ring)
@@ -54,30 +42,56 @@ class Arena:
     def rows(self, slots: Tensor, chunks: Tensor) -> Tensor:
         """Where a chunk of each slot lives, as rows of a layer's heads' frames: int64 `b`, `b` → `b·n·chunk_frames`."""
         heads = slots[:, None] * self.config.num_heads + torch.arange(self.config.num_heads, device=slots.device)
-        return (heads[:, :, None] * self.capacity_frames + self.frame_places(chunks)[:, None]).flatten()
+        return (heads[:, :, None] * self.config.context_frames + self.frame_places(chunks)[:, None]).flatten()
 
     def write(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Store K/V `b l n d` of one chunk of each slot, at `rows`."""
         frame = (self.config.tokens_per_frame, self.config.head_dim)
-        for cache, new in ((self.k, k), (self.v, v)):
+        for cache, new in ((self.k[layer], k), (self.v[layer], v)):
             by_head = new.transpose(1, 2).reshape(-1, *frame)  # (b n f) tokens d
-            cache[layer].flatten(0, 2).index_copy_(0, rows, by_head.to(cache.dtype))
+            cache.flatten(0, 2).index_copy_(0, rows, by_head.to(cache.dtype))
+
+    def read(self, layer: int, slots: Tensor | None = None) -> KeyValue:
+        """All K/V of `slots`, `b l n d`: a copy; or of all slots: a view."""
+        k, v = self.k[layer], self.v[layer]
+        return (_tokens(k), _tokens(v)) if slots is None else (_tokens(k[slots]), _tokens(v[slots]))
+
+
+class Arena:
+    """K/V of `num_slots` slots. Every slot is filled whole (`load`) before it is read."""
+
+    def __init__(
+        self, config: TransformerConfig, num_slots: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config = config
+        self.num_slots = num_slots
+        shape = (
+            config.num_layers,
+            num_slots,
+            config.num_heads,
+            config.context_frames,
+            config.tokens_per_frame,
+            config.head_dim,
+        )
+        self.k = torch.zeros(shape, dtype=dtype, device=device)
+        self.v = torch.zeros(shape, dtype=dtype, device=device)
+        self.rings = Rings(config, self.k.unbind(0), self.v.unbind(0))
+
+    def neighbours(self, first: int, num: int) -> Rings:
+        """Views of `num` slots from `first` on."""
+        k, v = self.k[:, first : first + num], self.v[:, first : first + num]
+        return Rings(self.config, k.unbind(0), v.unbind(0))
 
     def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
         """Store consecutive chunks of one session, K/V `1 l n d` per layer, from `first_chunk` on."""
         config = self.config
         num = kv[0][0].shape[1] // (config.chunk_frames * config.tokens_per_frame)
         chunks = torch.arange(first_chunk, first_chunk + num)
-        places = self.frame_places(chunks).flatten()
+        places = self.rings.frame_places(chunks).flatten()
         for layer, (k, v) in enumerate(kv):
             for cache, new in ((self.k, k), (self.v, v)):
                 by_head = new[0].transpose(0, 1).unflatten(1, (len(places), -1))  # n f tokens d
                 cache[layer, slot][:, places] = by_head.to(cache.dtype)
-
-    def read(self, layer: int, slots: Tensor, contiguous: slice | None) -> KeyValue:
-        """All K/V of `slots`, `b l n d`: a view where the slots are neighbours, else a copy."""
-        rows = contiguous if contiguous is not None else slots
-        return _tokens(self.k[layer, rows]), _tokens(self.v[layer, rows])
 
     def copy_out(self, slot: int) -> tuple[Tensor, Tensor]:
         return self.k[:, slot].clone(), self.v[:, slot].clone()
@@ -91,32 +105,41 @@ class Arena:
 class ArenaContext:
     """Consecutive chunks of several slots, each written before it attends.
 
-    first_chunk: int64 `b`, the index of each slot's first chunk in this pass. With two chunks in the sequence, the
-    first (clean: a commit) writes and attends before the second (noisy: the next chunk's first denoise) writes, so
-    clean never sees noisy. slots: int64 `b`. rows: of each chunk in the sequence, where it is written.
+    With two chunks in the sequence, the first (clean: a commit) writes and attends before the second (noisy: the next
+    chunk's first denoise) writes, so clean never sees noisy. slots: int64 `b`, the batch's places in `rings`.
+    first_chunk: int64 `b`, the index of each one's first chunk in this pass. rows: of each chunk in the sequence, where
+    it is written. whole: whether the batch is all of the rings in their order, so that nothing need be copied to read.
     """
 
-    arena: Arena
+    rings: Rings
     slots: Tensor
     first_chunk: Tensor
     rows: tuple[Tensor, ...]
-    contiguous: slice | None
+    whole: bool
 
     @staticmethod
     def of(arena: Arena, slots: list[int], first_chunk: Tensor, num_chunks: int = 1) -> ArenaContext:
-        neighbours = slots == list(range(slots[0], slots[0] + len(slots)))
-        contiguous = slice(slots[0], slots[0] + len(slots)) if neighbours else None
-        index = torch.tensor(slots, device=first_chunk.device)
-        return replace(ArenaContext.anywhere(arena, index, first_chunk, num_chunks), contiguous=contiguous)
+        """For slots of an arena, by views of it where they are neighbours."""
+        if are_neighbours(slots):
+            return ArenaContext.all_of(arena.neighbours(slots[0], len(slots)), first_chunk, num_chunks)
+        return ArenaContext.anywhere(
+            arena.rings, torch.tensor(slots, device=first_chunk.device), first_chunk, num_chunks
+        )
 
     @staticmethod
-    def anywhere(arena: Arena, slots: Tensor, first_chunk: Tensor, num_chunks: int = 1) -> ArenaContext:
+    def all_of(rings: Rings, first_chunk: Tensor, num_chunks: int = 1) -> ArenaContext:
+        """For all slots of the rings, in their order."""
+        slots = torch.arange(first_chunk.shape[0], device=first_chunk.device)
+        return replace(ArenaContext.anywhere(rings, slots, first_chunk, num_chunks), whole=True)
+
+    @staticmethod
+    def anywhere(rings: Rings, slots: Tensor, first_chunk: Tensor, num_chunks: int = 1) -> ArenaContext:
         """Without a look at which slots they are, so that a device that is told once need not be asked."""
-        rows = tuple(arena.rows(slots, first_chunk + number) for number in range(num_chunks))
-        return ArenaContext(arena, slots, first_chunk, rows, None)
+        rows = tuple(rings.rows(slots, first_chunk + number) for number in range(num_chunks))
+        return ArenaContext(rings, slots, first_chunk, rows, whole=False)
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
-        config = self.arena.config
+        config = self.rings.config
         if num_frames != len(self.rows) * config.chunk_frames:
             raise PatternError(
                 f"{len(self.rows)} chunks of {config.chunk_frames} frames met a sequence of {num_frames}"
@@ -126,25 +149,26 @@ class ArenaContext:
 
     def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, None]:
         """The attended values; keys and values stay in the arena."""
-        attend = self._attend_fused if triton_runs(qkv) else self._attend
-        return torch.cat(attend(layer, qkv, rotation), dim=1), None
+        if triton_runs(qkv):
+            return torch.cat(self._attend_fused(layer, qkv, rotation), dim=1), None
+        return self.attend_rotated(layer, *rotation.rotate(qkv), qkv[:, :, 2]), None
 
-    def _attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> list[Tensor]:
-        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
+    def attend_rotated(self, layer: int, q: Tensor, k: Tensor, q_sink: Tensor | None, v: Tensor) -> Tensor:
+        """`attend` from queries and keys that are normalised and rotated, `b l n d` each."""
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
-            self.arena.write(layer, rows, k[:, part], v[:, part])
-            keys, values = self.arena.read(layer, self.slots, self.contiguous)
+            self.rings.write(layer, rows, k[:, part], v[:, part])
+            keys, values = self.rings.read(layer, None if self.whole else self.slots)
             sink = None if q_sink is None else q_sink[:, part]
-            parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=self.arena.sink_tokens))
-        return parts
+            parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=self.num_sink))
+        return torch.cat(parts, dim=1)
 
     def _attend_fused(self, layer: int, qkv: Tensor, rotation: Rotation) -> list[Tensor]:
-        keys, values = _tokens(self.arena.k[layer]), _tokens(self.arena.v[layer])
+        keys, values = self.rings.read(layer)
         slots, num_valid = self.slots.int(), torch.full_like(self.slots, keys.shape[1], dtype=torch.int32)
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
-            place = rows.view(len(slots), -1)[:, 0] % self.arena.capacity_frames  # of the chunk's first frame
+            place = rows.view(len(slots), -1)[:, 0] % self.rings.config.context_frames  # of the chunk's first frame
             angles, sink = rotation.angles.part(part), None if rotation.sink is None else rotation.sink.part(part)
             q, k, v = qkv[:, part].unbind(2)
             query, sink_query = qk_norm_rope_write(
@@ -158,20 +182,31 @@ class ArenaContext:
                 keys,
                 values,
                 slots,
-                (place * self.arena.config.tokens_per_frame).int(),
+                (place * self.rings.config.tokens_per_frame).int(),
                 sink_cos=None if sink is None else sink.cos,
                 sink_sin=None if sink is None else sink.sin,
             )
-            num_sink = self.arena.sink_tokens
-            parts.append(ring_attention(query, keys, values, slots, num_valid, q_sink=sink_query, num_sink=num_sink)[0])
+            attended, _ = ring_attention(
+                query, keys, values, slots, num_valid, q_sink=sink_query, num_sink=self.num_sink
+            )
+            parts.append(attended)
         return parts
+
+    @property
+    def num_sink(self) -> int:
+        """Tokens of the sink."""
+        return self.rings.config.sink_frames * self.rings.config.tokens_per_frame
 
     def _parts(self) -> list[slice]:
         """The sequence's chunks, as slices of its tokens."""
-        length = self.arena.config.chunk_frames * self.arena.config.tokens_per_frame
+        length = self.rings.config.chunk_frames * self.rings.config.tokens_per_frame
         return [slice(number * length, (number + 1) * length) for number in range(len(self.rows))]
 
 
 def _tokens(cache: Tensor) -> Tensor:
     """`s n f tokens d` → a view `s l n d`."""
     return cache.flatten(2, 3).transpose(1, 2)
+
+
+def are_neighbours(slots: list[int]) -> bool:
+    return slots == list(range(slots[0], slots[0] + len(slots)))

@@ -1,8 +1,33 @@
-"""What this machine is good at. Owns the detection of fast bf16; decides nothing else."""
+"""The machine: what it is, what it is good at by its own account, and where it keeps what can be made again."""
 
 from __future__ import annotations
 
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
 import torch
+
+
+def cache_root() -> Path:
+    """`$LIGHTCONE_CACHE`, or `lightcone` in the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("LIGHTCONE_CACHE") or home / "lightcone")
+
+
+@cache
+def machine() -> list[str]:
+    """What code and timings hold for: system, kind of CPU, PyTorch."""
+    return [platform.platform(), _cpu_model(), str(torch.cpu.get_capabilities()), torch.__version__]
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def default_device() -> torch.device:

@@ -4,7 +4,8 @@ LightconeError
 ├── CheckpointError     a checkpoint folder is missing, incomplete or of another version
 ├── ShapeError          frames, latents or actions do not have the shape the world needs
 ├── ActionError         an action names a button the world does not have
-└── PatternError        an attention pattern that would break causality was asked for
+├── PatternError        an attention pattern that would break causality was asked for
+└── CompilationError    passes cannot be compiled on this machine
 """
 
 
@@ -26,3 +27,7 @@ class ActionError(LightconeError, ValueError):
 
 class PatternError(LightconeError, ValueError):
     """An attention pattern that cannot be built, or that would break causality."""
+
+
+class CompilationError(LightconeError):
+    """Passes cannot be compiled on this machine."""

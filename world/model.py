@@ -13,6 +13,7 @@ from kernels.linear import pack_linears
 from world.actions import Actions
 from world.card import WorldCard
 from world.codec import Codec, CodecState, to_float, to_uint8
+from world.compiled import CompiledTransformer
 from world.errors import ActionError
 from world.schedule import sampling_sigmas
 from world.transformer import Transformer
@@ -33,7 +34,10 @@ class Sampler:
 
 
 class Model:
-    """Codec, transformer and sampler, in `dtype` on `device`; the modules given are moved there."""
+    """Codec, transformer and sampler, in `dtype` on `device`; the modules given are moved there.
+
+    compiled: the transformer as machine code for rollouts, where it is there and wanted. num_threads: in how many
+    threads it is fastest here, where that is known."""
 
     def __init__(
         self,
@@ -50,9 +54,16 @@ class Model:
         self.codec.channels_last()
         self.transformer = transformer.to(device, dtype).eval()
         pack_linears(self.transformer, rows=transformer.config.chunk_frames * transformer.config.tokens_per_frame)
+        self.compiled: CompiledTransformer | None = None
+        self.num_threads: int | None = None
         self.sampler = sampler
         self.dtype = dtype
         self.device = torch.device(device)
+
+    def network(self, num_slots: int, num_chunks: int) -> Transformer | CompiledTransformer:
+        """The transformer for so many slots of an arena and chunks of each: compiled where that is there."""
+        compiled = self.compiled
+        return compiled if compiled is not None and compiled.fits(num_slots, num_chunks) else self.transformer
 
     @property
     def forward_calls(self) -> int:

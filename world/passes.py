@@ -88,7 +88,7 @@ class StaticPass:
 
     def _forward(self) -> Tensor:
         own = self.input
-        context = ArenaContext.anywhere(self.arena, own.slots, own.first_chunk, self.num_chunks)
+        context = ArenaContext.anywhere(self.arena.rings, own.slots, own.first_chunk, self.num_chunks)
         output = self.transformer(own.x, own.sigma, Conditioning(actions=own.actions), context=context)
         velocity: Tensor = output.prediction.float()
         return velocity

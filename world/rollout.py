@@ -100,13 +100,13 @@ class Rollout:
             clean_actions = torch.stack([torch.stack([vector for _, _, vector in rows]) for rows in pending])
             x, vectors = torch.cat([clean, x], 1), torch.cat([clean_actions, vectors], 1)
             levels, num_chunks, first_chunk = [self.model.context_sigma] * chunk + levels, 2, first_chunk - 1
-        sigma = torch.tensor(levels, device=device).expand(len(slots), -1)
+        sigma = torch.tensor(levels, device=device).repeat(len(slots), 1)
         if self._static is not None:
             where = torch.tensor(slots, device=device)
             given = PassInput(x=x, sigma=sigma, actions=vectors, slots=where, first_chunk=first_chunk)
             return self._static(given, num_chunks)[:, -chunk:]
         context = ArenaContext.of(self.arena, slots, first_chunk, num_chunks)
-        output = self.model.transformer(x, sigma, Conditioning(actions=vectors), context=context)
+        output = self.model.network(len(slots), num_chunks)(x, sigma, Conditioning(actions=vectors), context=context)
         velocity: Tensor = output.prediction[:, -chunk:].float()
         return velocity
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kernels.attention import attention
+from kernels.gelu import gelu
 from kernels.norm_modulate import norm_modulate
 from world.config import TransformerConfig
 from world.context import Bidirectional, Context, KeyValue, Rotation
@@ -80,10 +81,27 @@ class Block(nn.Module):
         context: Context,
         text: Tensor | None,
     ) -> tuple[Tensor, Pending, KeyValue | None]:
-        shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.modulation).unbind(2)  # each b f dim
-        x, h = _norm(x, pending, scale1, shift1)
-        qkv = self.qkv(h).unflatten(-1, (3, self.num_heads, -1))  # b l 3 n d
-        attended, kv = context.attend(layer, qkv, self._rotation(angles))
+        parts = self.modulations(modulation)
+        x, qkv = self.enter(x, pending, parts)
+        attended, kv = context.attend(layer, qkv, self.rotation(angles))
+        x, pending = self.leave(x, attended, parts, text)
+        return x, pending, kv
+
+    def modulations(self, modulation: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of attention, then of the feed-forward: `b f dim` each, from `b f 6 dim`."""
+        return (modulation + self.modulation).unbind(2)
+
+    def enter(self, x: Tensor, pending: Pending | None, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Up to attention: (x with what was pending, raw queries, keys and values `b l 3 n d`)."""
+        shift, scale, *_ = parts
+        x, h = _norm(x, pending, scale, shift)
+        return x, self.qkv(h).unflatten(-1, (3, self.num_heads, -1))
+
+    def leave(
+        self, x: Tensor, attended: Tensor, parts: tuple[Tensor, ...], text: Tensor | None
+    ) -> tuple[Tensor, Pending]:
+        """From attention on: attended values `b l n d`."""
+        _, _, gate1, shift2, scale2, gate2 = parts
         y, gate = self.out(attended.flatten(2)), gate1
         if self.cross is not None and text is not None:
             norm = self.cross.norm
@@ -91,13 +109,17 @@ class Block(nn.Module):
             x, h = norm_modulate(x, scale2, shift2, y=self.cross(h, text))
         else:
             x, h = norm_modulate(x, scale2, shift2, y=y, gate=gate)
-        return x, (self.ffn_out(F.gelu(self.ffn_in(h), approximate="tanh")), gate2), kv
+        return x, (self.ffn_out(gelu(self.ffn_in(h))), gate2)
 
-    def _rotation(self, angles: tuple[Angles, Angles | None]) -> Rotation:
+    def rotation(self, angles: tuple[Angles, Angles | None]) -> Rotation:
+        return Rotation(*angles, *self.qk_weights())
+
+    def qk_weights(self) -> tuple[Tensor, Tensor]:
+        """Of the norms of queries and keys: `d`, or `n d` where they go over all heads."""
         q, k = self.norm_q.weight, self.norm_k.weight
         if self.full_qk_norm:
             q, k = q.unflatten(0, (self.num_heads, -1)), k.unflatten(0, (self.num_heads, -1))
-        return Rotation(*angles, q, k)
+        return q, k
 
 
 class CrossAttention(nn.Module):
@@ -166,10 +188,8 @@ class Transformer(nn.Module):
         context = context or Bidirectional()
         positions = context.positions(x.shape[0], x.shape[1], x.device)
         angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
-        embedding = self._frame_embedding(sigma, cond)  # b f dim
-        modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))  # b f 6 dim
+        tokens, embedding, modulation = self.embed(x, sigma, cond)
         text = self.text_embedding(cond.text.to(embedding)) if self.text_embedding and cond.text is not None else None
-        tokens = self._patchify(x.to(self.patch_in.weight.dtype))
         kv, kept = [], {}
         pending: Pending | None = None
         for layer, block in enumerate(self.blocks):
@@ -178,9 +198,19 @@ class Transformer(nn.Module):
                 kv.append(layer_kv)
             if layer in features:
                 kept[layer] = _norm(tokens, pending, None, None)[0]
+        return Output(self.predict(tokens, pending, embedding, x), kv, kept)
+
+    def embed(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+        """(tokens `b l dim`, each frame's embedding `b f dim`, what blocks are modulated by `b f 6 dim`)."""
+        embedding = self._frame_embedding(sigma, cond)
+        modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))
+        return self._patchify(x.to(self.patch_in.weight.dtype)), embedding, modulation
+
+    def predict(self, tokens: Tensor, pending: Pending | None, embedding: Tensor, like: Tensor) -> Tensor:
+        """The velocity `b f c h w` of what the blocks have made of `like`'s tokens."""
         shift, scale = (embedding[:, :, None] + self.head_modulation).unbind(2)
         _, h = _norm(tokens, pending, scale, shift)
-        return Output(self._unpatchify(self.head(h), x), kv, kept)
+        return self._unpatchify(self.head(h), like)
 
     def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> None:
         expected = (self.config.channels, self.config.height, self.config.width)

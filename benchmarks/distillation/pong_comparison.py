@@ -1,6 +1,6 @@
 """Causal students on the shipped Pong: trained from its networks, rolled out, read off their pictures. Owns the order.
 
-Data, training and rows are kept in a folder, so that a run that was stopped goes on where it was.
+Data, training and quality are kept in a folder, so that a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +61,16 @@ class PongSetting:
     num_steps: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """generator: of a number of steps; only once `train` has been called."""
+
+    name: str
+    counts: tuple[int, ...]
+    generator: Callable[[int], Generator]
+    train: Training
+
+
 class PongComparison:
     """What all rows share: the shipped world, held-out starts and long streams, in `folder`."""
 
@@ -81,25 +91,43 @@ class PongComparison:
         rebuilt = reconstruct(self.world, self.starts.truth)
         speed = rebuilt.shape[0] * rebuilt.shape[1] / (time.perf_counter() - started)
         codec = drift_figures(self.streams.rebuilt, self.streams.real, self.streams.rebuilt)
-        return self._named(codec["drift_codec_max"], own_figures(self.world.card, self.starts, rebuilt), speed)
+        quality = _named(codec["drift_codec_max"], own_figures(self.world.card, self.starts, rebuilt))
+        return {**quality, "frames_per_s": speed}
 
     def rows(self) -> Iterator[Row]:
-        """The bidirectional teacher at its step counts, then every student at 1, 2 and 4."""
-        setting, shift = self.setting, self.world.sampler.shift
+        """The bidirectional teacher at its step counts, then every student at 1, 2 and 4. What they are worth is kept
+        as it is measured; times are taken at the end, of all in one go."""
+        measured = []
+        for contender in self._contenders():
+            training = contender.train()
+            qualities = {count: self._quality(contender, training[1], count) for count in contender.counts}
+            measured.append((contender, training, qualities))
+        for contender, (train_s, train_steps), qualities in measured:
+            for num_steps, quality in qualities.items():
+                sample_s = _seconds(contender.generator(num_steps), self.starts.head(1))
+                yield Row(
+                    method=contender.name,
+                    num_steps=num_steps,
+                    quality={**quality, "frames_per_s": self.setting.num_frames / sample_s},
+                    sample_s=sample_s,
+                    train_s=train_s,
+                    train_steps=train_steps,
+                )
+
+    def _contenders(self) -> Iterator[Contender]:
+        setting, preset, shift = self.setting, self.given.run.preset, self.world.sampler.shift
         teacher = World.load(find("pong"), role="teacher")
-        yield from self._rows(
+        yield Contender(
             "teacher",
             setting.teacher_steps,
             lambda num_steps: teacher_generator(teacher, num_steps=num_steps, shift=shift),
-            lambda: (None, self.given.run.preset.teacher_trainer.num_steps),
+            lambda: (None, preset.teacher_trainer.num_steps),
         )
-        yield from self._student_rows(
-            SHIPPED, lambda: (None, self.given.run.preset.teacher_forced_trainer.num_steps), renoise=False
-        )
+        yield self._student(SHIPPED, lambda: (None, preset.teacher_forced_trainer.num_steps), renoise=False)
         for student in STUDENTS:
-            yield from self._student_rows(student.name, partial(self._trained, student), renoise=student.renoise)
+            yield self._student(student.name, partial(self._trained, student), renoise=student.renoise)
 
-    def _student_rows(self, name: str, train: Training, *, renoise: bool) -> Iterator[Row]:
+    def _student(self, name: str, train: Training, *, renoise: bool) -> Contender:
         def generator(num_steps: int) -> Generator:
             network = student_of(self.given.networks[name])  # a copy: the world may keep it in another dtype
             world = World(
@@ -112,42 +140,18 @@ class PongComparison:
             )
             return student_generator(world, num_steps=num_steps)
 
-        yield from self._rows(name, self.setting.student_steps, generator, train)
+        return Contender(name, self.setting.student_steps, generator, train)
 
-    def _rows(
-        self,
-        name: str,
-        counts: tuple[int, ...],
-        generator: Callable[[int], Generator],
-        train: Training,
-    ) -> Iterator[Row]:
-        train_s, train_steps = train()
-        for num_steps in counts:
-            path = self.folder / "rows" / f"{name}-{train_steps}-{num_steps}.json"
-            if not path.exists():
-                sample_s, quality = self._measured(generator(num_steps))
-                row = Row(
-                    method=name,
-                    num_steps=num_steps,
-                    quality=quality,
-                    sample_s=sample_s,
-                    train_s=train_s,
-                    train_steps=train_steps,
-                )
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(asdict(row)) + "\n")
-            yield Row(**json.loads(path.read_text()))
-
-    def _measured(self, generate: Generator) -> tuple[float, dict[str, float]]:
-        frames = in_batches(generate, self.starts, self.starts.actions)
-        own = own_figures(self.world.card, self.starts, frames)
-        sample_s = _seconds(generate, self.starts.head(1))
-        speed = self.setting.num_frames / sample_s
-        return sample_s, self._named(drift(self.world.card, generate, self.streams)["drift_max"], own, speed)
-
-    def _named(self, drift_max: float, own: dict[str, float], frames_per_s: float) -> dict[str, float]:
-        """In the table's order."""
-        return {"drift_max": drift_max, **{key: own[key] for key in FIGURES}, "frames_per_s": frames_per_s}
+    def _quality(self, contender: Contender, train_steps: int, num_steps: int) -> dict[str, float]:
+        path = self.folder / "quality" / f"{contender.name}-{train_steps}-{num_steps}.json"
+        if not path.exists():
+            generate = contender.generator(num_steps)
+            own = own_figures(self.world.card, self.starts, in_batches(generate, self.starts, self.starts.actions))
+            quality = _named(drift(self.world.card, generate, self.streams)["drift_max"], own)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(quality) + "\n")
+        kept: dict[str, float] = json.loads(path.read_text())
+        return kept
 
     def _trained(self, student: PongStudent) -> tuple[float | None, int]:
         """Train the student, or go on, and add it to the networks: (seconds, steps)."""
@@ -160,6 +164,11 @@ class PongComparison:
         network.load_state_dict(load_product(folder)[0])
         self.given.networks[student.name] = network.eval().requires_grad_(False)
         return _training_s(folder), config.num_steps
+
+
+def _named(drift_max: float, own: dict[str, float]) -> dict[str, float]:
+    """In the table's order."""
+    return {"drift_max": drift_max, **{key: own[key] for key in FIGURES}}
 
 
 def _run(folder: Path, checkpoint: Path, setting: PongSetting) -> Run:

@@ -2,7 +2,8 @@
 
 In bfloat16 on a CPU, plain matrix products around a softmax beat `scaled_dot_product_attention` when gradients are
 wanted, and always on a CPU without AMX tiles, where the fused operation runs no faster than float32. Everywhere else
-the fused operation is chosen. `python -m kernels.attention.timing` prints both on this machine.
+the fused operation is chosen. `python -m kernels.attention.timing` prints both on this machine; `prefer_matmul` is for
+those who have measured.
 """
 
 from functools import cache
@@ -14,7 +15,15 @@ from torch.nn import functional as F
 from kernels.attention.matmul import matmul_attention
 from kernels.attention.ranges import OwnBlock, ranges_attention
 
-__all__ = ["attention"]
+__all__ = ["attention", "prefer_matmul"]
+
+_preferred: bool | None = None  # a plain variable: the compiler follows it
+
+
+def prefer_matmul(preferred: bool | None) -> None:
+    """Whether attention without gradients on a CPU is plain products, in this process; None: by the rule."""
+    global _preferred
+    _preferred = preferred
 
 
 def attention(
@@ -45,9 +54,13 @@ def attention(
 
 
 def _matmul_is_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    if q.device.type != "cpu" or _compute_dtype(q) is not torch.bfloat16:
+    if q.device.type != "cpu":
         return False
     wants_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    if _preferred is not None and not wants_gradient:
+        return _preferred
+    if _compute_dtype(q) is not torch.bfloat16:
+        return False
     return wants_gradient or not _has_amx()
 
 

@@ -53,13 +53,12 @@ def _check(
     if gate is not None and y is None:
         raise ValueError("norm_modulate: a gate without y: give what it opens for")
     b, t, c = x.shape
-    frames = {m.shape[1] for m in (gate, scale, shift) if m is not None}
+    frames = [m.shape for m in (gate, scale, shift) if m is not None]
     fit = (
         (y is None or y.shape == x.shape)
-        and all(m is None or (m.ndim == 3 and m.shape[0] == b and m.shape[2] == c) for m in (gate, scale, shift))
-        and all(m is None or m.shape == (c,) for m in (weight, bias))
-        and len(frames) <= 1
-        and all(t % f == 0 for f in frames)
+        and (weight is None or weight.shape == (c,))
+        and (bias is None or bias.shape == (c,))
+        and (not frames or (frames == [(b, frames[0][1], c)] * len(frames) and t % frames[0][1] == 0))
     )
     if not fit:
         given = {"scale": scale, "shift": shift, "y": y, "gate": gate, "weight": weight, "bias": bias}

@@ -6,7 +6,7 @@ from torch import Tensor
 from kernels.norm_rope.fused import NormRope, norm_rope_forward
 from kernels.norm_rope.reference import norm_rope_reference
 
-__all__ = ["norm_rope", "qk_norm_rope"]
+__all__ = ["norm_rope", "norm_turn", "qk_norm_rope", "qk_norm_turn"]
 
 
 def norm_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float = 1e-6) -> Tensor:
@@ -20,10 +20,10 @@ def norm_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float = 
         raise ValueError(
             f"norm_rope: x {tuple(x.shape)}, weight {tuple(weight.shape)}, cos {tuple(cos.shape)} do not fit"
         )
+    if not torch.is_grad_enabled():
+        return norm_turn(x, weight, torch.complex(cos, sin).unsqueeze(-2), eps)
     if torch.compiler.is_compiling():
         return norm_rope_reference(x, weight, cos, sin, eps)  # the compiler fuses it by itself
-    if not torch.is_grad_enabled():
-        return norm_rope_forward(x, weight, cos, sin, eps, tuple(range(-weight.ndim, 0)))
     result: Tensor = NormRope.apply(x, weight, cos, sin, eps)  # type: ignore[no-untyped-call]  # torch's own
     return result
 
@@ -33,9 +33,21 @@ def qk_norm_rope(
 ) -> tuple[Tensor, Tensor]:
     """`norm_rope` of queries and keys that lie beside each other, qk `b l 2 n d`, each `b l n d`; in one go where no
     gradient is wanted."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+    if torch.is_grad_enabled():
         return norm_rope(qk[:, :, 0], q_weight, cos, sin, eps), norm_rope(qk[:, :, 1], k_weight, cos, sin, eps)
+    return qk_norm_turn(qk, q_weight, k_weight, torch.complex(cos, sin)[..., None, None, :], eps)
+
+
+def norm_turn(x: Tensor, weight: Tensor, turn: Tensor, eps: float = 1e-6) -> Tensor:
+    """`norm_rope` without gradients, from turn = cos + i·sin, complex `b l 1 d/2` (one for all heads)."""
+    return norm_rope_forward(x, weight, turn, eps, tuple(range(-weight.ndim, 0)))
+
+
+def qk_norm_turn(
+    qk: Tensor, q_weight: Tensor, k_weight: Tensor, turn: Tensor, eps: float = 1e-6
+) -> tuple[Tensor, Tensor]:
+    """`qk_norm_rope` without gradients, from turn = cos + i·sin, complex `b l 1 1 d/2` (one for all heads)."""
     weights = torch.stack((q_weight, k_weight)).view(2, -1, qk.shape[-1])  # 2 1 d, or 2 n d
     dims = (-1,) if q_weight.ndim == 1 else (-2, -1)
-    q, k = norm_rope_forward(qk, weights, cos.unsqueeze(-2), sin.unsqueeze(-2), eps, dims).unbind(2)
+    q, k = norm_rope_forward(qk, weights, turn, eps, dims).unbind(2)
     return q, k

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 
-def norm_rope_forward(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float, dims: tuple[int, ...]) -> Tensor:
-    """norm_rope without gradients, the norm over `dims`: as few passes and calls as it takes. x `… n d`, weight as
-    broadcasts to it; cos, sin `… d/2`, the same for all n."""
+def norm_rope_forward(x: Tensor, weight: Tensor, turn: Tensor, eps: float, dims: tuple[int, ...]) -> Tensor:
+    """norm_rope without gradients, the norm over `dims`: as few passes and calls as it takes. x `… n d`; weight and
+    turn, complex `… d/2`, as broadcast to it."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     unit = x.to(dtype)
     norm = torch.linalg.vector_norm(unit, dim=dims, keepdim=True)
     root = norm.square_().mul_(norm.numel() / unit.numel()).add_(eps).rsqrt_()
-    return _rotate_((unit * root).mul_(weight), torch.complex(cos.to(dtype), sin.to(dtype)).unsqueeze(-2)).to(x.dtype)
+    return _rotate_((unit * root).mul_(weight), turn).to(x.dtype)
 
 
 class NormRope(torch.autograd.Function):

@@ -21,12 +21,12 @@ def test_a_ring_holds_the_sink_and_the_newest_chunks_and_nothing_else(shape: tup
         CONFIGS["pixel"][1], chunk_frames=chunk, window_frames=window * chunk, sink_frames=sink * chunk, num_layers=1
     )
     arena = Arena(config, 1, dtype=torch.float32)
-    assert arena.capacity_frames == (sink + window + 1) * chunk
+    assert config.context_frames == (sink + window + 1) * chunk
     held: dict[int, int] = {}
     for index in range(num_chunks):
-        places = arena.frame_places(torch.tensor([index]))[0].tolist()
+        places = arena.rings.frame_places(torch.tensor([index]))[0].tolist()
         assert places == list(range(places[0], places[0] + chunk)), "a chunk's frames lie together and in order"
-        assert places[-1] < arena.capacity_frames
+        assert places[-1] < config.context_frames
         held |= dict.fromkeys(places, index)
         first_sinks = range(min(sink, index + 1))
         newest = range(max(sink, index - window), index + 1)

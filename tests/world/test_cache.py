@@ -219,7 +219,7 @@ def _assert_committed(arena: Arena, slot: int, newest: int, network: Transformer
     config = network.config
     chunks = [*range(config.sink_chunks), *range(newest - config.window_chunks + 1, newest + 1)]
     for chunk in chunks:
-        places = arena.frame_places(torch.tensor([chunk]))[0]
+        places = arena.rings.frame_places(torch.tensor([chunk]))[0]
         span = tokens_of(network, chunk_of(network, chunk))
         for layer, (k, v) in enumerate(kv):
             assert_within(arena.k[layer, slot][:, places].flatten(1, 2).transpose(0, 1), k[row, span], TOLERANCE)
