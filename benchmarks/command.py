@@ -6,6 +6,7 @@ import argparse
 from importlib import import_module
 
 BENCHMARKS = {
+    "caches": "the ring of keys and values beside the common ways to keep a cache, with equal weights",
     "distill": "every distillation method against its teacher: quality, evaluations, wall-clock, cost of training",
     "kernels": "the fused kernels beside their floors: bytes, operations, and on a GPU how near they come",
     "play": "frames per second and action-to-frame latency of a served world: a real server, a real client",

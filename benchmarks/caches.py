@@ -1,0 +1,271 @@
+"""`lightcone bench caches`: the ring beside the common ways to keep a cache (see `other_caches`), all with the world's
+own weights, each eager and compiled. Owns the stepping and the timing.
+
+Two things are timed: the part that differs (norm and rotation of queries and keys, the cache, attention; one layer's,
+for both kinds of pass), and whole steps (the passes of a chunk and its decoding). All take turns, so that a machine
+that slows down slows all; medians are printed. Compiled means torch.compile for the others, whole networks at once, and
+for the ring what `lightcone compile` made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from benchmarks.other_caches import Concatenated, FlexRing, flex_arena, flex_mask, flex_rows, window_of
+from world.cache import Arena, ArenaContext
+from world.catalogue import find
+from world.compiled import compiled_transformer
+from world.context import Rotation
+from world.schedule import euler_step
+from world.transformer import Conditioning
+from world.tuning import tuned
+from world.world import World
+
+WARM_UP = 3
+
+Passes = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(x `b f c h w`, sigma `b f`, actions `b f a`, first chunk `b`) → the velocity of all frames."""
+Part = Callable[[int, Tensor, Rotation], Tensor]
+"""(number of chunks, raw queries, keys and values `b l 3 n d`, rotation) → attended values `b l n d`, of layer 0."""
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to keep the cache, with a cache of its own."""
+
+    name: str
+    passes: Passes
+    part: Part
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """World, sessions, threads, length."""
+    parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
+    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 8], help="sessions that share a step")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps of each (default: 40)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the fastest here)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    world = tuned(find(args.world), num_threads=args.threads)
+    if world.transformer.config.sink_frames:
+        print("the other ways to keep a cache are written for worlds without a sink", file=sys.stderr)
+        return 1
+    rows = [row for count in args.sessions for row in measure(world, count, args.steps)]
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {world.dtype}, PyTorch {torch.__version__}"
+    if args.json:
+        print(json.dumps({"world": world.card.name, "machine": machine, "rows": rows}, indent=1))
+        return 0
+    print(f"{world.card.name} on {machine}")
+    for row in rows:
+        print(
+            f"{row['sessions']} sessions, {row['way']:<24} part {row['part_ms']:.3f} ms, step {row['step_ms']:.2f} ms"
+        )
+    return 0
+
+
+@torch.no_grad()
+def measure(world: World, num_sessions: int, num_steps: int) -> list[dict[str, Any]]:
+    """One row a way: median milliseconds of the part (of a step: both passes, one layer) and of the whole step."""
+    stepper = Stepper(world, num_sessions)
+    ways = stepper.ways()
+    times: dict[str, tuple[list[float], list[float]]] = {way.name: ([], []) for way in ways}
+    for count in range(WARM_UP + num_steps):
+        for way in ways:
+            for kept, timed in zip(times[way.name], (stepper.part, stepper.step), strict=True):
+                started = time.perf_counter()
+                timed(way, count)
+                kept.append((time.perf_counter() - started) * 1e3)
+    return [
+        {
+            "sessions": num_sessions,
+            "way": name,
+            "part_ms": statistics.median(part[WARM_UP:]),
+            "step_ms": statistics.median(step[WARM_UP:]),
+        }
+        for name, (part, step) in times.items()
+    ]
+
+
+class Stepper:
+    """The same steps of the same sessions for every way: the same noise, actions and clean chunks."""
+
+    def __init__(self, world: World, num_sessions: int) -> None:
+        self.world, self.config = world, world.transformer.config
+        rollout, start = world.rollout(num_sessions), world.starts[0]
+        for slot in range(num_sessions):
+            rollout.start([slot], start.frames[None], start.actions, [slot])
+        self.arena = rollout.arena
+        self.first_chunk = torch.full((num_sessions,), self.config.context_frames // self.config.chunk_frames - 1)
+        config, generator = self.config, torch.Generator().manual_seed(0)
+        shape = (num_sessions, config.chunk_frames, config.channels, config.height, config.width)
+        self.noise = torch.randn(shape, generator=generator)
+        self.clean = torch.randn(shape, generator=generator)
+        self.actions = torch.zeros(num_sessions, 2 * config.chunk_frames, config.action_dim)
+        self.levels = [float(level) for level in world.sigmas]
+        self.state = world.codec.initial_state(num_sessions)
+        tokens = config.chunk_frames * config.tokens_per_frame
+        qkv = (num_sessions, 2 * tokens, 3, config.num_heads, config.head_dim)
+        self.qkv = torch.randn(qkv, generator=generator).to(world.dtype)
+
+    def step(self, way: Way, number: int) -> Tensor:
+        """Chunk `number` after the start: its latents, which are decoded as well."""
+        chunk = self.config.chunk_frames
+        x, first = self.noise, self.first_chunk + number
+        for stage, (level, following) in enumerate(zip(self.levels[:-1], self.levels[1:], strict=True)):
+            sigma = torch.full(x.shape[:2], level)
+            if stage == 0:
+                levels = torch.cat([torch.full(x.shape[:2], self.world.context_sigma), sigma], dim=1)
+                velocity = way.passes(torch.cat([self.clean, x], dim=1), levels, self.actions, first)
+            else:
+                velocity = way.passes(x, sigma, self.actions[:, :chunk], first + 1)
+            x = euler_step(x, velocity[:, -chunk:].float(), torch.tensor(level), torch.tensor(following))
+        self.world.decode(x, self.state)
+        return x
+
+    def part(self, way: Way, number: int) -> None:
+        for num_chunks in (2, 1):
+            tokens = num_chunks * self.config.chunk_frames * self.config.tokens_per_frame
+            way.part(num_chunks, self.qkv[:, :tokens], self.rotation(num_chunks))
+
+    def rotation(self, num_chunks: int) -> Rotation:
+        frames = self.first_chunk[:, None] * self.config.chunk_frames
+        block: Any = self.world.transformer.blocks[0]
+        angles = self.world.transformer.rotary(frames + torch.arange(num_chunks * self.config.chunk_frames))
+        return block.rotation((angles, None))  # type: ignore[no-any-return]  # of a Block
+
+    def ways(self) -> list[Way]:
+        """Each with its own cache of the same past."""
+        packages = compiled_transformer(self.world.transformer)
+        ways = [self._ring("ring, eager", self.world.transformer, _as_it_is)]
+        if packages is not None and packages.fits(len(self.noise), 1):
+            ways.append(self._ring("ring, compiled", packages, _compiled))
+        for kind, wrap in (("eager", _as_it_is), ("compiled", _compiled)):
+            ways.append(self._concatenated(f"concatenated, {kind}", wrap))
+            ways.append(self._flex(f"flex_attention, {kind}", wrap))
+        return ways
+
+    def _ring(self, name: str, network: Any, wrap: Wrap) -> Way:
+        arena = _copied(self.arena)
+        rotate = wrap(lambda qkv, rotation: rotation.rotate(qkv))
+
+        def passes(x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
+            context = ArenaContext.all_of(arena.rings, first, self._num_chunks(x))
+            velocity: Tensor = network(x, sigma, Conditioning(actions=actions), context=context).prediction
+            return velocity
+
+        def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            context = ArenaContext.all_of(arena.rings, self.first_chunk, num_chunks)
+            q, k, q_sink = rotate(qkv, rotation)
+            return context.attend_rotated(0, q, k, q_sink, qkv[:, :, 2])
+
+        return Way(name, passes, part)
+
+    def _concatenated(self, name: str, wrap: Wrap) -> Way:
+        k, v = window_of(self.arena, self.first_chunk)
+        transformer = self.world.transformer
+
+        @wrap
+        def one_pass(
+            k: list[Tensor], v: list[Tensor], x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor
+        ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+            context = Concatenated(self.config, [*k], [*v], first, self._num_chunks(x))
+            prediction = transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
+            return prediction, context.k, context.v
+
+        @wrap
+        def one_part(
+            k: Tensor, v: Tensor, qkv: Tensor, rotation: Rotation, num_chunks: int
+        ) -> tuple[Tensor, Tensor, Tensor]:
+            context = Concatenated(self.config, [k], [v], self.first_chunk, num_chunks)
+            return context.attend(0, qkv, rotation)[0], context.k[0], context.v[0]
+
+        def passes(*given: Tensor) -> Tensor:
+            prediction: Tensor
+            prediction, k[:], v[:] = one_pass(k, v, *given)
+            return prediction
+
+        def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            attended: Tensor = one_part(k[0], v[0], qkv, rotation, num_chunks)[0]
+            return attended
+
+        return Way(name, passes, part)
+
+    def _flex(self, name: str, wrap: Wrap) -> Way:
+        arena = flex_arena(self.arena, self.first_chunk)
+        transformer = self.world.transformer
+
+        k, v = ([layer.flatten(2, 3) for layer in cache] for cache in (arena.k, arena.v))
+        make_mask = wrap(create_block_mask)
+
+        @wrap
+        def one_pass(
+            k: list[Tensor],
+            v: list[Tensor],
+            rows: Tensor,
+            mask: BlockMask,
+            x: Tensor,
+            sigma: Tensor,
+            actions: Tensor,
+            first: Tensor,
+        ) -> Tensor:
+            context = FlexRing(arena.config, k, v, first, rows, mask)
+            prediction: Tensor = transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
+            return prediction
+
+        @wrap
+        def one_part(k: Tensor, v: Tensor, rows: Tensor, mask: BlockMask, qkv: Tensor, rotation: Rotation) -> Tensor:
+            return FlexRing(arena.config, [k], [v], self.first_chunk, rows, mask).attend(0, qkv, rotation)[0]
+
+        def passes(x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
+            num_chunks = self._num_chunks(x)
+            mask = flex_mask(arena.config, first, num_chunks, make_mask)
+            rows = flex_rows(arena.rings, first, num_chunks)
+            prediction: Tensor = one_pass(k, v, rows, mask, x, sigma, actions, first)
+            return prediction
+
+        def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
+            attended: Tensor = one_part(k[0], v[0], *prepared[num_chunks], qkv, rotation)
+            return attended
+
+        prepared = {  # once a pass, not once a layer
+            num_chunks: (
+                flex_rows(arena.rings, self.first_chunk, num_chunks),
+                flex_mask(arena.config, self.first_chunk, num_chunks),
+            )
+            for num_chunks in (1, 2)
+        }
+        return Way(name, passes, part)
+
+    def _num_chunks(self, x: Tensor) -> int:
+        return x.shape[1] // self.config.chunk_frames
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(function, dynamic=False)
+    return compiled
+
+
+def _copied(arena: Arena) -> Arena:
+    other = Arena(arena.config, arena.num_slots, dtype=arena.k.dtype)
+    other.k.copy_(arena.k)
+    other.v.copy_(arena.v)
+    return other
