@@ -124,17 +124,22 @@ class Stepper:
 
     def step(self, way: Way, number: int) -> Tensor:
         """Chunk `number` after the start: its latents, which are decoded as well."""
+        x = self.denoised(way, number, self.noise, self.clean)
+        self.world.decode(x, self.state)
+        return x
+
+    def denoised(self, way: Way, number: int, noise: Tensor, clean: Tensor) -> Tensor:
+        """Chunk `number` after the start, from noise, where the chunk before it is `clean`; `b f c h w` each."""
         chunk = self.config.chunk_frames
-        x, first = self.noise, self.first_chunk + number
+        x, first = noise, self.first_chunk + number
         for stage, (level, following) in enumerate(zip(self.levels[:-1], self.levels[1:], strict=True)):
             sigma = torch.full(x.shape[:2], level)
             if stage == 0:
                 levels = torch.cat([torch.full(x.shape[:2], self.world.context_sigma), sigma], dim=1)
-                velocity = way.passes(torch.cat([self.clean, x], dim=1), levels, self.actions, first)
+                velocity = way.passes(torch.cat([clean, x], dim=1), levels, self.actions, first)
             else:
                 velocity = way.passes(x, sigma, self.actions[:, :chunk], first + 1)
             x = euler_step(x, velocity[:, -chunk:].float(), torch.tensor(level), torch.tensor(following))
-        self.world.decode(x, self.state)
         return x
 
     def part(self, way: Way, number: int) -> None:

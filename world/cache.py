@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kernels.attention import attention
 from kernels.choice import triton_runs
-from kernels.qk_norm_rope_write import qk_norm_rope_write
+from kernels.qk_norm_rope_write import qk_norm_rope_write, quantised
 from kernels.ring_attention import ring_attention
 from world.config import TransformerConfig
 from world.context import KeyValue, Positions, Rotation, sink_positions
@@ -26,11 +26,17 @@ from world.errors import PatternError
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """K/V of some slots as a pass sees them: k, v of each layer, `slot head frame token dim`."""
+    """K/V of some slots as a pass sees them: k, v of each layer, `slot head frame token dim`.
+
+    scales: where K/V are int8, those of keys and of values: by layer, float32 `slot frame token head`; they are then
+    read in `dtype`.
+    """
 
     config: TransformerConfig
     k: Sequence[Tensor]
     v: Sequence[Tensor]
+    scales: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
+    dtype: torch.dtype | None = None
 
     def frame_places(self, chunks: Tensor) -> Tensor:
         """A slot's frames in which chunks live: int64 `b` → `b chunk_frames`."""
@@ -47,58 +53,95 @@ class Rings:
     def write(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
         """Store K/V `b l n d` of one chunk of each slot, at `rows`."""
         frame = (self.config.tokens_per_frame, self.config.head_dim)
-        for cache, new in ((self.k[layer], k), (self.v[layer], v)):
+        for number, (cache, new) in enumerate(((self.k[layer], k), (self.v[layer], v))):
             by_head = new.transpose(1, 2).reshape(-1, *frame)  # (b n f) tokens d
+            if self.scales is not None:
+                by_head, scale = quantised(by_head)
+                scales = self.scales[number][layer].permute(0, 3, 1, 2)  # slot head frame token
+                scales[self._by_axis(rows)] = scale
             cache.flatten(0, 2).index_copy_(0, rows, by_head.to(cache.dtype))
 
+    def _by_axis(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slots, heads and frames of rows."""
+        frames, heads = self.config.context_frames, self.config.num_heads
+        return rows // (frames * heads), rows // frames % heads, rows % frames
+
     def read(self, layer: int, slots: Tensor | None = None) -> KeyValue:
-        """All K/V of `slots`, `b l n d`: a copy; or of all slots: a view."""
-        k, v = self.k[layer], self.v[layer]
-        return (_tokens(k), _tokens(v)) if slots is None else (_tokens(k[slots]), _tokens(v[slots]))
+        """All K/V of `slots`, `b l n d`: a copy; or of all slots: a view, or where they are int8, a copy."""
+        found = []
+        for number, cache in enumerate((self.k[layer], self.v[layer])):
+            kept = cache if slots is None else cache[slots]
+            if self.scales is not None:
+                scales = self.scales[number][layer]
+                scale = (scales if slots is None else scales[slots]).permute(0, 3, 1, 2)[..., None]
+                kept = (kept * scale).to(self.dtype)
+            found.append(_tokens(kept))
+        return found[0], found[1]
+
+    def stored(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """As it is kept, for kernels: keys, values `s l n d` and their scales `s l n`, if any."""
+        k, v = _tokens(self.k[layer]), _tokens(self.v[layer])
+        if self.scales is None:
+            return k, v, None, None
+        keys, values = (scales[layer].flatten(1, 2) for scales in self.scales)
+        return k, v, keys, values
 
 
 class Arena:
-    """K/V of `num_slots` slots. Every slot is filled whole (`load`) before it is read."""
+    """K/V of `num_slots` slots, read in `dtype`. Every slot is filled whole (`load`) before it is read.
+
+    int8: kept in 8 bit with a scale for each token and head, in (d + 4)/2d of the memory that 16 bit take.
+    """
 
     def __init__(
-        self, config: TransformerConfig, num_slots: int, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        config: TransformerConfig,
+        num_slots: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        int8: bool = False,
     ) -> None:
         self.config = config
         self.num_slots = num_slots
-        shape = (
-            config.num_layers,
-            num_slots,
-            config.num_heads,
-            config.context_frames,
-            config.tokens_per_frame,
-            config.head_dim,
-        )
-        self.k = torch.zeros(shape, dtype=dtype, device=device)
-        self.v = torch.zeros(shape, dtype=dtype, device=device)
-        self.rings = Rings(config, self.k.unbind(0), self.v.unbind(0))
+        frames = (config.context_frames, config.tokens_per_frame)
+        shape = (config.num_layers, num_slots, config.num_heads, *frames, config.head_dim)
+        kept = torch.int8 if int8 else dtype
+        self.k = torch.zeros(shape, dtype=kept, device=device)
+        self.v = torch.zeros(shape, dtype=kept, device=device)
+        self.tensors = [self.k, self.v]
+        scales = None
+        if int8:
+            by_token = (config.num_layers, num_slots, *frames, config.num_heads)
+            of_keys, of_values = (torch.zeros(by_token, device=device) for _ in range(2))
+            self.tensors += [of_keys, of_values]
+            scales = of_keys.unbind(0), of_values.unbind(0)
+        self.rings = Rings(config, self.k.unbind(0), self.v.unbind(0), scales, dtype)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
     def neighbours(self, first: int, num: int) -> Rings:
         """Views of `num` slots from `first` on."""
-        k, v = self.k[:, first : first + num], self.v[:, first : first + num]
-        return Rings(self.config, k.unbind(0), v.unbind(0))
+        k, v, *scales = ([layer[first : first + num] for layer in tensor.unbind(0)] for tensor in self.tensors)
+        return replace(self.rings, k=k, v=v, scales=(scales[0], scales[1]) if scales else None)
 
     def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
         """Store consecutive chunks of one session, K/V `1 l n d` per layer, from `first_chunk` on."""
-        config = self.config
-        num = kv[0][0].shape[1] // (config.chunk_frames * config.tokens_per_frame)
-        chunks = torch.arange(first_chunk, first_chunk + num)
-        places = self.rings.frame_places(chunks).flatten()
+        rings, length = self.neighbours(slot, 1), self.config.chunk_frames * self.config.tokens_per_frame
         for layer, (k, v) in enumerate(kv):
-            for cache, new in ((self.k, k), (self.v, v)):
-                by_head = new[0].transpose(0, 1).unflatten(1, (len(places), -1))  # n f tokens d
-                cache[layer, slot][:, places] = by_head.to(cache.dtype)
+            for number in range(k.shape[1] // length):
+                part = slice(number * length, (number + 1) * length)
+                rows = rings.rows(torch.zeros(1, dtype=torch.int64), torch.tensor([first_chunk + number]))
+                rings.write(layer, rows.to(k.device), k[:, part], v[:, part])
 
-    def copy_out(self, slot: int) -> tuple[Tensor, Tensor]:
-        return self.k[:, slot].clone(), self.v[:, slot].clone()
+    def copy_out(self, slot: int) -> tuple[Tensor, ...]:
+        return tuple(tensor[:, slot].clone() for tensor in self.tensors)
 
-    def copy_in(self, slot: int, k: Tensor, v: Tensor) -> None:
-        self.k[:, slot].copy_(k)
-        self.v[:, slot].copy_(v)
+    def copy_in(self, slot: int, kv: tuple[Tensor, ...]) -> None:
+        for tensor, copied in zip(self.tensors, kv, strict=True):
+            tensor[:, slot].copy_(copied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +207,7 @@ class ArenaContext:
         return torch.cat(parts, dim=1)
 
     def _attend_fused(self, layer: int, qkv: Tensor, rotation: Rotation) -> list[Tensor]:
-        keys, values = self.rings.read(layer)
+        keys, values, key_scales, value_scales = self.rings.stored(layer)
         slots, num_valid = self.slots.int(), torch.full_like(self.slots, keys.shape[1], dtype=torch.int32)
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
@@ -183,11 +226,21 @@ class ArenaContext:
                 values,
                 slots,
                 (place * self.rings.config.tokens_per_frame).int(),
+                key_scales=key_scales,
+                value_scales=value_scales,
                 sink_cos=None if sink is None else sink.cos,
                 sink_sin=None if sink is None else sink.sin,
             )
             attended, _ = ring_attention(
-                query, keys, values, slots, num_valid, q_sink=sink_query, num_sink=self.num_sink
+                query,
+                keys,
+                values,
+                slots,
+                num_valid,
+                q_sink=sink_query,
+                num_sink=self.num_sink,
+                key_scales=key_scales,
+                value_scales=value_scales,
             )
             parts.append(attended)
         return parts

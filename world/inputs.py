@@ -47,6 +47,19 @@ def action_vectors(actions: Actions, temporal_patch: int) -> Tensor:
     return rearrange(padded, "b (n p) a -> b n (p a)", p=temporal_patch)
 
 
+def chunk_vectors(model: Model, actions: Actions, batch: int) -> Tensor:
+    """Vectors of a chunk's latents, `b f a` on the model's device, from actions of its pixel frames, or one action.
+    Raises ShapeError where they are not `batch` rows of so many, ActionError where they are another world's."""
+    num_frames, p = model.chunk_pixel_frames, model.codec.config.temporal_patch
+    model.check_actions(actions)
+    if actions.batch != batch or actions.num_frames not in (1, num_frames):
+        raise ShapeError(
+            f"actions are {actions.batch} x {actions.num_frames}; {batch} slots need {batch} x {num_frames} (or x 1)"
+        )
+    held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
+    return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(model.device)
+
+
 def noise_seed(seed: int, chunk: int, stage: int) -> int:
     """A 63-bit mix (splitmix64's finaliser) of session seed, chunk and stage."""
     x = (seed * 0x9E3779B97F4A7C15 + chunk * 0xBF58476D1CE4E5B9 + stage * 0x94D049BB133111EB + 1) & (2**64 - 1)

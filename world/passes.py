@@ -81,10 +81,11 @@ class StaticPass:
     def warm_up(self) -> None:
         """Run on the inputs, and leave the arena as it was."""
         slots = self.input.slots
-        k, v = self.arena.k[:, slots].clone(), self.arena.v[:, slots].clone()
+        before = [tensor[:, slots].clone() for tensor in self.arena.tensors]
         for _ in range(WARM_UPS):
             self._forward()
-        self.arena.k[:, slots], self.arena.v[:, slots] = k, v
+        for tensor, kept in zip(self.arena.tensors, before, strict=True):
+            tensor[:, slots] = kept
 
     def _forward(self) -> Tensor:
         own = self.input

@@ -12,7 +12,6 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from world.actions import Actions
 from world.cache import Arena, ArenaContext
 from world.context import Banded
 from world.errors import ShapeError
-from world.inputs import action_vectors, check_context, fit_context, noise_seed
+from world.inputs import action_vectors, check_context, chunk_vectors, fit_context, noise_seed
 from world.model import Model
 from world.passes import PassInput, StaticPasses
 from world.schedule import add_noise, euler_step, x0_from_velocity
@@ -35,12 +34,21 @@ class Rollout:
 
     timeline_chunks: how far `rewind` can go back at least; costs a K/V copy per slot every `MOMENT_CHUNKS` chunks.
     static: whether passes run in buffers that do not move, on a GPU as captured graphs (default: on a GPU).
+    int8_cache: keeps K/V in 8 bit, for more sessions in the same memory (see docs/kernels.md for its price).
     """
 
-    def __init__(self, model: Model, num_slots: int, *, timeline_chunks: int = 0, static: bool | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        num_slots: int,
+        *,
+        timeline_chunks: int = 0,
+        static: bool | None = None,
+        int8_cache: bool = False,
+    ) -> None:
         self.model = model
         self.config = model.transformer.config
-        self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device)
+        self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device, int8=int8_cache)
         self.timeline_chunks = timeline_chunks
         static = model.device.type == "cuda" if static is None else static
         self._static = StaticPasses(model.transformer, self.arena) if static else None
@@ -80,7 +88,7 @@ class Rollout:
         → latents `b chunk c h w`, float32."""
         slots = self._resolve(slots)
         states = [self._slots[slot] for slot in slots]
-        vectors = self._chunk_actions(actions, len(slots))
+        vectors = chunk_vectors(self.model, actions, len(slots))
         x = self._noise(states, 0)
         for stage in range(len(self._levels) - 1):
             velocity = self._pass(stage, x, vectors, slots, states)
@@ -156,7 +164,7 @@ class Rollout:
                 return self._as_data(slot, exact)
             finally:
                 self._slots[slot] = kept
-                self.arena.copy_in(slot, *kv)
+                self.arena.copy_in(slot, kv)
         return self._as_data(slot, exact)
 
     def _as_data(self, slot: int, exact: bool) -> RolloutState:
@@ -172,7 +180,7 @@ class Rollout:
         codec = {name: value.to(device, copy=True) for name, value in state.codec.items()}
         self._slots[slot] = Slot(state.seed, state.next_chunk, state.start_chunk, *self._split(record), codec)
         if state.kv is not None:
-            self.arena.copy_in(slot, *state.kv)
+            self.arena.copy_in(slot, state.kv)
         else:
             self._replay(slot)
         self._keep_moment(slot)
@@ -192,7 +200,7 @@ class Rollout:
         if frame == last:
             return
         moment, since = state.back_to(state.start_chunk + frame // chunk, chunk)
-        self.arena.copy_in(slot, moment.k, moment.v)
+        self.arena.copy_in(slot, moment.kv)
         for place in range(0, len(since), chunk):
             part = since[place : place + chunk]
             latents = torch.stack([latent for _, latent, _ in part])[None]
@@ -230,7 +238,7 @@ class Rollout:
     def _keep_moment(self, slot: int) -> None:
         if self.timeline_chunks:
             state = self._slots[slot]
-            state.moments.append(Moment(state.next_chunk, *self.arena.copy_out(slot)))
+            state.moments.append(Moment(state.next_chunk, self.arena.copy_out(slot)))
 
     def _replay(self, slot: int) -> None:
         """Recompute the slot's K/V of every committed frame it may still see, from its history."""
@@ -270,18 +278,6 @@ class Rollout:
             if state.next_chunk % MOMENT_CHUNKS == 0:
                 self._keep_moment(slot)
             state.forget(self._history_frames(), self.config.chunk_frames)
-
-    def _chunk_actions(self, actions: Actions, batch: int) -> Tensor:
-        p = self.model.codec.config.temporal_patch
-        num_frames = self.config.chunk_frames * p
-        self.model.check_actions(actions)
-        if actions.batch != batch or actions.num_frames not in (1, num_frames):
-            raise ShapeError(
-                f"actions are {actions.batch} x {actions.num_frames}; "
-                f"{batch} slots need {batch} x {num_frames} (or x 1)"
-            )
-        held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
-        return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(self.model.device)
 
     def _resolve(self, slots: Sequence[int] | None) -> list[int]:
         chosen = sorted(self._slots) if slots is None else list(slots)

@@ -40,16 +40,15 @@ class RolloutState:
     history_actions: Tensor
     history_index: tuple[int, ...]
     codec: CodecState
-    kv: tuple[Tensor, Tensor] | None
+    kv: tuple[Tensor, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The K/V of a slot just before chunk `next_chunk`."""
+    """A copy of a slot's K/V just before chunk `next_chunk`."""
 
     next_chunk: int
-    k: Tensor
-    v: Tensor
+    kv: tuple[Tensor, ...]
 
 
 @dataclass(slots=True)
@@ -67,7 +66,7 @@ class Slot:
     def copy(self) -> Slot:
         return replace(self, recent=self.recent.copy(), moments=list(self.moments))
 
-    def as_data(self, history_frames: int, kv: tuple[Tensor, Tensor] | None) -> RolloutState:
+    def as_data(self, history_frames: int, kv: tuple[Tensor, ...] | None) -> RolloutState:
         """As it is now, with the last `history_frames` of its record."""
         record = [*self.sink, *list(self.recent)[-history_frames:]]
         return RolloutState(

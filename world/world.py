@@ -100,9 +100,9 @@ class World(Model):
             save_file(weights, folder / f"{name}.safetensors")
         _save_starts(folder / "starts.npz", self.starts)
 
-    def rollout(self, num_slots: int, *, timeline_chunks: int = 0) -> Rollout:
+    def rollout(self, num_slots: int, *, timeline_chunks: int = 0, int8_cache: bool = False) -> Rollout:
         """`num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
-        return Rollout(self, num_slots, timeline_chunks=timeline_chunks)
+        return Rollout(self, num_slots, timeline_chunks=timeline_chunks, int8_cache=int8_cache)
 
     def start(self, frames: Frames, actions: Actions, seed: int = 0) -> Rollout:
         """Continue from real context: frames uint8 `b t h w 3`, actions `b t`; session i uses seed + i."""

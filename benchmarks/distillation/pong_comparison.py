@@ -123,7 +123,12 @@ class PongComparison:
             lambda num_steps: teacher_generator(teacher, num_steps=num_steps, shift=shift),
             lambda: (None, preset.teacher_trainer.num_steps),
         )
-        yield self._student(SHIPPED, lambda: (None, preset.teacher_forced_trainer.num_steps), renoise=False)
+        yield from self.students()
+
+    def students(self) -> Iterator[Contender]:
+        """The shipped one, then those that are trained here."""
+        steps = self.given.run.preset.teacher_forced_trainer.num_steps
+        yield self._student(SHIPPED, lambda: (None, steps), renoise=False)
         for student in STUDENTS:
             yield self._student(student.name, partial(self._trained, student), renoise=student.renoise)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kernels.choice import triton_runs
 from kernels.library import check_layout, library
-from kernels.qk_norm_rope_write.reference import qk_norm_rope_write_reference
+from kernels.qk_norm_rope_write.reference import qk_norm_rope_write_reference, quantised
 
-__all__ = ["qk_norm_rope_write"]
+__all__ = ["qk_norm_rope_write", "quantised"]
 
 
 def qk_norm_rope_write(

@@ -1,0 +1,137 @@
+"""`lightcone bench int8_cache`: what keys and values in 8 bit cost and save. Owns the comparison.
+
+Three caches of one world go over the same play: in float32 with float32 arithmetic, in bf16, and in int8 with bf16
+arithmetic. Each step is teacher-forced: whatever a cache makes of a chunk, the next one follows the chunk that float32
+made, so that figures are of single steps and errors do not add up. Pictures are decoded in float32 for all; the peak
+signal-to-noise ratio is over all of them, against float32's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from world.actions import Actions
+from world.cache import ArenaContext
+from world.catalogue import find
+from world.codec import to_float
+from world.inputs import chunk_vectors
+from world.schedule import euler_step
+from world.transformer import Conditioning
+from world.world import World
+
+HOLD_STEPS = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """World, sessions, length."""
+    parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
+    parser.add_argument("--sessions", type=int, default=8, help="sessions that share a step (default: 8)")
+    parser.add_argument("--steps", type=int, default=150, help="chunks (default: 150)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    found = measure(str(find(args.world)), args.sessions, args.steps)
+    if args.json:
+        print(json.dumps(found, indent=1))
+    else:
+        for name, row in found.items():
+            print(f"{name:<6} {row['cache_mb']:.1f} MB, step {row['step_ms']:.1f} ms, {row['psnr']:.2f} dB")
+    return 0
+
+
+@torch.inference_mode()
+def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str, Any]]:
+    """For each cache: megabytes, median milliseconds of a step without decoding, decibels against float32."""
+    exact = World.load(path, dtype=torch.float32)
+    shortened = World.load(path, dtype=torch.bfloat16)
+    caches = {
+        "float32": Cache(exact, num_sessions, int8=False),
+        "bf16": Cache(shortened, num_sessions, int8=False),
+        "int8": Cache(shortened, num_sessions, int8=True),
+    }
+    config, generator = exact.transformer.config, torch.Generator().manual_seed(0)
+    shape = (num_sessions, config.chunk_frames, config.channels, config.height, config.width)
+    clean, decoded = caches["float32"].last, exact.codec.initial_state(num_sessions)
+    times: dict[str, list[float]] = {name: [] for name in caches}
+    errors: dict[str, list[float]] = {name: [] for name in caches}
+    held = _pressed(exact, num_sessions, generator)
+    before = torch.zeros_like(chunk_vectors(exact, held, num_sessions))
+    for number in range(num_steps):
+        if number % HOLD_STEPS == 0:
+            held = _pressed(exact, num_sessions, generator)
+        vectors, noise = chunk_vectors(exact, held, num_sessions), torch.randn(shape, generator=generator)
+        made, pictures = {}, {}
+        for name, cache in caches.items():
+            started = time.perf_counter()
+            made[name] = cache.step(number, clean, noise, torch.cat([before, vectors], dim=1))
+            times[name].append((time.perf_counter() - started) * 1e3)
+            pictures[name] = to_float(exact.decode(made[name], decoded)[0])
+            errors[name].append(float((pictures[name] - pictures["float32"]).square().mean()))
+        clean, before = made["float32"], vectors
+        decoded = exact.codec.state_after(clean)
+    return {
+        name: {
+            "cache_mb": cache.arena.num_bytes / 1e6,
+            "step_ms": statistics.median(times[name]),
+            "psnr": _psnr(statistics.fmean(errors[name])),
+        }
+        for name, cache in caches.items()
+    }
+
+
+class Cache:
+    """Sessions from the world's first start, in a cache of its own."""
+
+    def __init__(self, world: World, num_sessions: int, *, int8: bool) -> None:
+        rollout, start = world.rollout(num_sessions, int8_cache=int8), world.starts[0]
+        for slot in range(num_sessions):
+            rollout.start([slot], start.frames[None], start.actions, [slot])
+        self.world, self.arena = world, rollout.arena
+        config = world.transformer.config
+        self.first_chunk = torch.full((num_sessions,), config.context_frames // config.chunk_frames - 1)
+        self.last = (
+            rollout.snapshot(0, exact=False).history[-config.chunk_frames :].expand(num_sessions, -1, -1, -1, -1)
+        )
+        self.levels = [float(level) for level in world.sigmas]
+
+    def step(self, number: int, clean: Tensor, noise: Tensor, actions: Tensor) -> Tensor:
+        """Chunk `number` after the start, from noise, after `clean`; by Euler steps."""
+        x, chunk = noise, noise.shape[1]
+        for stage, (level, following) in enumerate(zip(self.levels[:-1], self.levels[1:], strict=True)):
+            sigma, given, num_chunks = torch.full(x.shape[:2], level), x, 1
+            if stage == 0:
+                given, num_chunks = torch.cat([clean, x], dim=1), 2
+                sigma = torch.cat([torch.full(x.shape[:2], self.world.context_sigma), sigma], dim=1)
+            first = self.first_chunk + number + 2 - num_chunks
+            velocity = self.world.transformer(
+                given,
+                sigma,
+                Conditioning(actions=actions[:, -given.shape[1] :]),
+                context=ArenaContext.all_of(self.arena.rings, first, num_chunks),
+            ).prediction[:, -chunk:]
+            x = euler_step(x, velocity.float(), torch.tensor(level), torch.tensor(following))
+        return x
+
+
+def _pressed(world: World, num_sessions: int, generator: torch.Generator) -> Actions:
+    """One button, or none, of each session."""
+    buttons = len(world.card.buttons)
+    actions = Actions.none(num_sessions, 1, buttons, len(world.card.axes))
+    for row, choice in enumerate(torch.randint(0, buttons + 1, (num_sessions,), generator=generator).tolist()):
+        if choice < buttons:
+            actions.buttons[row, 0, choice] = True
+    return actions
+
+
+def _psnr(error: float) -> float:
+    """Of pictures in [−1, 1]."""
+    return 10 * math.log10(4 / error) if error else math.inf
