@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -162,17 +163,38 @@ def _passes(command: list[str], folder: Path) -> bool:
     return done.returncode == 0
 
 
+class Kept:
+    """`judged`, with verdicts kept in a file, one JSON object a line; they hold for kernels and tests as they are."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        sources = [*(ROOT / "kernels").rglob("*.py"), *(ROOT / "tests" / "kernels").glob("*.py")]
+        self._tree = hashlib.sha256(b"".join(source.read_bytes() for source in sorted(sources))).hexdigest()
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._known = {entry.pop("key"): Verdict(**entry) for entry in map(json.loads, lines)}
+
+    def __call__(self, mutant: Mutant) -> Verdict:
+        key = hashlib.sha256((self._tree + mutant.kernel + mutant.source).encode()).hexdigest()
+        if key not in self._known:
+            self._known[key] = judged(mutant)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"key": key, **asdict(self._known[key])}) + "\n")
+        return self._known[key]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="put faults into the kernels and see whether the tests notice")
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=KERNELS)
     parser.add_argument("--every", type=int, default=1, help="only each n-th mutant, for a quick look")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--kept", type=Path, help="a file of verdicts, by which a run that was stopped goes on")
     parser.add_argument("--json", action="store_true", help="print all verdicts as JSON")
     args = parser.parse_args()
     every = [mutant for kernel in args.kernels for mutant in mutants(kernel)][:: args.every]
     verdicts = []
     with ThreadPoolExecutor(args.processes) as pool:
-        for verdict in pool.map(judged, every):
+        for verdict in pool.map(Kept(args.kept), every):
             verdicts.append(verdict)
             if verdict.outcome != "caught":
                 print(f"{verdict.kernel}:{verdict.line} {verdict.outcome}: {verdict.what}", file=sys.stderr, flush=True)
