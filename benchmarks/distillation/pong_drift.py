@@ -1,6 +1,7 @@
 """In what Pong's students drift: `python -m benchmarks.distillation.pong_drift`, after `lightcone bench distill --parts
 pong` (which is quicker than waiting for their training here). Owns nothing but this view: for every student, the four
-statistics that `drift_max` is the largest of, and how the one that is farthest off moves from window to window.
+statistics that `drift_max` is the largest of, how the one that is farthest off moves from window to window, and where
+in the picture motion is: at the score, on the left (the opponent), in the field, on the right (the player).
 """
 
 from __future__ import annotations
@@ -10,23 +11,44 @@ import json
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
 from distill.evaluation.drift import STATISTICS, clip_statistics, drift_figures
 from distill.runs import runs_root
 
+SCORE_ROWS, LEFT_COLUMNS, RIGHT_COLUMNS = 12, 12, 12
+
+
+def motion_by_place(clips: NDArray[np.uint8]) -> dict[str, float]:
+    """Clips uint8 `n t h w 3` → the parts of their motion (see `frame_statistics`), which add up to it."""
+    places = {"score": 0.0, "left": 0.0, "field": 0.0, "right": 0.0}
+    for clip in clips:
+        x = clip.astype(np.float32)
+        change = np.abs(x[1:] - x[:-1]).mean(axis=(0, 3)) / clip[0, :, :, 0].size  # h w
+        below = change[SCORE_ROWS:]
+        places["score"] += float(change[:SCORE_ROWS].sum())
+        places["left"] += float(below[:, :LEFT_COLUMNS].sum())
+        places["field"] += float(below[:, LEFT_COLUMNS:-RIGHT_COLUMNS].sum())
+        places["right"] += float(below[:, -RIGHT_COLUMNS:].sum())
+    return {place: round(motion / len(clips), 4) for place, motion in places.items()}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="print in what Pong's students drift over 1,000 frames")
     parser.add_argument("--steps", type=int, nargs="+", default=[2], help="denoising steps (default: 2)")
+    parser.add_argument("--students", nargs="+", help="which (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     comparison = PongComparison(runs_root() / "benchmarks" / "pong", PongSetting())
     streams, num = comparison.streams, comparison.streams.context
     real = streams.real.mean(axis=(0, 1))
-    print(json.dumps({"of": "real play", **dict(zip(STATISTICS, real.round(3).tolist(), strict=True))}))
+    usual = dict(zip(STATISTICS, real.round(3).tolist(), strict=True))
+    print(json.dumps({"of": "real play", **usual, "motion by place": motion_by_place(streams.frames[:, num:].numpy())}))
     for contender in comparison.students():
+        if args.students is not None and contender.name not in args.students:
+            continue
         contender.train()
         for num_steps in args.steps:
             generate = contender.generator(num_steps)
@@ -41,6 +63,7 @@ def main() -> None:
                         "steps": num_steps,
                         **{name: round(value, 3) for name, value in figures.items()},
                         f"{STATISTICS[worst]} by window": windows[:, :, worst].mean(0).round(3).tolist(),
+                        "motion by place": motion_by_place(clips.numpy()),
                     }
                 ),
                 flush=True,
