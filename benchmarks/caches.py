@@ -121,6 +121,7 @@ class Stepper:
         tokens = config.chunk_frames * config.tokens_per_frame
         qkv = (num_sessions, 2 * tokens, 3, config.num_heads, config.head_dim)
         self.qkv = torch.randn(qkv, generator=generator).to(world.dtype)
+        self.rotations = {num_chunks: self._rotation(num_chunks) for num_chunks in (2, 1)}
 
     def step(self, way: Way, number: int) -> Tensor:
         """Chunk `number` after the start: its latents, which are decoded as well."""
@@ -142,12 +143,16 @@ class Stepper:
             x = euler_step(x, velocity[:, -chunk:].float(), torch.tensor(level), torch.tensor(following))
         return x
 
-    def part(self, way: Way, number: int) -> None:
-        for num_chunks in (2, 1):
-            tokens = num_chunks * self.config.chunk_frames * self.config.tokens_per_frame
-            way.part(num_chunks, self.qkv[:, :tokens], self.rotation(num_chunks))
+    def part(self, way: Way, _: int) -> None:
+        """One layer's, of both passes; what a pass prepares for all of its layers is prepared before."""
+        for num_chunks, rotation in self.rotations.items():
+            way.part(num_chunks, self.raw(num_chunks), rotation)
 
-    def rotation(self, num_chunks: int) -> Rotation:
+    def raw(self, num_chunks: int) -> Tensor:
+        """Queries, keys and values of so many chunks."""
+        return self.qkv[:, : num_chunks * self.config.chunk_frames * self.config.tokens_per_frame]
+
+    def _rotation(self, num_chunks: int) -> Rotation:
         frames = self.first_chunk[:, None] * self.config.chunk_frames
         block: Any = self.world.transformer.blocks[0]
         angles = self.world.transformer.rotary(frames + torch.arange(num_chunks * self.config.chunk_frames))
@@ -173,10 +178,11 @@ class Stepper:
             velocity: Tensor = network(x, sigma, Conditioning(actions=actions), context=context).prediction
             return velocity
 
+        contexts = {count: ArenaContext.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
+
         def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
-            context = ArenaContext.all_of(arena.rings, self.first_chunk, num_chunks)
             q, k, q_sink = rotate(qkv, rotation)
-            return context.attend_rotated(0, q, k, q_sink, qkv[:, :, 2])
+            return contexts[num_chunks].attend_rotated(0, q, k, q_sink, qkv[:, :, 2])
 
         return Way(name, passes, part)
 
