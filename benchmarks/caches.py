@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from benchmarks.other_caches import Concatenated, FlexRing, flex_arena, flex_mask, flex_rows, window_of
+from benchmarks.ring_heads import Heads, compiled_heads, eager_heads
 from world.cache import Arena, ArenaContext
 from world.catalogue import find
 from world.compiled import compiled_transformer
@@ -120,7 +121,8 @@ class Stepper:
         self.state = world.codec.initial_state(num_sessions)
         tokens = config.chunk_frames * config.tokens_per_frame
         qkv = (num_sessions, 2 * tokens, 3, config.num_heads, config.head_dim)
-        self.qkv = torch.randn(qkv, generator=generator).to(world.dtype)
+        raw = torch.randn(qkv, generator=generator).to(world.dtype)
+        self.raw = {num_chunks: raw[:, : num_chunks * tokens].contiguous() for num_chunks in (2, 1)}
         self.rotations = {num_chunks: self._rotation(num_chunks) for num_chunks in (2, 1)}
 
     def step(self, way: Way, number: int) -> Tensor:
@@ -146,11 +148,7 @@ class Stepper:
     def part(self, way: Way, _: int) -> None:
         """One layer's, of both passes; what a pass prepares for all of its layers is prepared before."""
         for num_chunks, rotation in self.rotations.items():
-            way.part(num_chunks, self.raw(num_chunks), rotation)
-
-    def raw(self, num_chunks: int) -> Tensor:
-        """Queries, keys and values of so many chunks."""
-        return self.qkv[:, : num_chunks * self.config.chunk_frames * self.config.tokens_per_frame]
+            way.part(num_chunks, self.raw[num_chunks], rotation)
 
     def _rotation(self, num_chunks: int) -> Rotation:
         frames = self.first_chunk[:, None] * self.config.chunk_frames
@@ -161,28 +159,28 @@ class Stepper:
     def ways(self) -> list[Way]:
         """Each with its own cache of the same past."""
         packages = compiled_transformer(self.world.transformer)
-        ways = [self._ring("ring, eager", self.world.transformer, _as_it_is)]
+        ways = [self._ring("ring, eager", self.world.transformer, dict.fromkeys((1, 2), eager_heads))]
         if packages is not None and packages.fits(len(self.noise), 1):
-            ways.append(self._ring("ring, compiled", packages, _compiled))
+            block: Any = self.world.transformer.blocks[0]
+            heads = {n: compiled_heads(block, self.raw[n], rotation) for n, rotation in self.rotations.items()}
+            ways.append(self._ring("ring, compiled", packages, heads))
         for kind, wrap in (("eager", _as_it_is), ("compiled", _compiled)):
             ways.append(self._concatenated(f"concatenated, {kind}", wrap))
             ways.append(self._flex(f"flex_attention, {kind}", wrap))
         return ways
 
-    def _ring(self, name: str, network: Any, wrap: Wrap) -> Way:
+    def _ring(self, name: str, network: Any, heads: dict[int, Heads]) -> Way:
         arena = _copied(self.arena)
-        rotate = wrap(lambda qkv, rotation: rotation.rotate(qkv))
+        contexts = {count: ArenaContext.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
 
         def passes(x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
             context = ArenaContext.all_of(arena.rings, first, self._num_chunks(x))
             velocity: Tensor = network(x, sigma, Conditioning(actions=actions), context=context).prediction
             return velocity
 
-        contexts = {count: ArenaContext.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
-
         def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
-            q, k, q_sink = rotate(qkv, rotation)
-            return contexts[num_chunks].attend_rotated(0, q, k, q_sink, qkv[:, :, 2])
+            q, k, v = heads[num_chunks](qkv, rotation)
+            return contexts[num_chunks].attend_rotated(0, q, k, None, v)
 
         return Way(name, passes, part)
 

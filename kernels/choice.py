@@ -24,14 +24,13 @@ def triton_runs(x: Tensor) -> bool:
     return bool(_device_can(x.device.index))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it without types
-def _device_can(index: int) -> bool:
-    return _found(index)
-
-
 @cache
-def _found(index: int) -> bool:
+def _device_can(index: int) -> bool:
     return torch.cuda.get_device_capability(index)[0] >= 8 and find_spec("triton") is not None
+
+
+if torch.cuda.is_available():  # only there, since this loads the compiler, which takes a second
+    _device_can = torch.compiler.assume_constant_result(_device_can)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ meet it, `b l 1 d/2`."""
 
 
 class Begin(nn.Module):
-    """(x, sigma, actions, *turns) → (tokens, embedding, modulation, *heads): see `Transformer.embed` and `_heads`."""
+    """(x, sigma, actions, *turns) → (tokens, embedding, modulation, *heads): see `Transformer.embed` and `heads_of`."""
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Begin(nn.Module):
         tokens, embedding, modulation = self.transformer.embed(x, sigma, Conditioning(actions=actions))
         block = _blocks(self.transformer)[0]
         _, qkv = block.enter(tokens, None, block.modulations(modulation))
-        return tokens, embedding, modulation, *_heads(block, qkv, turns)
+        return tokens, embedding, modulation, *heads_of(block, qkv, turns)
 
 
 class Between(nn.Module):
@@ -71,7 +71,7 @@ class Between(nn.Module):
     def forward(self, tokens: Tensor, attended: Tensor, modulation: Tensor, *turns: Tensor) -> tuple[Tensor, ...]:
         tokens, pending = self.before.leave(tokens, attended, self.before.modulations(modulation), None)
         tokens, qkv = self.after.enter(tokens, pending, self.after.modulations(modulation))
-        return tokens, *_heads(self.after, qkv, turns)
+        return tokens, *heads_of(self.after, qkv, turns)
 
 
 class End(nn.Module):
@@ -96,14 +96,14 @@ class CompiledTransformer:
     def __init__(self, transformer: Transformer, folder: Path) -> None:
         self.transformer = transformer
         blocks = _blocks(transformer)
-        self._begin = _weights(Begin(transformer))
-        self._between = [_weights(Between(before, after)) for before, after in pairwise(blocks)]
-        self._end = _weights(End(transformer))
+        self._begin = weights_of(Begin(transformer))
+        self._between = [weights_of(Between(before, after)) for before, after in pairwise(blocks)]
+        self._end = weights_of(End(transformer))
         self._segments = {"begin", "end", *["between"] * (len(blocks) > 1)}
         self._packages: dict[tuple[int, int], dict[str, Callable[[list[Tensor]], list[Tensor]]]] = {}
         for path in sorted(folder.glob("*.pt2")):
             segment, batch, num_chunks = path.stem.split("-")
-            self._packages.setdefault((int(batch), int(num_chunks)), {})[segment] = _loaded(path)
+            self._packages.setdefault((int(batch), int(num_chunks)), {})[segment] = loaded(path)
 
     def fits(self, batch: int, num_chunks: int) -> bool:
         """Whether there are packages for so many slots and chunks."""
@@ -127,7 +127,7 @@ class CompiledTransformer:
         return Output(velocity, [], {})
 
 
-def _heads(block: Block, qkv: Tensor, turns: Turns) -> tuple[Tensor, ...]:
+def heads_of(block: Block, qkv: Tensor, turns: Turns) -> tuple[Tensor, ...]:
     """Queries, keys, values and, with a sink, the queries that meet it: `b n l d`, so that a head's lie together."""
     q_weight, k_weight = block.qk_weights()
     q, k = qk_norm_turn(qkv[:, :, :2], q_weight, k_weight, turns[0])
@@ -194,11 +194,11 @@ def _compile(transformer: Transformer, batch: int, num_chunks: int, folder: Path
     for segment, (module, inputs) in segments.items():
         path = folder / f"{segment}-{batch}-{num_chunks}.pt2"
         if not path.exists():
-            _package(module, inputs, path)
+            compile_module(module, inputs, path)
 
 
-def _package(module: nn.Module, inputs: list[Tensor], path: Path) -> None:
-    """Compile `module` with its weights as arguments after its inputs."""
+def compile_module(module: nn.Module, inputs: list[Tensor], path: Path) -> None:
+    """A package of `module`, whose weights (`weights_of`) are arguments after its inputs."""
     names = list(_named(module))
     apart = [module]  # in a list, or its weights would be the program's too
 
@@ -209,14 +209,15 @@ def _package(module: nn.Module, inputs: list[Tensor], path: Path) -> None:
 
     with tempfile.TemporaryDirectory(dir=path.parent) as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, of itself
-        program = torch.export.export(Apart(), (*inputs, *_weights(module)), strict=False)
+        program = torch.export.export(Apart(), (*inputs, *weights_of(module)), strict=False)
         made = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(work) / path.name))
         Path(made).replace(path)
 
 
-def _loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    package = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
-    run: Callable[[list[Tensor]], list[Tensor]] = package.loader.run  # without the tour through nested arguments
+def loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    """As `torch._inductor.aoti_load_package` does it, without loading the compiler, and for flat arguments only."""
+    package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)  # for one thread, on the CPU
+    run: Callable[[list[Tensor]], list[Tensor]] = package.run
     return run
 
 
@@ -229,7 +230,7 @@ def _named(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
-def _weights(module: nn.Module) -> list[Tensor]:
+def weights_of(module: nn.Module) -> list[Tensor]:
     return [tensor.detach() for tensor in _named(module).values()]
 
 

@@ -6,8 +6,6 @@ the fused operation is chosen. `python -m kernels.attention.timing` prints both 
 those who have measured.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +15,9 @@ from kernels.attention.ranges import OwnBlock, ranges_attention
 
 __all__ = ["attention", "prefer_matmul"]
 
-_preferred: bool | None = None  # a plain variable: the compiler follows it
+# Plain variables: the compiler follows them.
+_HAS_AMX = bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+_preferred: bool | None = None
 
 
 def prefer_matmul(preferred: bool | None) -> None:
@@ -61,17 +61,7 @@ def _matmul_is_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
         return _preferred
     if _compute_dtype(q) is not torch.bfloat16:
         return False
-    return wants_gradient or not _has_amx()
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it without types
-def _has_amx() -> bool:
-    return _cpu_has_amx()
-
-
-@cache
-def _cpu_has_amx() -> bool:
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return wants_gradient or not _HAS_AMX
 
 
 def _compute_dtype(q: Tensor) -> torch.dtype:

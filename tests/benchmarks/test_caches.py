@@ -39,6 +39,6 @@ def test_steps_are_the_same(stepper: Stepper) -> None:
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_timed_part_is_the_same(stepper: Stepper) -> None:
-    ring, *others = (way.part(2, stepper.raw(2), stepper.rotations[2]) for way in _eager(stepper).values())
+    ring, *others = (way.part(2, stepper.raw[2], stepper.rotations[2]) for way in _eager(stepper).values())
     for other in others:
         torch.testing.assert_close(other, ring, atol=TOLERANCE, rtol=TOLERANCE)

@@ -104,7 +104,7 @@ def test_the_door_picks_by_device_and_dtype(
         return matmul_attention(*args, **kwargs)
 
     monkeypatch.setattr(door, "matmul_attention", spy)
-    monkeypatch.setattr(door, "_has_amx", lambda: amx)
+    monkeypatch.setattr(door, "_HAS_AMX", amx)
     q, k, v = _inputs((1, 3, 4, 2, 8), dtype)
     attention(q.requires_grad_(gradients), k, v)
     assert bool(calls) is matmul

@@ -1,0 +1,48 @@
+"""Norm and rotation of raw queries, keys and values as the ring has them: eager, and compiled as in a world's packages.
+Owns these two for `caches`, which times them apart from the rest of a package."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from world.compiled import compile_module, heads_of, loaded, weights_of
+from world.context import Rotation
+from world.transformer import Block
+
+Heads = Callable[[Tensor, Rotation], Sequence[Tensor]]
+"""(raw `b l 3 n d`, rotation) → queries, keys and values that are ready, `b l n d`."""
+
+
+def eager_heads(qkv: Tensor, rotation: Rotation) -> Sequence[Tensor]:
+    q, k, _ = rotation.rotate(qkv)
+    return q, k, qkv[:, :, 2]
+
+
+def compiled_heads(block: Block, qkv: Tensor, rotation: Rotation) -> Heads:
+    """For inputs like these, and this rotation."""
+    rotate = _Rotate(block)
+    turn = torch.complex(rotation.angles.cos, rotation.angles.sin)[:, :, None, None]
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "heads.pt2"
+        compile_module(rotate, [qkv.clone(), turn], package)
+        run = loaded(package)
+    weights = weights_of(rotate)
+
+    def heads(qkv: Tensor, _: Rotation) -> Sequence[Tensor]:
+        return [head.transpose(1, 2) for head in run([qkv, turn, *weights])]
+
+    return heads
+
+
+class _Rotate(nn.Module):
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, qkv: Tensor, turn: Tensor) -> tuple[Tensor, ...]:
+        return heads_of(self.block, qkv, (turn,))
