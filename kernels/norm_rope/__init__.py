@@ -20,10 +20,10 @@ def norm_rope(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float = 
         raise ValueError(
             f"norm_rope: x {tuple(x.shape)}, weight {tuple(weight.shape)}, cos {tuple(cos.shape)} do not fit"
         )
-    if not torch.is_grad_enabled():
-        return norm_turn(x, weight, torch.complex(cos, sin).unsqueeze(-2), eps)
     if torch.compiler.is_compiling():
         return norm_rope_reference(x, weight, cos, sin, eps)  # the compiler fuses it by itself
+    if not torch.is_grad_enabled():
+        return norm_turn(x, weight, torch.complex(cos, sin).unsqueeze(-2), eps)
     result: Tensor = NormRope.apply(x, weight, cos, sin, eps)  # type: ignore[no-untyped-call]  # torch's own
     return result
 
@@ -33,7 +33,7 @@ def qk_norm_rope(
 ) -> tuple[Tensor, Tensor]:
     """`norm_rope` of queries and keys that lie beside each other, qk `b l 2 n d`, each `b l n d`; in one go where no
     gradient is wanted."""
-    if torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return norm_rope(qk[:, :, 0], q_weight, cos, sin, eps), norm_rope(qk[:, :, 1], k_weight, cos, sin, eps)
     return qk_norm_turn(qk, q_weight, k_weight, torch.complex(cos, sin)[..., None, None, :], eps)
 
