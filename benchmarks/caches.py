@@ -23,21 +23,19 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from benchmarks.chunks import Passes, denoised, started
 from benchmarks.other_caches import Concatenated, FlexRing, flex_arena, flex_mask, flex_rows, window_of
 from benchmarks.ring_heads import Heads, compiled_heads, eager_heads
 from world.cache import Arena, ArenaContext
 from world.catalogue import find
 from world.compiled import compiled_transformer
 from world.context import Rotation
-from world.schedule import euler_step
 from world.transformer import Conditioning
 from world.tuning import tuned
 from world.world import World
 
 WARM_UP = 3
 
-Passes = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(x `b f c h w`, sigma `b f`, actions `b f a`, first chunk `b`) → the velocity of all frames."""
 Part = Callable[[int, Tensor, Rotation], Tensor]
 """(number of chunks, raw queries, keys and values `b l 3 n d`, rotation) → attended values `b l n d`, of layer 0."""
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -88,9 +86,9 @@ def measure(world: World, num_sessions: int, num_steps: int) -> list[dict[str, A
     for count in range(WARM_UP + num_steps):
         for way in ways:
             for kept, timed in zip(times[way.name], (stepper.part, stepper.step), strict=True):
-                started = time.perf_counter()
+                begun = time.perf_counter()
                 timed(way, count)
-                kept.append((time.perf_counter() - started) * 1e3)
+                kept.append((time.perf_counter() - begun) * 1e3)
     return [
         {
             "sessions": num_sessions,
@@ -107,17 +105,12 @@ class Stepper:
 
     def __init__(self, world: World, num_sessions: int) -> None:
         self.world, self.config = world, world.transformer.config
-        rollout, start = world.rollout(num_sessions), world.starts[0]
-        for slot in range(num_sessions):
-            rollout.start([slot], start.frames[None], start.actions, [slot])
-        self.arena = rollout.arena
-        self.first_chunk = torch.full((num_sessions,), self.config.context_frames // self.config.chunk_frames - 1)
+        self.arena, self.first_chunk, _ = started(world, num_sessions)
         config, generator = self.config, torch.Generator().manual_seed(0)
         shape = (num_sessions, config.chunk_frames, config.channels, config.height, config.width)
         self.noise = torch.randn(shape, generator=generator)
         self.clean = torch.randn(shape, generator=generator)
         self.actions = torch.zeros(num_sessions, 2 * config.chunk_frames, config.action_dim)
-        self.levels = [float(level) for level in world.sigmas]
         self.state = world.codec.initial_state(num_sessions)
         tokens = config.chunk_frames * config.tokens_per_frame
         qkv = (num_sessions, 2 * tokens, 3, config.num_heads, config.head_dim)
@@ -127,22 +120,8 @@ class Stepper:
 
     def step(self, way: Way, number: int) -> Tensor:
         """Chunk `number` after the start: its latents, which are decoded as well."""
-        x = self.denoised(way, number, self.noise, self.clean)
+        x = denoised(self.world, way.passes, self.noise, self.clean, self.actions, self.first_chunk + number)
         self.world.decode(x, self.state)
-        return x
-
-    def denoised(self, way: Way, number: int, noise: Tensor, clean: Tensor) -> Tensor:
-        """Chunk `number` after the start, from noise, where the chunk before it is `clean`; `b f c h w` each."""
-        chunk = self.config.chunk_frames
-        x, first = noise, self.first_chunk + number
-        for stage, (level, following) in enumerate(zip(self.levels[:-1], self.levels[1:], strict=True)):
-            sigma = torch.full(x.shape[:2], level)
-            if stage == 0:
-                levels = torch.cat([torch.full(x.shape[:2], self.world.context_sigma), sigma], dim=1)
-                velocity = way.passes(torch.cat([clean, x], dim=1), levels, self.actions, first)
-            else:
-                velocity = way.passes(x, sigma, self.actions[:, :chunk], first + 1)
-            x = euler_step(x, velocity[:, -chunk:].float(), torch.tensor(level), torch.tensor(following))
         return x
 
     def part(self, way: Way, _: int) -> None:
@@ -217,7 +196,6 @@ class Stepper:
     def _flex(self, name: str, wrap: Wrap) -> Way:
         arena = flex_arena(self.arena, self.first_chunk)
         transformer = self.world.transformer
-
         k, v = ([layer.flatten(2, 3) for layer in cache] for cache in (arena.k, arena.v))
         make_mask = wrap(create_block_mask)
 

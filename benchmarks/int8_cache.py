@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.chunks import denoised, started
 from world.actions import Actions
 from world.cache import ArenaContext
 from world.catalogue import find
 from world.codec import to_float
 from world.inputs import chunk_vectors
-from world.schedule import euler_step
 from world.transformer import Conditioning
 from world.world import World
 
@@ -71,9 +71,9 @@ def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str,
         vectors, noise = chunk_vectors(exact, held, num_sessions), torch.randn(shape, generator=generator)
         made, pictures = {}, {}
         for name, cache in caches.items():
-            started = time.perf_counter()
+            begun = time.perf_counter()
             made[name] = cache.step(number, clean, noise, torch.cat([before, vectors], dim=1))
-            times[name].append((time.perf_counter() - started) * 1e3)
+            times[name].append((time.perf_counter() - begun) * 1e3)
             pictures[name] = to_float(exact.decode(made[name], decoded)[0])
             errors[name].append(float((pictures[name] - pictures["float32"]).square().mean()))
         clean, before = made["float32"], vectors
@@ -92,34 +92,18 @@ class Cache:
     """Sessions from the world's first start, in a cache of its own."""
 
     def __init__(self, world: World, num_sessions: int, *, int8: bool) -> None:
-        rollout, start = world.rollout(num_sessions, int8_cache=int8), world.starts[0]
-        for slot in range(num_sessions):
-            rollout.start([slot], start.frames[None], start.actions, [slot])
-        self.world, self.arena = world, rollout.arena
-        config = world.transformer.config
-        self.first_chunk = torch.full((num_sessions,), config.context_frames // config.chunk_frames - 1)
-        self.last = (
-            rollout.snapshot(0, exact=False).history[-config.chunk_frames :].expand(num_sessions, -1, -1, -1, -1)
-        )
-        self.levels = [float(level) for level in world.sigmas]
+        self.world = world
+        self.arena, self.first_chunk, self.last = started(world, num_sessions, int8_cache=int8)
 
     def step(self, number: int, clean: Tensor, noise: Tensor, actions: Tensor) -> Tensor:
-        """Chunk `number` after the start, from noise, after `clean`; by Euler steps."""
-        x, chunk = noise, noise.shape[1]
-        for stage, (level, following) in enumerate(zip(self.levels[:-1], self.levels[1:], strict=True)):
-            sigma, given, num_chunks = torch.full(x.shape[:2], level), x, 1
-            if stage == 0:
-                given, num_chunks = torch.cat([clean, x], dim=1), 2
-                sigma = torch.cat([torch.full(x.shape[:2], self.world.context_sigma), sigma], dim=1)
-            first = self.first_chunk + number + 2 - num_chunks
-            velocity = self.world.transformer(
-                given,
-                sigma,
-                Conditioning(actions=actions[:, -given.shape[1] :]),
-                context=ArenaContext.all_of(self.arena.rings, first, num_chunks),
-            ).prediction[:, -chunk:]
-            x = euler_step(x, velocity.float(), torch.tensor(level), torch.tensor(following))
-        return x
+        """Chunk `number` after the start, from noise, after `clean`."""
+        return denoised(self.world, self._pass, noise, clean, actions, self.first_chunk + number)
+
+    def _pass(self, x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
+        num_chunks = x.shape[1] // self.world.transformer.config.chunk_frames
+        context = ArenaContext.all_of(self.arena.rings, first, num_chunks)
+        velocity: Tensor = self.world.transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
+        return velocity
 
 
 def _pressed(world: World, num_sessions: int, generator: torch.Generator) -> Actions:

@@ -6,6 +6,12 @@ import argparse
 import sys
 import time
 
+import torch
+
+from world.catalogue import find
+from world.compiled import BATCHES, compile_transformer
+from world.tuning import tuned
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """World, sizes of a batch, threads."""
@@ -14,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batches",
         type=int,
         nargs="+",
-        default=[1, 2, 4, 8],
+        default=list(BATCHES),
         metavar="N",
         help="numbers of players whose steps go together (default: 1 2 4 8); others go on uncompiled",
     )
@@ -23,12 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compiles what is missing, and says where it is kept."""
-    import torch
-
-    from world.catalogue import find
-    from world.compiled import compile_transformer
-    from world.tuning import tuned
-
     started = time.perf_counter()
     path = find(args.world)
     world = tuned(path, num_threads=args.threads)  # also the number of threads

@@ -215,8 +215,12 @@ def compile_module(module: nn.Module, inputs: list[Tensor], path: Path) -> None:
 
 
 def loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    """As `torch._inductor.aoti_load_package` does it, without loading the compiler, and for flat arguments only."""
-    package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)  # for one thread, on the CPU
+    """As `torch._inductor.aoti_load_package` does it, without loading the compiler, and for flat arguments only. Raises
+    CompilationError where the file is damaged."""
+    try:
+        package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)  # for one thread, on the CPU
+    except RuntimeError as exc:
+        raise CompilationError(f"{path} is damaged: delete it, and run `lightcone compile` again") from exc
     run: Callable[[list[Tensor]], list[Tensor]] = package.run
     return run
 

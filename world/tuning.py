@@ -54,8 +54,11 @@ def tuned(path: str | Path, *, num_threads: int | None = None) -> World:
         started = time.perf_counter()
         tuning = _measured(path, choices)
         logger.info("measured what is fastest here in %.1f s: %s", time.perf_counter() - started, tuning)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(asdict(tuning)) + "\n")
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(asdict(tuning)) + "\n")
+        except OSError as exc:
+            logger.warning("the next start will measure again, since this could not be kept: %s", exc)
     return _applied(path, tuning)
 
 

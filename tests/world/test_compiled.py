@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.world.definitions import assert_within, context, random_actions
-from world import Actions, Rollout, World
+from tests.world.definitions import assert_within
+from tests.world.rollouts import rolled_out
+from world import World
 from world.compiled import CompiledTransformer, compile_transformer, compiled_transformer, fitting_packages
 from world.errors import CompilationError
 from world.testing import tiny_world
@@ -18,21 +20,9 @@ from world.transformer import Output
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 
-def _rollout(world: World, slots: list[int], num_steps: int) -> tuple[Rollout, torch.Tensor]:
-    rollout = Rollout(world, 4)
-    contexts = [context(world, seed=slot) for slot in slots]
-    frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
-    rollout.start(slots, frames, actions, [100 + slot for slot in slots])
-    steps = [
-        rollout.step_latents(Actions.cat([random_actions(world, 1, 1000 * slot + step) for slot in slots]), slots)
-        for step in range(num_steps)
-    ]
-    return rollout, torch.stack(steps, 1)
-
-
 def _check(world: World, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     num_steps = world.transformer.config.window_chunks + 3  # past the ring's wrap
-    plain, expected = _rollout(world, slots, num_steps)
+    plain, expected = rolled_out(world, slots, num_steps)
     world.compiled = compiled_transformer(world.transformer)
     assert isinstance(world.network(len(slots), 1), CompiledTransformer)
     used, call = [], CompiledTransformer.__call__
@@ -43,7 +33,7 @@ def _check(world: World, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(CompiledTransformer, "__call__", counted)
     calls = world.forward_calls
-    through, ours = _rollout(world, slots, num_steps)
+    through, ours = rolled_out(world, slots, num_steps)
     assert len(used) == 2 * num_steps
     assert world.forward_calls - calls == 2 * num_steps + len(slots)  # a replay fills each slot at its start
     assert_within(ours, expected, 1e-4)
@@ -64,12 +54,12 @@ def test_with_a_sink_and_chunks_of_frames_for_slots_that_are_no_neighbours(monke
 
     world.compiled = compiled_transformer(world.transformer)
     assert world.network(1, 1) is world.transformer
-    _rollout(world, [1], 1)  # goes on uncompiled
+    rolled_out(world, [1], 1)  # goes on uncompiled
 
-    _, before = _rollout(world, [0, 1], 2)
+    _, before = rolled_out(world, [0, 1], 2)
     with torch.no_grad():
         world.transformer.head.bias.add_(1.0)
-    assert not torch.allclose(_rollout(world, [0, 1], 2)[1], before, atol=0.1), "the weights are the model's own"
+    assert not torch.allclose(rolled_out(world, [0, 1], 2)[1], before, atol=0.1), "the weights are the model's own"
 
     torch.set_num_threads(2)
     try:
@@ -98,3 +88,10 @@ def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_a_batch_of_nobody_is_refused() -> None:
     with pytest.raises(CompilationError, match=r"batches \[0\]"):
         compile_transformer(tiny_world().transformer, [0])
+
+
+def test_a_damaged_package_is_named(tmp_path: Path) -> None:
+    package = tmp_path / "begin-1-1.pt2"
+    package.write_bytes(b"not a package")
+    with pytest.raises(CompilationError, match=r"begin-1-1\.pt2 is damaged: delete it"):
+        CompiledTransformer(tiny_world().transformer, tmp_path)

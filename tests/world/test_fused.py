@@ -9,8 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels.choice import through_triton
-from tests.world.definitions import assert_within, context, random_actions
-from world import Actions, Rollout, World
+from tests.world.definitions import assert_within
+from tests.world.rollouts import rolled_out
+from world import World
 from world.cache import Arena, ArenaContext
 from world.testing import WAN, tiny_transformer
 from world.transformer import Conditioning
@@ -29,24 +30,12 @@ class Fused(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def _rollout(world: World, slots: list[int], num_steps: int, *, static: bool = False) -> tuple[Rollout, torch.Tensor]:
-    rollout = Rollout(world, 4, static=static)
-    contexts = [context(world, seed=slot) for slot in slots]
-    frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
-    rollout.start(slots, frames, actions, [100 + slot for slot in slots])
-    steps = [
-        rollout.step_latents(Actions.cat([random_actions(world, 1, 1000 * slot + step) for slot in slots]), slots)
-        for step in range(num_steps)
-    ]
-    return rollout, torch.stack(steps, 1)
-
-
 def test_the_rollout_is_the_same(world: World) -> None:
     config, slots = world.transformer.config, [3, 0]
     num_steps = config.window_chunks + 2  # past the ring's wrap
-    plain, expected = _rollout(world, slots, num_steps)
+    plain, expected = rolled_out(world, slots, num_steps)
     with through_triton(), Fused() as fused:
-        through, ours = _rollout(world, slots, num_steps)
+        through, ours = rolled_out(world, slots, num_steps)
     assert_within(ours, expected, 1e-4)
     for cache, other in ((plain.arena.k, through.arena.k), (plain.arena.v, through.arena.v)):
         torch.testing.assert_close(other, cache, atol=1e-4, rtol=1e-4)
@@ -59,8 +48,8 @@ def test_the_rollout_is_the_same(world: World) -> None:
 def test_in_buffers_that_do_not_move_it_is_the_same(world: World) -> None:
     num_steps = 3 * (world.transformer.config.window_chunks + 1) + 2
     for slots in ([1, 2, 3], [3, 0, 2], [2]):
-        plain, expected = _rollout(world, slots, num_steps)
-        static, ours = _rollout(world, slots, num_steps, static=True)
+        plain, expected = rolled_out(world, slots, num_steps)
+        static, ours = rolled_out(world, slots, num_steps, static=True)
         assert_within(ours, expected, 1e-4)
         torch.testing.assert_close(static.arena.k, plain.arena.k, atol=1e-4, rtol=1e-4)
         assert static._static is not None
@@ -69,7 +58,7 @@ def test_in_buffers_that_do_not_move_it_is_the_same(world: World) -> None:
 
 @torch.inference_mode()
 def test_warming_up_leaves_the_arena_as_it_was(world: World) -> None:
-    rollout, _ = _rollout(world, [0, 1], 3, static=True)
+    rollout, _ = rolled_out(world, [0, 1], 3, static=True)
     assert rollout._static is not None
     before = rollout.arena.k.clone(), rollout.arena.v.clone()
     for one in rollout._static._passes.values():

@@ -8,26 +8,11 @@ import torch
 
 from benchmarks.int8_cache import measure
 from kernels.choice import through_triton
-from tests.world.definitions import assert_within, context, random_actions
-from world import Actions, Rollout, World
+from tests.world.definitions import assert_within, random_actions
+from tests.world.rollouts import started, stepped
+from world import World
 from world.cache import Arena
 from world.testing import tiny_world
-
-
-def _started(world: World, slots: list[int], *, int8: bool, timeline_chunks: int = 0) -> Rollout:
-    rollout = Rollout(world, 4, int8_cache=int8, timeline_chunks=timeline_chunks)
-    contexts = [context(world, seed=slot) for slot in slots]
-    frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
-    rollout.start(slots, frames, actions, [100 + slot for slot in slots])
-    return rollout
-
-
-def _steps(rollout: Rollout, world: World, slots: list[int], numbers: range) -> torch.Tensor:
-    made = [
-        rollout.step_latents(Actions.cat([random_actions(world, 1, 1000 * slot + n) for slot in slots]), slots)
-        for n in numbers
-    ]
-    return torch.stack(made, 1)
 
 
 def test_it_takes_the_memory_that_it_promises(world: World) -> None:
@@ -40,33 +25,33 @@ def test_the_rollout_is_nearly_the_same_by_every_path(world: World) -> None:
     num_steps = world.transformer.config.window_chunks + 2  # past the ring's wrap
     for slots in ([1, 2], [3, 0]):
         numbers = range(num_steps)
-        exact = _steps(_started(world, slots, int8=False), world, slots, numbers)
-        plain = _started(world, slots, int8=True)
-        ours = _steps(plain, world, slots, numbers)
+        exact = stepped(started(world, slots, int8_cache=False), world, slots, numbers)
+        plain = started(world, slots, int8_cache=True)
+        ours = stepped(plain, world, slots, numbers)
         assert not torch.equal(ours, exact)
         assert_within(ours, exact, 0.1)
     with through_triton():
-        fused = _started(world, slots, int8=True)
-        assert_within(_steps(fused, world, slots, numbers), ours, 0.05)
+        fused = started(world, slots, int8_cache=True)
+        assert_within(stepped(fused, world, slots, numbers), ours, 0.05)
     for kept, other in zip(plain.arena.tensors[:2], fused.arena.tensors[:2], strict=True):
         assert kept.dtype is torch.int8
         assert (kept.int() - other.int()).abs().float().mean() < 0.5, "in the same places"
 
 
 def test_a_snapshot_and_going_back_are_exact(world: World) -> None:
-    rollout = _started(world, [1], int8=True, timeline_chunks=8)
+    rollout = started(world, [1], int8_cache=True, timeline_chunks=8)
     chunk = world.transformer.config.chunk_frames
-    _steps(rollout, world, [1], range(3))
+    stepped(rollout, world, [1], range(3))
     state = rollout.snapshot(1)
-    after = _steps(rollout, world, [1], range(3, 6))
+    after = stepped(rollout, world, [1], range(3, 6))
     rollout.restore(2, state)
     made = [rollout.step_latents(random_actions(world, 1, 1000 + n), [2]) for n in range(3, 6)]
     assert torch.equal(torch.stack(made, 1), after)
     rollout.rewind(1, 3 * chunk)
-    assert torch.equal(_steps(rollout, world, [1], range(3, 6)), after)
+    assert torch.equal(stepped(rollout, world, [1], range(3, 6)), after)
 
 
-def test_the_benchmark_measures_single_steps(tmp_path: Path) -> None:
+def test_the_benchmark_measures_singlestepped(tmp_path: Path) -> None:
     tiny_world().save(tmp_path)
     found = measure(str(tmp_path), 2, 8)
     assert found["float32"]["psnr"] == float("inf")

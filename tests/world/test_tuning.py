@@ -49,6 +49,12 @@ def test_a_broken_answer_is_asked_for_anew(checkpoint: Path) -> None:
         tuning.Tuning(**json.loads(kept.read_text()))
 
 
+def test_a_world_is_served_where_answers_cannot_be_kept(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (checkpoint.parent / "cache").write_text("a file in its place")
+    assert tuning.tuned(checkpoint).num_threads
+    assert "measure again" in caplog.text
+
+
 def test_a_number_of_threads_that_is_given_is_kept_to(checkpoint: Path) -> None:
     for number in (1, 2):
         assert tuning.tuned(checkpoint, num_threads=number).num_threads == number
