@@ -1,4 +1,4 @@
-"""Chunks made without a rollout around them: for benchmarks that change what stands below it. Owns the two kinds of pass
+"""Chunks made without a rollout around them: for benchmarks that change what is below it. Owns the two kinds of pass
 of a chunk and their order, as `world.rollout` has them."""
 
 from __future__ import annotations
