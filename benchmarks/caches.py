@@ -26,6 +26,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from benchmarks.chunks import Passes, denoised, started
 from benchmarks.other_caches import Concatenated, FlexRing, flex_arena, flex_mask, flex_rows, window_of
 from benchmarks.ring_heads import Heads, compiled_heads, eager_heads
+from kernels.write_attend import without_native
 from world.cache import Arena, ArenaContext
 from world.catalogue import find
 from world.compiled import compiled_transformer
@@ -138,7 +139,7 @@ class Stepper:
     def ways(self) -> list[Way]:
         """Each with its own cache of the same past."""
         packages = compiled_transformer(self.world.transformer)
-        ways = [self._ring("ring, eager", self.world.transformer, dict.fromkeys((1, 2), eager_heads))]
+        ways = [_eager(self._ring("ring, eager", self.world.transformer, dict.fromkeys((1, 2), eager_heads)))]
         if packages is not None and packages.fits(len(self.noise), 1):
             block: Any = self.world.transformer.blocks[0]
             heads = {n: compiled_heads(block, self.raw[n], rotation) for n, rotation in self.rotations.items()}
@@ -240,6 +241,11 @@ class Stepper:
 
     def _num_chunks(self, x: Tensor) -> int:
         return x.shape[1] // self.config.chunk_frames
+
+
+def _eager(way: Way) -> Way:
+    """Without the machine code that `lightcone compile` made for attention."""
+    return Way(way.name, without_native()(way.passes), without_native()(way.part))
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.matrix_products import MatrixProducts
+from kernels.write_attend import without_native
 from world.actions import Actions
 from world.catalogue import find
 from world.tuning import tuned
@@ -68,7 +69,7 @@ def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
         rollout.start([slot], start.frames[None], start.actions, [slot])
     held = Actions.none(num_sessions, 1, len(world.card.buttons), len(world.card.axes))
     compiled, world.compiled = world.compiled, None  # its products cannot be seen; they are the same
-    with MatrixProducts() as products:
+    with without_native(), MatrixProducts() as products:
         rollout.step(held)
     world.compiled = compiled
     steps_ms, decodes_ms, products_ms = [], [], []

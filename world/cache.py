@@ -19,6 +19,7 @@ from kernels.attention import attention
 from kernels.choice import triton_runs
 from kernels.qk_norm_rope_write import qk_norm_rope_write, quantised
 from kernels.ring_attention import ring_attention
+from kernels.write_attend import applies, write_attend
 from world.config import TransformerConfig
 from world.context import KeyValue, Positions, Rotation, sink_positions
 from world.errors import PatternError
@@ -198,6 +199,17 @@ class ArenaContext:
 
     def attend_rotated(self, layer: int, q: Tensor, k: Tensor, q_sink: Tensor | None, v: Tensor) -> Tensor:
         """`attend` from queries and keys that are normalised and rotated, `b l n d` each."""
+        if applies(q, self.rings.k[layer]):
+            return write_attend(
+                q,
+                k,
+                v,
+                self.rings.k[layer],
+                self.rings.v[layer],
+                self.rows,
+                q_sink=q_sink,
+                num_sink=self.num_sink,
+            )
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
             self.rings.write(layer, rows, k[:, part], v[:, part])

@@ -10,6 +10,7 @@ import torch
 
 from world.catalogue import find
 from world.compiled import BATCHES, compile_transformer
+from world.native_attention import make_native_attention
 from world.tuning import tuned
 
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     path = find(args.world)
     world = tuned(path, num_threads=args.threads)  # also the number of threads
     folder = compile_transformer(world.transformer, args.batches, lambda part: print(part, file=sys.stderr))
+    if make_native_attention(world.dtype):
+        print("attention", file=sys.stderr)
     took = time.perf_counter() - started
     print(f"compiled for {torch.get_num_threads()} threads in {took:.0f} s: {folder}; used from the next start on")
     return 0

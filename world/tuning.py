@@ -1,6 +1,6 @@
 """What suits this machine: dtype, form of attention, number of threads and compiled code, by whole steps of the world
 itself. Owns the measuring and the order of the questions, and keeps the answers, so that a later start need not ask.
-They hold for one world's configs, machine, PyTorch and set of compiled packages.
+They hold for one world's configs, machine, PyTorch and compiled code.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 
 from kernels.attention import prefer_matmul
+from kernels.write_attend import native
 from world.actions import Actions
 from world.compiled import compiled_transformer, fitting_packages
 from world.device import cache_root, has_fast_bf16, machine
+from world.native_attention import has_native_attention, use_native_attention
 from world.world import World
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,8 @@ GAIN = 1.03
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """matmul_attention: None is the rule of `kernels.attention`. step_ms: of one session, as it was measured."""
+    """matmul_attention: None is the rule of `kernels.attention`. compiled: whether what `lightcone compile` made is
+    used, packages and attention. step_ms: of one session, as it was measured."""
 
     dtype: str
     num_threads: int
@@ -104,11 +107,12 @@ def _applied(path: str | Path, tuning: Tuning) -> World:
     world = World.load(path, dtype=getattr(torch, tuning.dtype))
     world.num_threads = tuning.num_threads
     world.compiled = compiled_transformer(world.transformer) if tuning.compiled else None
+    use_native_attention(tuning.compiled)
     return world
 
 
 def _key(world: World, choices: tuple[int, ...]) -> str:
-    packages = []
+    packages: list[object] = [has_native_attention(torch.bfloat16) and native.digest()]
     for number in choices:
         with _threads(number):
             packages.append(fitting_packages(world.transformer))

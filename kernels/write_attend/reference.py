@@ -1,0 +1,43 @@
+"""Chunks written into rings, each before it attends, as it is defined. Owns the meaning; speed is its neighbours'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kernels.attention.ranges import ranges_attention
+
+
+def write_attend_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    rows: Sequence[Tensor],
+    *,
+    q_sink: Tensor | None = None,
+    num_sink: int = 0,
+) -> Tensor:
+    """Attended values `b l n d`, in the dtype that is given; keys and values `s n f t d` (slot, head, frame, token) are
+    written in place.
+
+    q, k, v `b l n d`: of as many chunks as there are rows, one after another; normalised and rotated. rows: of each
+    chunk, int64 `b·n·chunk_frames`, where its frames go in keys seen as `s·n·f t d`. A chunk sees all frames of its
+    slot, itself among them, but not the chunks after it. q_sink `b l n d` meets the first `num_sink` tokens in q's
+    place.
+    """
+    frames, tokens, dim = keys.shape[2:]
+    length = q.shape[1] // len(rows)
+    parts = []
+    for number, row in enumerate(rows):
+        part = slice(number * length, (number + 1) * length)
+        for cache, new in ((keys, k), (values, v)):
+            cache.view(-1, tokens, dim)[row] = new[:, part].transpose(1, 2).reshape(-1, tokens, dim)
+        slots = row.view(q.shape[0], -1)[:, 0] // (frames * q.shape[2])
+        seen = [cache[slots].flatten(2, 3).transpose(1, 2) for cache in (keys, values)]  # b f·t n d
+        sink = None if q_sink is None else q_sink[:, part]
+        parts.append(ranges_attention(q[:, part], *seen, q_sink=sink, num_sink=num_sink))
+    return torch.cat(parts, dim=1)

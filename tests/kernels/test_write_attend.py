@@ -1,0 +1,176 @@
+"""Writing and attending in one call: machine code against the definition in float64, at every edge of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.write_attend import applies, native, prefer_native, without_native, write_attend
+from kernels.write_attend.reference import write_attend_reference
+from tests.kernels.checking import assert_as_exact, draw
+
+pytestmark = pytest.mark.skipif(not native.can_build(), reason="needs a CPU with AVX512-BF16, and g++")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    path = tmp_path_factory.mktemp("native") / "write_attend.so"
+    native.build(path)
+    native.load(path)
+    prefer_native(True)
+    yield
+    prefer_native(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """first: each slot's first chunk's place, in chunks. by_head: heads' tokens lie together, as from a package."""
+
+    slots: tuple[int, ...] = (0,)
+    first: tuple[int, ...] = (1,)
+    chunks: int = 2
+    chunk_frames: int = 1
+    ring_chunks: int = 4
+    tokens: int = 5
+    heads: int = 3
+    dim: int = 64
+    num_sink: int = 0
+    by_head: bool = True
+    num_slots: int = 3
+
+    def arguments(self) -> dict[str, Any]:
+        b, length = len(self.slots), self.chunks * self.chunk_frames * self.tokens
+        layout = (4, b, self.heads, length, self.dim) if self.by_head else (b, length, 4, self.heads, self.dim)
+        drawn = draw(*layout, dtype=torch.bfloat16)
+        q, k, v, q_sink = drawn.transpose(2, 3).unbind(0) if self.by_head else drawn.unbind(2)
+        frames = self.ring_chunks * self.chunk_frames
+        cache = (self.num_slots, self.heads, frames, self.tokens, self.dim)
+        keys, values = (draw(*cache, seed=seed, dtype=torch.bfloat16) for seed in (1, 2))
+        heads = torch.tensor(self.slots)[:, None] * self.heads + torch.arange(self.heads)  # b n
+        rows = []
+        for number in range(self.chunks):
+            place = (torch.tensor(self.first) + number) % self.ring_chunks * self.chunk_frames
+            in_slot = place[:, None, None] + torch.arange(self.chunk_frames)
+            rows.append((heads[:, :, None] * frames + in_slot).flatten())
+        sink = {"q_sink": q_sink, "num_sink": self.num_sink} if self.num_sink else {}
+        return {"q": q, "k": k, "v": v, "keys": keys, "values": values, "rows": rows, **sink}
+
+
+def _in(dtype: torch.dtype, given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.to(dtype, copy=True) if isinstance(value, Tensor) else value for name, value in given.items()}
+
+
+def check(case: Case) -> Tensor:
+    """Returns what was attended."""
+    given = case.arguments()
+    assert applies(given["q"], given["keys"])
+    exact, eager = _in(torch.float64, given), _in(torch.bfloat16, given)
+    ours = write_attend(**given)
+    expected = write_attend_reference(**exact)
+    assert_as_exact(ours, write_attend_reference(**eager), expected)
+    for name in ("keys", "values"):
+        assert torch.equal(given[name].double(), exact[name]), f"{name}: written elsewhere, or changed on the way"
+    return ours
+
+
+BLOCK = 16
+
+
+@pytest.mark.parametrize("tokens", [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 30, 2 * BLOCK])
+@pytest.mark.parametrize("ring_chunks", [1, 3, 4])
+def test_numbers_of_tokens(tokens: int, ring_chunks: int) -> None:
+    check(Case(tokens=tokens, ring_chunks=ring_chunks, first=(0,), chunks=min(2, ring_chunks)))
+
+
+@pytest.mark.parametrize("dim", [32, 64, 96, 128])
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("by_head", [False, True])
+def test_heads_and_layouts(dim: int, heads: int, *, by_head: bool) -> None:
+    check(Case(dim=dim, heads=heads, by_head=by_head))
+
+
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("chunk_frames", [1, 2])
+def test_every_place_of_the_ring(first: int, chunk_frames: int) -> None:
+    check(Case(first=(first,), chunk_frames=chunk_frames))
+
+
+@pytest.mark.parametrize("num_sink", [1, BLOCK - 1, BLOCK, BLOCK + 1, 19, 20])
+@pytest.mark.parametrize("by_head", [False, True])
+def test_sinks_are_met_by_their_own_queries(num_sink: int, *, by_head: bool) -> None:
+    case = Case(num_sink=num_sink, by_head=by_head)
+    assert not torch.equal(check(case), check(replace(case, num_sink=0)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_slots_that_are_no_neighbours(threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        both = check(Case(slots=(2, 0), first=(3, 1), tokens=20))
+    finally:
+        torch.set_num_threads(1)
+    again = Case(slots=(2, 0), first=(3, 1), tokens=20).arguments()
+    order = {name: again[name].flip(0) for name in ("q", "k", "v")}
+    rows = [row.view(2, -1).flip(0).flatten() for row in again["rows"]]
+    assert torch.equal(write_attend(**{**again, **order, "rows": rows}), both.flip(0)), "who else is there matters"
+
+
+def test_large_scores_do_not_overflow() -> None:
+    given = Case().arguments()
+    given["q"] = given["q"] * 60
+    expected = write_attend_reference(**_in(torch.float64, given))
+    eager = write_attend_reference(**_in(torch.bfloat16, given))
+    assert_as_exact(write_attend(**given), eager, expected)
+
+
+def test_the_operation_is_registered_as_it_behaves() -> None:
+    given = Case(num_sink=3).arguments()
+    operation = torch.ops.lightcone_avx512.write_attend.default
+    torch.library.opcheck(operation, tuple(given.values()))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    given = Case().arguments()
+    before = given["keys"].clone()
+    wrong: list[tuple[type[Exception], dict[str, Any]]] = [
+        (ValueError, {"q": given["q"].float()}),
+        (ValueError, {"v": given["v"][:, :-1]}),
+        (ValueError, {"keys": given["keys"].transpose(0, 1)}),
+        (ValueError, {"values": given["values"].float()}),
+        (ValueError, {"rows": []}),
+        (ValueError, {"rows": [row.int() for row in given["rows"]]}),
+        (ValueError, {"rows": [row[:-1] for row in given["rows"]]}),
+        (ValueError, {"num_sink": 21}),
+        (IndexError, {"rows": [row + 100 for row in given["rows"]]}),
+        (IndexError, {"rows": [row - 100 for row in given["rows"]]}),
+    ]
+    for error, changed in wrong:
+        with pytest.raises(error, match="write_attend"):
+            write_attend(**{**given, **changed})
+    assert torch.equal(given["keys"], before)
+
+
+def test_where_it_applies() -> None:
+    given = Case().arguments()
+    q, keys = given["q"], given["keys"]
+    assert applies(q, keys)
+    assert not applies(q.float(), keys.float())
+    assert not applies(q, keys.to(torch.int8))
+    assert not applies(q[..., :16], keys[..., :16])
+    with without_native():
+        assert not applies(q, keys)
+    assert applies(q, keys)
+
+
+def test_a_compiler_that_fails_is_quoted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("int main() { return nothing; }")
+    monkeypatch.setattr(native, "SOURCE", broken)
+    with pytest.raises(RuntimeError, match="nothing"):
+        native.build(tmp_path / "broken.so")
+    assert list(tmp_path.iterdir()) == [broken]
