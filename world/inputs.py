@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from world.actions import Actions
+from world.config import TransformerConfig
 from world.errors import ShapeError
 from world.model import Model
 
@@ -58,6 +59,13 @@ def chunk_vectors(model: Model, actions: Actions, batch: int) -> Tensor:
         )
     held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
     return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(model.device)
+
+
+def chunk_noise(config: TransformerConfig, sessions: Iterable[tuple[int, int]], stage: int) -> Tensor:
+    """Of a denoising stage, for each session's (seed, chunk): `b f c h w` float32 on the CPU, of these alone."""
+    shape = (config.chunk_frames, config.channels, config.height, config.width)
+    seeds = [noise_seed(seed, chunk, stage) for seed, chunk in sessions]
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 def noise_seed(seed: int, chunk: int, stage: int) -> int:

@@ -4,6 +4,7 @@ knows no files, no start contexts and no sessions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from world.card import WorldCard
 from world.codec import Codec, CodecState, to_float, to_uint8
 from world.compiled import CompiledTransformer
 from world.errors import ActionError
-from world.schedule import sampling_sigmas
+from world.schedule import add_noise, euler_step, sampling_levels, sampling_sigmas, x0_from_velocity
 from world.transformer import Transformer
 
 
@@ -76,6 +77,11 @@ class Model:
         return sampling_sigmas(self.sampler.num_steps, self.sampler.shift)
 
     @property
+    def levels(self) -> tuple[float, ...]:
+        """`sigmas` as numbers."""
+        return sampling_levels(self.sampler.num_steps, self.sampler.shift)
+
+    @property
     def context_sigma(self) -> float:
         return self.sampler.context_sigma
 
@@ -88,6 +94,15 @@ class Model:
     def chunk_pixel_frames(self) -> int:
         """Pixel frames one step makes."""
         return self.transformer.config.chunk_frames * self.codec.config.temporal_patch
+
+    def denoised(self, x: Tensor, velocity: Tensor, stage: int, noise: Callable[[int], Tensor]) -> Tensor:
+        """From a stage's input and velocity: the next stage's input, or x0 after the last. noise: gives a stage's,
+        where the sampler puts fresh noise on."""
+        sigma, sigma_next = (torch.tensor(level) for level in self.levels[stage : stage + 2])
+        if not self.sampler.renoise:
+            return euler_step(x, velocity, sigma, sigma_next)
+        x0 = x0_from_velocity(x, velocity, sigma)
+        return add_noise(x0, noise(stage + 1), sigma_next) if sigma_next > 0 else x0
 
     def check_actions(self, actions: Actions) -> None:
         """Raises ActionError unless the columns are this world's buttons and axes."""

@@ -1,4 +1,5 @@
-"""A rollout's forward pass in buffers that never move. Owns the buffers and, on a GPU, the captured graphs.
+"""A rollout's forward passes: what each is given, and how it runs in buffers that never move. Owns the buffers and, on
+a GPU, the captured graphs.
 
 All that differs from one pass to the next, levels, actions, slots and places in the ring included, are tensors that are
 copied into; so a pass of so many rows and chunks is captured once as a CUDA graph and replayed, whoever's sessions they
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 from world.cache import Arena, ArenaContext
+from world.model import Model
+from world.prompts import Prompts
+from world.timeline import Slot, stacked
 from world.transformer import Conditioning, Transformer
 
 WARM_UPS = 3
@@ -37,11 +41,31 @@ class PassInput:
         return self.x, self.sigma, self.actions, self.slots, self.first_chunk
 
 
+def pass_input(
+    model: Model, stage: int, x: Tensor, vectors: Tensor, slots: list[int], states: list[Slot]
+) -> tuple[PassInput, int]:
+    """What the pass of a denoising stage is given, and its number of chunks: x `b f c h w` and vectors `b f a` of the
+    noisy ones; in the first stage the chunks before go ahead of them, to be committed."""
+    chunk, device = model.transformer.config.chunk_frames, model.device
+    first_chunk = torch.tensor([state.next_chunk for state in states], device=device)
+    levels, num_chunks = [model.levels[stage]] * chunk, 1
+    if stage == 0:
+        pending = [stacked(list(state.recent)[-chunk:]) for state in states]
+        clean, before = (torch.stack(parts) for parts in zip(*pending, strict=True))
+        x, vectors = torch.cat([clean, x], 1), torch.cat([before, vectors], 1)
+        levels, num_chunks, first_chunk = [model.context_sigma] * chunk + levels, 2, first_chunk - 1
+    sigma = torch.tensor(levels, device=device).repeat(len(slots), 1)
+    where = torch.tensor(slots, device=device)
+    return PassInput(x=x, sigma=sigma, actions=vectors, slots=where, first_chunk=first_chunk), num_chunks
+
+
 class StaticPass:
     """The pass for inputs of one shape."""
 
-    def __init__(self, transformer: Transformer, arena: Arena, like: PassInput, num_chunks: int) -> None:
-        self.transformer, self.arena, self.num_chunks = transformer, arena, num_chunks
+    def __init__(
+        self, transformer: Transformer, arena: Arena, prompts: Prompts, like: PassInput, num_chunks: int
+    ) -> None:
+        self.transformer, self.arena, self.prompts, self.num_chunks = transformer, arena, prompts, num_chunks
         device = arena.k.device
         self.input = PassInput(
             x=torch.empty_like(like.x, device=device),
@@ -90,7 +114,8 @@ class StaticPass:
     def _forward(self) -> Tensor:
         own = self.input
         context = ArenaContext.anywhere(self.arena.rings, own.slots, own.first_chunk, self.num_chunks)
-        output = self.transformer(own.x, own.sigma, Conditioning(actions=own.actions), context=context)
+        conditioning = Conditioning(actions=own.actions, text=self.prompts.at(own.slots))
+        output = self.transformer(own.x, own.sigma, conditioning, context=context)
         velocity: Tensor = output.prediction.float()
         return velocity
 
@@ -98,12 +123,12 @@ class StaticPass:
 class StaticPasses:
     """One `StaticPass` for every number of rows and chunks that has been met."""
 
-    def __init__(self, transformer: Transformer, arena: Arena) -> None:
-        self.transformer, self.arena = transformer, arena
+    def __init__(self, transformer: Transformer, arena: Arena, prompts: Prompts) -> None:
+        self.transformer, self.arena, self.prompts = transformer, arena, prompts
         self._passes: dict[tuple[int, int], StaticPass] = {}
 
     def __call__(self, given: PassInput, num_chunks: int) -> Tensor:
         key = (len(given.x), num_chunks)
         if key not in self._passes:
-            self._passes[key] = StaticPass(self.transformer, self.arena, given, num_chunks)
+            self._passes[key] = StaticPass(self.transformer, self.arena, self.prompts, given, num_chunks)
         return self._passes[key](given)

@@ -8,6 +8,8 @@ Shapes: `sigma` broadcasts against latents from the left (`b f` against `b f c h
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -62,6 +64,12 @@ def sampling_sigmas(num_steps: int, shift: float = 1.0) -> Tensor:
     if num_steps < 1:
         raise ValueError(f"num_steps {num_steps}: at least 1 is needed")
     return shift_sigma(torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float64), shift)
+
+
+@cache
+def sampling_levels(num_steps: int, shift: float = 1.0) -> tuple[float, ...]:
+    """`sampling_sigmas` as numbers."""
+    return tuple(float(level) for level in sampling_sigmas(num_steps, shift))
 
 
 def euler_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ What follows is bit-equal where the session was stepped alone, equal up to round
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -25,12 +25,19 @@ Entry = tuple[int, Tensor, Tensor]
 """A frame of a record: its index, latent `c h w` and action vector `a`."""
 
 
+def stacked(record: Iterable[Entry]) -> tuple[Tensor, Tensor]:
+    """Latents `n c h w` and action vectors `n a` of a record."""
+    _, latents, vectors = zip(*record, strict=True)
+    return torch.stack(latents), torch.stack(vectors)
+
+
 @dataclass(frozen=True, slots=True)
 class RolloutState:
     """One session as data. `kv` is an exact copy of its cache; without it the cache is replayed from `history`.
 
     history: the last latents `n c h w` and action vectors `n a` (frame indices in `history_index`), enough for every
-    layer; the last chunk of it is not committed yet. codec: the codec's state, batch of one.
+    layer; the last chunk of it is not committed yet. codec: the codec's state, batch of one. text: token embeddings
+    `l text_dim`, if it has any.
     """
 
     seed: int
@@ -41,19 +48,22 @@ class RolloutState:
     history_index: tuple[int, ...]
     codec: CodecState
     kv: tuple[Tensor, ...] | None
+    text: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A copy of a slot's K/V just before chunk `next_chunk`."""
+    """A copy of a slot's K/V just before chunk `next_chunk`, and the text that held from then on."""
 
     next_chunk: int
     kv: tuple[Tensor, ...]
+    text: Tensor | None
 
 
 @dataclass(slots=True)
 class Slot:
-    """One session. sink: the sink's frames; recent: the latest ones, the pending chunk last."""
+    """One session. sink: the sink's frames; recent: the latest ones, the pending chunk last. made: on a GPU, when the
+    newest of them is there."""
 
     seed: int
     next_chunk: int
@@ -61,6 +71,8 @@ class Slot:
     sink: list[Entry]
     recent: deque[Entry]
     codec: CodecState
+    text: Tensor | None = None
+    made: torch.cuda.Event | None = None
     moments: list[Moment] = field(default_factory=list)
 
     def copy(self) -> Slot:
@@ -69,15 +81,17 @@ class Slot:
     def as_data(self, history_frames: int, kv: tuple[Tensor, ...] | None) -> RolloutState:
         """As it is now, with the last `history_frames` of its record."""
         record = [*self.sink, *list(self.recent)[-history_frames:]]
+        history, actions = stacked(record)
         return RolloutState(
             seed=self.seed,
             next_chunk=self.next_chunk,
             start_chunk=self.start_chunk,
-            history=torch.stack([latent for _, latent, _ in record]),
-            history_actions=torch.stack([vector for _, _, vector in record]),
+            history=history,
+            history_actions=actions,
             history_index=tuple(i for i, _, _ in record),
             codec={name: value.clone() for name, value in self.codec.items()},
             kv=kv,
+            text=self.text,
         )
 
     def forget(self, history_frames: int, chunk_frames: int) -> None:
@@ -94,7 +108,7 @@ class Slot:
         since = [entry for entry in self.recent if first <= entry[0] < chunk * chunk_frames]
         while self.recent and self.recent[-1][0] >= first:
             self.recent.pop()
-        self.next_chunk = moment.next_chunk
+        self.next_chunk, self.text = moment.next_chunk, moment.text
         return moment, since
 
 

@@ -9,18 +9,20 @@ forcing are one model. The action's embedding is added to the noise level's (its
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels.attention import attention
 from kernels.gelu import gelu
 from kernels.norm_modulate import norm_modulate
 from world.config import TransformerConfig
 from world.context import Bidirectional, Context, KeyValue, Rotation
+from world.cross_attention import CrossAttention, LayerText, TextKeys
 from world.errors import ShapeError
 from world.rotary import Angles, RotaryAngles
 
@@ -30,11 +32,11 @@ class Conditioning:
     """What a forward pass is conditioned on, besides the noise level.
 
     actions: `b f a`, one vector per latent frame (see `TransformerConfig.action_dim`), or None to drop actions.
-    text: `b l text_dim` token embeddings, for configs with text.
+    text: `b l text_dim` token embeddings, for configs with text; or what `Transformer.text_keys` made of them.
     """
 
     actions: Tensor | None = None
-    text: Tensor | None = None
+    text: Tensor | TextKeys | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Block(nn.Module):
         angles: tuple[Angles, Angles | None],
         layer: int,
         context: Context,
-        text: Tensor | None,
+        text: LayerText | None,
     ) -> tuple[Tensor, Pending, KeyValue | None]:
         parts = self.modulations(modulation)
         x, qkv = self.enter(x, pending, parts)
@@ -98,7 +100,7 @@ class Block(nn.Module):
         return x, self.qkv(h).unflatten(-1, (3, self.num_heads, -1))
 
     def leave(
-        self, x: Tensor, attended: Tensor, parts: tuple[Tensor, ...], text: Tensor | None
+        self, x: Tensor, attended: Tensor, parts: tuple[Tensor, ...], text: LayerText | None
     ) -> tuple[Tensor, Pending]:
         """From attention on: attended values `b l n d`."""
         _, _, gate1, shift2, scale2, gate2 = parts
@@ -120,23 +122,6 @@ class Block(nn.Module):
         if self.full_qk_norm:
             q, k = q.unflatten(0, (self.num_heads, -1)), k.unflatten(0, (self.num_heads, -1))
         return q, k
-
-
-class CrossAttention(nn.Module):
-    """Attention of normalised tokens to text tokens, with full-width RMS norm of queries and keys as in Wan."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.num_heads = config.num_heads
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
-        self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
-
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(text)), self.v(text)
-        q, k, v = (rearrange(t, "b l (n d) -> b l n d", n=self.num_heads) for t in (q, k, v))
-        return self.out(attention(q, k, v).flatten(2))  # type: ignore[no-any-return]  # nn.Module call is untyped
 
 
 class Transformer(nn.Module):
@@ -189,16 +174,33 @@ class Transformer(nn.Module):
         positions = context.positions(x.shape[0], x.shape[1], x.device)
         angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
         tokens, embedding, modulation = self.embed(x, sigma, cond)
-        text = self.text_embedding(cond.text.to(embedding)) if self.text_embedding and cond.text is not None else None
+        texts = self._texts(cond.text)
         kv, kept = [], {}
         pending: Pending | None = None
         for layer, block in enumerate(self.blocks):
-            tokens, pending, layer_kv = block(tokens, pending, modulation, angles, layer, context, text)
+            tokens, pending, layer_kv = block(tokens, pending, modulation, angles, layer, context, texts[layer])
             if layer_kv is not None:
                 kv.append(layer_kv)
             if layer in features:
                 kept[layer] = _norm(tokens, pending, None, None)[0]
         return Output(self.predict(tokens, pending, embedding, x), kv, kept)
+
+    def text_keys(self, text: Tensor) -> list[KeyValue]:
+        """Of each layer, keys and values `b l n d` of token embeddings `b l text_dim`, for `TextKeys`. Raises
+        ShapeError where the config has no text."""
+        if self.text_embedding is None:
+            raise ShapeError("text: this config has none")
+        embedded = self.text_embedding(text.to(self.patch_in.weight))
+        return [cast(Block, block).cross.keys(embedded) for block in self.blocks]  # type: ignore[union-attr]  # has text
+
+    def _texts(self, text: Tensor | TextKeys | None) -> Sequence[LayerText | None]:
+        """For each layer."""
+        if isinstance(text, TextKeys):
+            return [(kv, text.given) for kv in text.kv]
+        embedded = None
+        if self.text_embedding is not None and text is not None:
+            embedded = self.text_embedding(text.to(self.patch_in.weight))
+        return [embedded] * len(self.blocks)
 
     def embed(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
         """(tokens `b l dim`, each frame's embedding `b f dim`, what blocks are modulated by `b f 6 dim`)."""

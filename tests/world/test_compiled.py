@@ -42,6 +42,7 @@ def _check(world: World, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_a_compiler
+@pytest.mark.timeout(600)  # the compiler's time, which other work on the machine can double
 def test_with_a_sink_and_chunks_of_frames_for_slots_that_are_no_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world(config="wan")
     assert compiled_transformer(world.transformer) is None
