@@ -8,7 +8,7 @@ from importlib import import_module
 BENCHMARKS = {
     "caches": "the ring of keys and values beside the common ways to keep a cache, with equal weights",
     "distill": "every distillation method against its teacher: quality, evaluations, wall-clock, cost of training",
-    "int8_cache": "keys and values in 8 bit: memory, time, and single steps' distance from float32",
+    "int8": "8 bit in the cache and in linear layers: memory, time, and single steps' distance from float32",
     "kernels": "the fused kernels beside their floors: bytes, operations, and on a GPU how near they come",
     "play": "frames per second and action-to-frame latency of a served world: a real server, a real client",
     "speedup": "the student's compute per generated second against its teacher's, in one run",

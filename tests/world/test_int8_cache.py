@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from benchmarks.int8_cache import measure
 from kernels.choice import through_triton
 from tests.world.definitions import assert_within, random_actions
 from tests.world.rollouts import started, stepped
 from world import World
 from world.cache import Arena
-from world.testing import tiny_world
 
 
 def test_it_takes_the_memory_that_it_promises(world: World) -> None:
@@ -49,12 +45,3 @@ def test_a_snapshot_and_going_back_are_exact(world: World) -> None:
     assert torch.equal(torch.stack(made, 1), after)
     rollout.rewind(1, 3 * chunk)
     assert torch.equal(stepped(rollout, world, [1], range(3, 6)), after)
-
-
-def test_the_benchmark_measures_singlestepped(tmp_path: Path) -> None:
-    tiny_world().save(tmp_path)
-    found = measure(str(tmp_path), 2, 8)
-    assert found["float32"]["psnr"] == float("inf")
-    assert found["bf16"]["psnr"] > 20
-    assert found["int8"]["psnr"] > 20
-    assert found["int8"]["cache_mb"] < found["bf16"]["cache_mb"] < found["float32"]["cache_mb"]

@@ -1,9 +1,10 @@
-"""`lightcone bench int8_cache`: what keys and values in 8 bit cost and save. Owns the comparison.
+"""`lightcone bench int8`: what 8 bit cost and save, for keys and values and for linear layers. Owns the comparison.
 
-Three caches of one world go over the same play: in float32 with float32 arithmetic, in bf16, and in int8 with bf16
-arithmetic. Each step is teacher-forced: whatever a cache makes of a chunk, the next one follows the chunk that float32
-made, so that figures are of single steps and errors do not add up. Pictures are decoded in float32 for all; the peak
-signal-to-noise ratio is over all of them, against float32's.
+One world goes over the same play in float32, in bf16, in bf16 with a cache in int8, and in bf16 with its blocks' linear
+layers in int8 (weights by output channel, inputs by their range, which is found at every call). Each step is
+teacher-forced: whatever a way makes of a chunk, the next one follows the chunk that float32 made, so that figures are
+of single steps and errors do not add up. Pictures are decoded in float32 for all; the peak signal-to-noise ratio is
+over all of them, against float32's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.chunks import denoised, started
 from world.actions import Actions
@@ -44,25 +45,27 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
     else:
         for name, row in found.items():
-            print(f"{name:<6} {row['cache_mb']:.1f} MB, step {row['step_ms']:.1f} ms, {row['psnr']:.2f} dB")
+            print(f"{name:<12} {row['cache_mb']:.1f} MB, step {row['step_ms']:.1f} ms, {row['psnr']:.2f} dB")
     return 0
 
 
 @torch.inference_mode()
 def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str, Any]]:
-    """For each cache: megabytes, median milliseconds of a step without decoding, decibels against float32."""
-    exact = World.load(path, dtype=torch.float32)
-    shortened = World.load(path, dtype=torch.bfloat16)
-    caches = {
-        "float32": Cache(exact, num_sessions, int8=False),
-        "bf16": Cache(shortened, num_sessions, int8=False),
-        "int8": Cache(shortened, num_sessions, int8=True),
+    """For each way: megabytes of the cache, median milliseconds of a step without decoding, decibels against
+    float32."""
+    exact, shortened, linears = (World.load(path, dtype=d) for d in (torch.float32, torch.bfloat16, torch.bfloat16))
+    ways = {
+        "float32": Way(exact, num_sessions),
+        "bf16": Way(shortened, num_sessions),
+        "int8 cache": Way(shortened, num_sessions, int8_cache=True),
+        "int8 linears": Way(linears, num_sessions),
     }
+    _quantise(linears.transformer.blocks)
     config, generator = exact.transformer.config, torch.Generator().manual_seed(0)
     shape = (num_sessions, config.chunk_frames, config.channels, config.height, config.width)
-    clean, decoded = caches["float32"].last, exact.codec.initial_state(num_sessions)
-    times: dict[str, list[float]] = {name: [] for name in caches}
-    errors: dict[str, list[float]] = {name: [] for name in caches}
+    clean, decoded = ways["float32"].last, exact.codec.initial_state(num_sessions)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    errors: dict[str, list[float]] = {name: [] for name in ways}
     held = _pressed(exact, num_sessions, generator)
     before = torch.zeros_like(chunk_vectors(exact, held, num_sessions))
     for number in range(num_steps):
@@ -70,9 +73,9 @@ def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str,
             held = _pressed(exact, num_sessions, generator)
         vectors, noise = chunk_vectors(exact, held, num_sessions), torch.randn(shape, generator=generator)
         made, pictures = {}, {}
-        for name, cache in caches.items():
+        for name, way in ways.items():
             begun = time.perf_counter()
-            made[name] = cache.step(number, clean, noise, torch.cat([before, vectors], dim=1))
+            made[name] = way.step(number, clean, noise, torch.cat([before, vectors], dim=1))
             times[name].append((time.perf_counter() - begun) * 1e3)
             pictures[name] = to_float(exact.decode(made[name], decoded)[0])
             errors[name].append(float((pictures[name] - pictures["float32"]).square().mean()))
@@ -80,20 +83,20 @@ def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str,
         decoded = exact.codec.state_after(clean)
     return {
         name: {
-            "cache_mb": cache.arena.num_bytes / 1e6,
+            "cache_mb": way.arena.num_bytes / 1e6,
             "step_ms": statistics.median(times[name]),
             "psnr": _psnr(statistics.fmean(errors[name])),
         }
-        for name, cache in caches.items()
+        for name, way in ways.items()
     }
 
 
-class Cache:
+class Way:
     """Sessions from the world's first start, in a cache of its own."""
 
-    def __init__(self, world: World, num_sessions: int, *, int8: bool) -> None:
+    def __init__(self, world: World, num_sessions: int, *, int8_cache: bool = False) -> None:
         self.world = world
-        self.arena, self.first_chunk, self.last = started(world, num_sessions, int8_cache=int8)
+        self.arena, self.first_chunk, self.last = started(world, num_sessions, int8_cache=int8_cache)
 
     def step(self, number: int, clean: Tensor, noise: Tensor, actions: Tensor) -> Tensor:
         """Chunk `number` after the start, from noise, after `clean`."""
@@ -104,6 +107,31 @@ class Cache:
         context = ArenaContext.all_of(self.arena.rings, first, num_chunks)
         velocity: Tensor = self.world.transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
         return velocity
+
+
+class Int8Linear(nn.Module):
+    """PyTorch's product in int8 instead of `linear`, whose inputs and outputs stay as they are."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        weight = linear.weight.detach().float()
+        scale = weight.abs().amax(1).clamp(min=1e-8).double() / 127
+        zero = torch.zeros(len(scale), dtype=torch.int64)
+        whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(whole, linear.bias.detach().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed)
+        return y.to(x.dtype)
+
+
+def _quantise(module: nn.Module) -> None:
+    """In place, every linear layer below."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, Int8Linear(child))
+        else:
+            _quantise(child)
 
 
 def _pressed(world: World, num_sessions: int, generator: torch.Generator) -> Actions:
