@@ -11,6 +11,7 @@ BENCHMARKS = {
     "int8": "8 bit in the cache and in linear layers: memory, time, and single steps' distance from float32",
     "kernels": "the fused kernels beside their floors: bytes, operations, and on a GPU how near they come",
     "play": "frames per second and action-to-frame latency of a served world: a real server, a real client",
+    "serve": "many players on one server: frame rates, latencies, fairness, memory, and how many it carries",
     "speedup": "the student's compute per generated second against its teacher's, in one run",
     "step": "how long one step of a world takes, by the number of sessions that share it",
 }

@@ -1,0 +1,170 @@
+"""Players for `lightcone bench serve`, many in one process: `python -m benchmarks.players` prints what they saw.
+
+Owns how each kind behaves and what it writes down. Kinds: *steady* changes keys a few times a second; *bursty* sends
+twenty acts at once and is silent for a second; *idle* has paused; *stalled* acknowledges no more after two seconds;
+*reconnecting* leaves every three seconds and comes back; *hostile* sends acts as fast as it can until it is thrown out.
+All begin when they are told to (`--at`), so that what is measured is measured of all together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+
+from lightcone_client import ConnectionLostError, LightconeClientError, RefusedError, Session, connect
+
+HOLD_S = (0.13, 0.31, 0.22, 0.17, 0.41, 0.26)  # how long each key state is held: a few changes a second, out of step
+BURST, SILENCE_S = 20, 1.0
+STALL_AFTER_S, STAY_S = 2.0, 3.0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one player saw between the beginning and the end: frames; milliseconds from sending an act to the first
+    frame that covers it; how often it had to wait in the queue; what it was refused or lost, by its code; how long a
+    hostile one was suffered."""
+
+    kind: str
+    frames: int = 0
+    first_index: int | None = None
+    last_index: int | None = None
+    latencies_ms: list[float] = field(default_factory=list)
+    queued: int = 0
+    connected: int = 0
+    ended: list[str] = field(default_factory=list)
+    suffered_s: float | None = None
+
+
+@dataclass(slots=True)
+class Player:
+    """One connection after another to one server."""
+
+    url: str
+    world: str
+    begin: float
+    end: float
+    seen: Seen
+
+    async def play(self) -> None:
+        """Until the end, whatever the server says."""
+        behaviour = BEHAVIOURS[self.seen.kind]
+        while time.time() < self.end:
+            try:
+                async with connect(self.url, world=self.world, auto_ack=False, on_queued=self._queued) as session:
+                    self.seen.connected += 1
+                    await asyncio.wait_for(behaviour(self, session), max(self.end - time.time(), 0))
+            except TimeoutError:
+                return
+            except RefusedError as error:
+                self.seen.ended.append(error.code)
+            except ConnectionLostError as error:
+                self.seen.ended.append(str(error.close_code))
+            except LightconeClientError as error:
+                self.seen.ended.append(type(error).__name__)
+            if self.seen.kind not in ("reconnecting", "hostile"):
+                return
+            await asyncio.sleep(0.05)
+
+    def _queued(self, _: object) -> None:
+        self.seen.queued += 1
+
+    async def watch(self, session: Session, ack_until: float | None = None) -> None:
+        """Take frames for as long as there are any, and acknowledge them; write down those within the time."""
+        sent: dict[int, float] = {}
+        keys = asyncio.create_task(self._keys(session, sent))
+        try:
+            async for frame in session:
+                now = time.time()
+                if frame.end_of_chunk and (ack_until is None or now < ack_until):
+                    await session.ack(frame)
+                covered = [seq for seq in sent if frame.applied_seq is not None and seq <= frame.applied_seq]
+                found = [(now - sent.pop(seq)) * 1e3 for seq in covered]
+                if self.begin <= now <= self.end and frame.kind == "generated":
+                    self.seen.frames += 1
+                    self.seen.latencies_ms += found
+                    self.seen.first_index = frame.index if self.seen.first_index is None else self.seen.first_index
+                    self.seen.last_index = frame.index
+        finally:
+            keys.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LightconeClientError):
+                await keys
+
+    async def _keys(self, session: Session, sent: dict[int, float]) -> None:
+        """Press and release the world's buttons in turn."""
+        states = [held for button in session.world.buttons for held in ((button.name,), ())] or [()]
+        bursts = self.seen.kind == "bursty"
+        for count in range(sys.maxsize):
+            for place in range(BURST if bursts else 1):
+                sent_at = time.time()
+                sent[await session.act(states[(count + place) % len(states)])] = sent_at
+            await asyncio.sleep(SILENCE_S if bursts else HOLD_S[count % len(HOLD_S)])
+
+
+async def steady(player: Player, session: Session) -> None:
+    await player.watch(session)
+
+
+async def idle(player: Player, session: Session) -> None:
+    await session.ack(await session.frame())
+    await session.pause()
+    await player.watch(session)
+
+
+async def stalled(player: Player, session: Session) -> None:
+    await player.watch(session, ack_until=time.time() + STALL_AFTER_S)
+
+
+async def reconnecting(player: Player, session: Session) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(player.watch(session), STAY_S)
+
+
+async def hostile(player: Player, session: Session) -> None:
+    began = time.time()
+    try:
+        while True:
+            await session.act()
+            await asyncio.sleep(0)  # to hear what the server says of it
+    finally:
+        player.seen.suffered_s = max(player.seen.suffered_s or 0.0, time.time() - began)
+
+
+BEHAVIOURS: dict[str, Callable[[Player, Session], Awaitable[None]]] = {
+    "steady": steady,
+    "bursty": steady,
+    "idle": idle,
+    "stalled": stalled,
+    "reconnecting": reconnecting,
+    "hostile": hostile,
+}
+
+
+async def play_all(url: str, world: str, kinds: list[str], begin: float, end: float) -> list[Seen]:
+    """One player of each kind in the list, side by side."""
+    players = [Player(url, world, begin, end, Seen(kind)) for kind in kinds]
+    async with asyncio.TaskGroup() as group:
+        for player in players:
+            group.create_task(player.play())
+    return [player.seen for player in players]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="players of a Lightcone server, for its load benchmark")
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--world", required=True)
+    parser.add_argument("--at", type=float, required=True, help="when measuring begins, seconds since the epoch")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("kinds", nargs="+", choices=sorted(BEHAVIOURS))
+    args = parser.parse_args()
+    seen = asyncio.run(play_all(args.url, args.world, args.kinds, args.at, args.at + args.seconds))
+    print(json.dumps([asdict(one) for one in seen]))
+
+
+if __name__ == "__main__":
+    main()

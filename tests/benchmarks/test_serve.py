@@ -1,0 +1,95 @@
+"""The load benchmark's figures mean what they say, and it plays a real server with every kind of player."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import serve
+from benchmarks.players import BEHAVIOURS, Seen
+from benchmarks.serve import Memory, capacity, figures, jain, kinds_of
+from server.errors import ConfigError
+from world.testing import tiny_world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_mix_names_every_player() -> None:
+    assert kinds_of(["steady=2", "idle=1", "hostile=0"]) == ["steady", "steady", "idle"]
+    for wrong in ("steady", "steady=", "steady=-1", "lazy=1"):
+        with pytest.raises(ConfigError, match=f"mix has '{wrong}'; write KIND=N"):
+            kinds_of([wrong])
+
+
+def test_jain_is_one_for_equal_shares_and_one_over_n_for_one_that_has_all() -> None:
+    assert jain([5, 5, 5, 5]) == 1.0
+    assert jain([7, 0, 0, 0]) == 0.25
+    assert jain([0, 0]) == 0.0
+
+
+def test_figures_are_of_those_who_play() -> None:
+    seen = [
+        Seen("steady", frames=300, latencies_ms=[10.0] * 99, connected=1),
+        Seen("bursty", frames=100, latencies_ms=[500.0], connected=1, queued=2),
+        Seen("hostile", connected=3, ended=["rate_limited", "rate_limited"], suffered_s=0.5),
+        Seen("idle", frames=1, connected=1),
+    ]
+    found = figures(seen, 10.0)
+    assert (found["sessions"], found["playing"], found["queued"]) == (4, 2, 1)
+    assert (found["fps_total"], found["fps_per_session"]) == (40.0, [30.0, 10.0])
+    assert (found["action_to_frame_ms_p50"], found["action_to_frame_ms_p99"]) == (10.0, 500.0)
+    assert found["jain"] == pytest.approx(400**2 / (2 * (300**2 + 100**2)), abs=1e-4)
+    assert found["others"]["hostile"] == {
+        "sessions": 1,
+        "connected": 3,
+        "frames": 0,
+        "ended": {"rate_limited": 2},
+        "suffered_s_max": 0.5,
+    }
+
+
+def test_growth_is_from_the_first_tenth_to_the_last() -> None:
+    memory = Memory(0, [100.0, 100.0, *[150.0] * 16, 110.0, 110.0])
+    assert memory.figures()["rss_growth"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 6, 8])
+def test_the_capacity_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(_: str, kinds: list[str], *__: Any) -> dict[str, Any]:
+        rate = 30.0 if len(kinds) <= limit else 20.0
+        return {
+            "sessions": len(kinds),
+            "fps_target": 30.0,
+            "fps_per_session": [rate] * len(kinds),
+            "action_to_frame_ms_p99": 50.0,
+        }
+
+    monkeypatch.setattr(serve, "measure", measure)
+    rows = list(capacity("pong", 1.0, 1, None, 100.0))
+    assert max(row["sessions"] for row in rows if row["holds"]) == limit
+    assert {limit, limit + 1} <= {row["sessions"] for row in rows}
+    assert not any(row["holds"] for row in capacity("pong", 1.0, 1, None, 10.0))
+
+
+def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> None:
+    tiny_world().save(tmp_path / "tiny")
+    mix = [f"{kind}={1 + (kind == 'steady')}" for kind in sorted(BEHAVIOURS)]
+    command = ["lightcone.py", "bench", "serve", "--world", str(tmp_path / "tiny"), "--seconds", "5", "--json"]
+    answer = subprocess.run([sys.executable, *command, "--mix", *mix], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(answer.stdout)
+    assert (report["sessions"], report["playing"]) == (7, 3)
+    assert report["fps_total"] == pytest.approx(sum(report["fps_per_session"]), abs=0.01)
+    assert 0 < report["action_to_frame_ms_p50"] <= report["action_to_frame_ms_p99"]
+    assert min(report["fps_per_session"]) > 1
+    assert 0 < report["jain"] <= 1
+    assert report["rss_mb"] > 50
+    others = report["others"]
+    assert others["hostile"]["ended"]["rate_limited"] >= 1
+    assert others["reconnecting"]["connected"] > 1
+    assert others["idle"]["frames"] == 0
