@@ -1,12 +1,14 @@
 """The FastAPI application: routes, the stream's socket, the page. The only file that touches sockets.
 
 `/v1/stream` the WebSocket · `/v1/worlds` the cards, each with a `/preview` · `/healthz` the process answers ·
-`/readyz` 503 until warm · `/` the built page. Knows no models: the engine it starts and stops has them.
+`/readyz` 503 until warm · `/metrics` for Prometheus · `/` the built page. Knows no models: the engine it starts and
+stops has them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from server.connection import DisconnectedError, converse, refuse
 from server.engine import Engine
 from server.errors import BadMessageError, ServerError, UnknownWorldError
 from server.frames import encode_animation
+from server.gate import Gate
+from server.metrics import CONTENT_TYPE
 from server.origin import check_origin
 from server.worlds import WorldLoader
 
@@ -79,27 +83,39 @@ def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | 
 
     app = FastAPI(title="Lightcone", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.config = config
+    app.state.gate = Gate(config, time.monotonic)
     app.state.previews = {}  # by world, being encoded or done
     app.add_api_websocket_route("/v1/stream", _stream)
     app.add_api_route("/v1/worlds", _worlds, methods=["GET"])
     app.add_api_route("/v1/worlds/{name}/preview", _preview, methods=["GET"])
     app.add_api_route("/healthz", _healthz, methods=["GET"])
     app.add_api_route("/readyz", _readyz, methods=["GET"])
+    app.add_api_route("/metrics", _metrics, methods=["GET"])
     _add_page(app, config.web_dist)
     return app
 
 
 async def _stream(socket: WebSocket) -> None:
     config: ServerConfig = socket.app.state.config
+    engine: Engine = socket.app.state.engine
+    gate: Gate = socket.app.state.gate
     transport = SocketTransport(socket)
     await socket.accept()
     try:
         host_header = socket.headers.get("host", "")
         check_origin(socket.headers.get("origin"), host_header, config.allowed_origins, config.allowed_hosts)
+        visit = gate.enter(socket.client.host if socket.client else "")
     except ServerError as error:
+        engine.metrics.refusals.labels(error.code).inc()
         await refuse(transport, error)
         return
-    await converse(transport, socket.app.state.engine, config)
+    ended = None
+    try:
+        ended = await converse(transport, engine, config, visit.show)
+    finally:
+        visit.leave(ended)
+        if ended is not None:
+            engine.metrics.refusals.labels(ended.code).inc()
 
 
 async def _worlds(request: Request) -> Response:
@@ -139,6 +155,12 @@ async def _readyz(request: Request) -> Response:
         return _not_ready(engine)
     playing, waiting = engine.num_sessions
     return JSONResponse({"status": "ready", "playing": playing, "waiting": waiting})
+
+
+async def _metrics(request: Request) -> Response:
+    """For Prometheus."""
+    engine: Engine = request.app.state.engine
+    return Response(engine.metrics.text(), media_type=CONTENT_TYPE)
 
 
 def _not_ready(engine: Engine) -> Response:

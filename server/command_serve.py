@@ -61,6 +61,21 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name this server is reached by, such as play.example.org; addresses and localhost need none",
     )
     parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="who may play: a token a line, of 16 characters or more; without it everybody who reaches the server may",
+    )
+    parser.add_argument(
+        "--max-per-address",
+        type=int,
+        default=config.max_per_address,
+        help="connections that one address may have at once; more of them behind a proxy "
+        f"(default: {config.max_per_address})",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate (PEM)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
+    parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default=config.log_level,
@@ -88,9 +103,24 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         num_threads=args.threads,
         allowed_origins=tuple(args.allow_origin),
         allowed_hosts=tuple(args.allow_host),
+        tokens=tokens_in(args.token_file) if args.token_file else (),
+        max_per_address=args.max_per_address,
+        tls_cert=args.tls_cert,
+        tls_key=args.tls_key,
         log_level=args.log_level,
         log_json=args.log_json,
     )
+
+
+def tokens_in(path: Path) -> tuple[str, ...]:
+    """The file's lines, but for empty ones. Raises ConfigError where it cannot be read, or has none."""
+    try:
+        tokens = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"--token-file {path} cannot be read: {exc}") from exc
+    if not tokens:
+        raise ConfigError(f"--token-file {path} has no token: write one a line, or leave the flag out")
+    return tokens
 
 
 def shipped_worlds() -> list[str]:

@@ -10,6 +10,7 @@ from server.errors import ConfigError
 from server.origin import place_of
 from server.protocol import Limits
 
+MAX_TOKEN = 1024
 WEB_DIST = Path(__file__).resolve().parent.parent / "clients" / "web" / "dist"
 
 
@@ -25,6 +26,9 @@ class ServerConfig:
     `max_messages_per_s`: what one client may send on average. `send_timeout_s`: how long one message may take to leave
     before its client counts as gone.
     `timeline_frames`: how far back a session can go; kept are its latents, and a copy of its cache every 32 chunks.
+    `tokens`: who may play has one of these, in `hello`; empty lets everybody in. `max_per_address`, `max_per_token`:
+    connections at once; `connections_per_s`: new ones of an address on average, after `max_per_address` at once.
+    `tls_cert`, `tls_key`: files (PEM) to serve https with.
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
     """
 
@@ -43,6 +47,12 @@ class ServerConfig:
     jpeg_quality: int = 92
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    max_per_address: int = 64
+    max_per_token: int = 64
+    connections_per_s: float = 1.0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     handshake_timeout_s: float = 10.0
     max_message_bytes: int = 256 * 1024
     max_image_bytes: int = 1024 * 1024
@@ -54,17 +64,25 @@ class ServerConfig:
     log_json: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes"):
+        counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
+        for name in (*counts, "max_per_address", "max_per_token"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.timeline_frames < 0:
             raise ConfigError(f"timeline_frames is {self.timeline_frames}; it must be 0 or more")
-        for name in ("max_messages_per_s", "send_timeout_s", "handshake_timeout_s"):
+        for name in ("max_messages_per_s", "connections_per_s", "send_timeout_s", "handshake_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
         for origin in self.allowed_origins:
             if origin != "*" and place_of(origin) is None:
                 raise ConfigError(f"allowed_origins has {origin!r}; write it as in https://play.example.org, or *")
+        if any(not 16 <= len(token) <= MAX_TOKEN for token in self.tokens):
+            raise ConfigError(f"tokens: one has fewer than 16 characters or more than {MAX_TOKEN}; make longer ones")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("tls: give both the certificate and its key, or neither")
+        for path in filter(None, (self.tls_cert, self.tls_key)):
+            if not path.is_file():
+                raise ConfigError(f"tls: {path} is not there")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be between 1 and 100")
         if self.buckets and (tuple(sorted(set(self.buckets))) != self.buckets or self.buckets[-1] < self.max_batch):

@@ -11,12 +11,10 @@ import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from server.bucket import TokenBucket
 from server.config import ServerConfig
@@ -27,7 +25,6 @@ from server.errors import (
     CloseCode,
     ErrorCode,
     HandshakeTimeoutError,
-    ImageTooLargeError,
     InternalError,
     MessageTooLargeError,
     RateLimitedError,
@@ -52,8 +49,9 @@ from server.protocol import (
     decode_client,
     encode,
 )
-from server.runs import BranchRequest, RunRequest, StartRequest
+from server.runs import RunRequest
 from server.session import refusal_of
+from server.starting import check_start, start_request
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +79,16 @@ class Transport(Protocol):
     async def close(self, code: int, reason: str) -> None: ...
 
 
-async def converse(transport: Transport, engine: Engine, config: ServerConfig) -> None:
-    """Serve one client until it leaves, is refused or vanishes. Never raises for what a client does."""
+async def converse(
+    transport: Transport, engine: Engine, config: ServerConfig, show: Callable[[str | None], None]
+) -> ServerError | None:
+    """Serve one client until it leaves, is refused or vanishes; returns the error that ended it, if one did. Never
+    raises for what a client does. show: is given the hello's token, raises a ServerError where it is not enough."""
     key = secrets.token_urlsafe(9)
     session_key.set(key)
     try:
         try:
-            await Conversation(key, transport, engine, config).run()
+            await Conversation(key, transport, engine, config, show).run()
         finally:
             engine.leave(key)  # before any goodbye, which a deaf client could draw out
         logger.info("left")
@@ -99,9 +100,11 @@ async def converse(transport: Transport, engine: Engine, config: ServerConfig) -
     except ServerError as error:
         logger.info("refused: %s: %s", error.code, error)
         await refuse(transport, error)
+        return error
     except Exception:  # a fault of the server's own; the client must hear of it, without the details
         logger.exception("a conversation failed")
         await refuse(transport, InternalError("the server failed; its log says why"))
+    return None
 
 
 async def refuse(transport: Transport, error: ServerError) -> None:
@@ -116,14 +119,22 @@ async def refuse(transport: Transport, error: ServerError) -> None:
 class Conversation:
     """The state of one connection on the event loop."""
 
-    def __init__(self, key: str, transport: Transport, engine: Engine, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        key: str,
+        transport: Transport,
+        engine: Engine,
+        config: ServerConfig,
+        show: Callable[[str | None], None],
+    ) -> None:
+        self._show = show
         self._key = key
         self._transport = transport
         self._engine = engine
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        self._outbox = Outbox(partial(self._signal, self._news))  # called from the engine's threads
+        self._outbox = Outbox(partial(self._signal, self._news), engine.metrics.count_frames)  # from any thread
         self._admitted = asyncio.Event()
         self._opened = asyncio.Event()  # admitted, and the first start has been asked for
         self._allowance = TokenBucket(config.max_messages_per_s, config.max_messages_per_s, time.monotonic())
@@ -164,6 +175,7 @@ class Conversation:
             raise BadMessageError(f"{hello.type}: the first message must be hello")
         if hello.version != PROTOCOL_VERSION:
             raise BadVersionError(f"protocol version {hello.version}: this server speaks {PROTOCOL_VERSION}")
+        self._show(hello.token)
         if hello.resume is not None:
             raise UnsupportedError("resume: this server cannot do it yet; say hello without it")
         return hello
@@ -171,8 +183,8 @@ class Conversation:
     def _join(self, hello: Hello) -> WorldInfo:
         """Join the world; the welcome (or a place in the queue) is then in the outbox."""
         world = self._engine.info(hello.world)
-        self._check_start(hello.start)
-        at_once = self._start_request(hello.start, None, world) if hello.start.image is None else None
+        check_start(hello.start, self._config)
+        at_once = start_request(hello.start, None, world, self._engine) if hello.start.image is None else None
         self._engine.join(self._key, hello, at_once, self._outbox, partial(self._signal, self._admitted))
         return world
 
@@ -240,40 +252,22 @@ class Conversation:
             self._engine.receive(self._key, message)
 
     async def _start_again(self, message: Start, world: WorldInfo) -> None:
-        self._check_start(message.start)
+        check_start(message.start, self._config)
         if not self._admitted.is_set():
             return
         await self._opened.wait()  # so that the hello's own start does not overtake this one
         if message.start.image is None:
-            request = self._start_request(message.start, message.seq, world)
+            request = start_request(message.start, message.seq, world, self._engine)
         else:
             request = await self._start_from_picture(message.start, message.seq, world)
         self._engine.want_start(self._key, request)
-
-    def _check_start(self, start: StartFrom) -> None:
-        """What can be said of a start without reading its picture."""
-        if sum(given is not None for given in (start.index, start.image, start.branch)) > 1:
-            raise BadMessageError("start: give one of an index, an image and a branch")
-        if start.branch is not None and start.seed is not None:
-            raise BadMessageError("start: a branch has a seed already; give it none")
-        if start.image is not None and len(start.image) > (limit := self._config.max_image_bytes):
-            raise ImageTooLargeError(f"the picture has {len(start.image)} bytes, the limit is {limit}; send it smaller")
-
-    def _start_request(
-        self, start: StartFrom, seq: int | None, world: WorldInfo, picture: NDArray[np.uint8] | None = None
-    ) -> RunRequest:
-        """What the engine needs of a `StartFrom`."""
-        if start.branch is not None:
-            return BranchRequest(branch=self._engine.branch(start.branch, world.name), control_seq=seq)
-        seed = secrets.randbelow(2**31) if start.seed is None else start.seed
-        return StartRequest(index=start.index or 0, picture=picture, seed=seed, control_seq=seq)
 
     async def _start_from_picture(self, start: StartFrom, seq: int | None, world: WorldInfo) -> RunRequest:
         assert start.image is not None
         limits = self._config
         read = partial(read_picture, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
         picture = await self._loop.run_in_executor(_ASIDE, read, start.image, world.height, world.width)
-        return self._start_request(start, seq, world, picture)
+        return start_request(start, seq, world, self._engine, picture)
 
     def _check_overflow(self) -> None:
         if self._outbox.overflowed:

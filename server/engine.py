@@ -21,6 +21,7 @@ from server.errors import InternalError, NotReadyError, ServerError, ShuttingDow
 from server.frames import choose_encoding
 from server.hosting import Hosting
 from server.member import Member
+from server.metrics import Metrics
 from server.outbox import Outbox
 from server.pipeline import Pipeline, Row, Tick
 from server.protocol import PROTOCOL_VERSION, Ack, GoAway, Hello, Queued, Welcome, WorldInfo
@@ -49,7 +50,8 @@ class Engine:
         self._news = threading.Condition()
         self._stopping = False
         self._closed: ServerError | None = None  # why nobody may join any more
-        self._pipeline = Pipeline(self._break)
+        self.metrics = Metrics(lambda: self.num_sessions)
+        self._pipeline = Pipeline(self._break, self.metrics)
         self._errands = Errands(self.hosting, self._pipeline, self._news, self._playing)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
@@ -175,6 +177,7 @@ class Engine:
                 member.session.slot = place.slot
                 member.outbox.put(self._welcome(member.session))
                 member.on_admitted()
+                self.metrics.admissions.labels(member.session.world.name).inc()
                 logger.info("session %s plays %s in slot %d", place.key, member.session.world.name, place.slot)
             else:
                 member.outbox.put(Queued(position=place.position, eta_s=place.eta_s))
@@ -244,6 +247,7 @@ class Engine:
         host = self.hosting.host(ticking.world)
         stepped = host.step(samples, [row.slot for row in rows])
         self.num_ticks += 1
+        self.metrics.tick_s.labels(ticking.world, len(rows)).observe(stepped.step_ms / 1e3)
         self._pipeline.put(Tick(rows, host, stepped))
 
     def _break(self, failure: Exception) -> None:

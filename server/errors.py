@@ -15,6 +15,8 @@
     ├── TooManyPendingError     more unapplied messages than the server keeps for one session
     ├── RateLimitedError        more messages a second than the server takes from one client
     ├── ServerFullError         every slot and every place in the queue is taken
+    ├── TooManyConnectionsError more connections than one address or token may have, or too often
+    ├── UnauthorizedError       no token, where the server asks for one, or a wrong one
     ├── OriginRefusedError      the page that opened the socket is not on the allow-list
     ├── HandshakeTimeoutError   no `hello` arrived in time
     ├── NotReadyError           the worlds are still being warmed up
@@ -48,6 +50,8 @@ class ErrorCode(StrEnum):
     TOO_MANY_PENDING = "too_many_pending"
     RATE_LIMITED = "rate_limited"
     SERVER_FULL = "server_full"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    UNAUTHORIZED = "unauthorized"
     ORIGIN_REFUSED = "origin_refused"
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     NOT_READY = "not_ready"
@@ -166,6 +170,19 @@ class ServerFullError(ServerError):
 
     code = ErrorCode.SERVER_FULL
     close_code = CloseCode.TRY_LATER
+
+
+class TooManyConnectionsError(ServerError):
+    """More connections than one address or one token may have, at once or in a while."""
+
+    code = ErrorCode.TOO_MANY_CONNECTIONS
+    close_code = CloseCode.TRY_LATER
+
+
+class UnauthorizedError(ServerError):
+    """No token where the server asks for one, or one that it does not know."""
+
+    code = ErrorCode.UNAUTHORIZED
 
 
 class OriginRefusedError(ServerError):

@@ -11,21 +11,29 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from server.errors import ServerError
 from server.protocol import ServerMessage, encode
 
+FrameFate = Literal["sent", "replaced"]
 MAX_CONTROL = 256
 MAX_CONTROL_BYTES = 8 * 1024 * 1024
 
 
 class Outbox:
-    """`wake` is called, from any thread, whenever there is something new to take."""
+    """`wake` is called, from any thread, whenever there is something new to take; `count`, when frames leave or are
+    replaced, with their number and "sent" or "replaced"."""
 
     def __init__(
-        self, wake: Callable[[], None], max_control: int = MAX_CONTROL, max_control_bytes: int = MAX_CONTROL_BYTES
+        self,
+        wake: Callable[[], None],
+        count: Callable[[int, FrameFate], None] = lambda _number, _fate: None,
+        *,
+        max_control: int = MAX_CONTROL,
+        max_control_bytes: int = MAX_CONTROL_BYTES,
     ) -> None:
-        self._wake = wake
+        self._wake, self._count = wake, count
         self._max_control = max_control
         self._max_control_bytes = max_control_bytes
         self._num_control_bytes = 0
@@ -57,9 +65,12 @@ class Outbox:
         """Queue one chunk's frames, in place of those that still wait; but nothing replaces frames to `keep`."""
         with self._lock:
             kept = deque(waiting for waiting in self._frames if waiting[2])
-            self.num_dropped += len(self._frames) - len(kept)
+            num_replaced = len(self._frames) - len(kept)
+            self.num_dropped += num_replaced
             kept.extend((index, data, keep) for index, data in enumerate(frames, start=first_index))
             self._frames = kept
+        if num_replaced:
+            self._count(num_replaced, "replaced")
         self._wake()
 
     def end(self, error: ServerError) -> None:
@@ -79,7 +90,8 @@ class Outbox:
             if not self._frames:
                 return None
             self.last_taken, data, _ = self._frames.popleft()
-            return data
+        self._count(1, "sent")
+        return data
 
     @property
     def num_frame_bytes(self) -> int:

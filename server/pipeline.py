@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from server.errors import InternalError
 from server.frames import encode_picture
 from server.log import session_key
+from server.metrics import Metrics
 from server.outbox import Outbox
 from server.protocol import Frame, Timings, encode
 from server.session import ChunkTicket
@@ -56,8 +57,9 @@ class Tick:
 class Pipeline:
     """`on_failure(exc)` is called once, from this thread, when a tick could not be decoded."""
 
-    def __init__(self, on_failure: Callable[[Exception], None]) -> None:
+    def __init__(self, on_failure: Callable[[Exception], None], metrics: Metrics) -> None:
         self._on_failure = on_failure
+        self._metrics = metrics
         self._failed = False
         self._work: queue.Queue[Tick | Callable[[], None] | None] = queue.Queue(maxsize=DEPTH)
         self._waiting: Counter[int] = Counter()
@@ -119,6 +121,7 @@ class Pipeline:
             began = time.perf_counter()
             pictures = tick.host.decode(content, [row.slot for row in tick.rows])
             step_ms, decode_ms = content.step_ms, (time.perf_counter() - began) * 1e3
+            self._metrics.decode_s.labels(tick.rows[0].ticket.world).observe(decode_ms / 1e3)
         else:
             pictures = content
         for row, chunk in zip(tick.rows, pictures, strict=True):
@@ -127,6 +130,8 @@ class Pipeline:
                 raise InternalError(f"a chunk has {len(chunk)} pixel frames instead of {row.ticket.num_frames}")
             frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
             row.outbox.put_frames(row.ticket.index, frames, keep=row.ticket.keep)
+            if row.ticket.sample.acts and (stamp := row.ticket.sample.stamp):
+                self._metrics.action_to_frame_s.observe(time.monotonic() - stamp.arrived_at)
         session_key.set("-")
 
 

@@ -57,7 +57,7 @@ def run(
     _check_uvicorn()
     set_up_logging(config.log_level, as_json=config.log_json, stream=sys.stderr)
     listener = listen(config.host, config.port)
-    url = url_of(config.host, listener.getsockname()[1])
+    url = url_of(config.host, listener.getsockname()[1], secure=config.tls_cert is not None)
     app = create_app(config, worlds)
     server = Server(uvicorn_config(app, config), app, config.goodbye_s)
 
@@ -88,13 +88,15 @@ def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
         ws_max_size=config.max_wire_bytes,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
     )
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, secure: bool = False) -> str:
     """The address to open in a browser."""
     shown = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104  # not bound here
-    return f"http://{shown}:{port}"
+    return f"http{'s' * secure}://{shown}:{port}"
 
 
 async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], None]) -> None:

@@ -39,6 +39,7 @@ Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork
 class ChunkTicket:
     """A chunk being made for a session: where its `num_frames` pixel frames stand, and the input that made it."""
 
+    world: str
     index: int
     chunk: int
     run: int
@@ -253,6 +254,7 @@ class Session:
 
     def _ticket(self, num_frames: int, sample: Sample, now: float, *, generated: bool) -> ChunkTicket:
         ticket = ChunkTicket(
+            world=self.world.name,
             index=self._next_index,
             chunk=self._next_chunk,
             run=self.run.number,

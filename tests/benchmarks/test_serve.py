@@ -90,6 +90,6 @@ def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> Non
     assert 0 < report["jain"] <= 1
     assert report["rss_mb"] > 50
     others = report["others"]
-    assert others["hostile"]["ended"]["rate_limited"] >= 1
+    assert others["hostile"]["ended"]["1008"] >= 1
     assert others["reconnecting"]["connected"] > 1
     assert others["idle"]["frames"] == 0

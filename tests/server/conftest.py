@@ -18,7 +18,15 @@ from world.testing import tiny_world
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 settings.load_profile("patient")
 
-CONFIG = ServerConfig(max_sessions=4, queue_limit=1, num_threads=1, handshake_timeout_s=1.0, max_image_bytes=64 * 1024)
+CONFIG = ServerConfig(
+    max_sessions=4,
+    queue_limit=1,
+    num_threads=1,
+    handshake_timeout_s=1.0,
+    max_image_bytes=64 * 1024,
+    max_per_address=1000,  # the tests are one address, and many of them end by their own fault
+    connections_per_s=1000.0,
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse
 
 from server.config import WEB_DIST, ServerConfig
 from server.errors import ConfigError
-from server.protocol import WorldInfo
+from server.protocol import Act, WorldInfo
 from tests.server.raw import hello, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
@@ -90,3 +91,32 @@ def test_impossible_settings_are_refused_with_their_value(settings: dict[str, ob
         replace(ServerConfig(), **settings)  # type: ignore[arg-type]  # the values are wrong on purpose
     assert name in str(caught.value)
     assert str(value) in str(caught.value)
+
+
+async def test_what_is_counted_is_told_to_prometheus(server: RunningServer) -> None:
+    def told() -> dict[str, float]:
+        text = httpx.get(f"{server.url}/metrics").text
+        return {s.name + str(sorted(s.labels.items())): s.value for f in parse(text) for s in f.samples}
+
+    before = told()
+    assert before["lightcone_sessions[]"] == 0
+    async with raw_client(server.url, hello()) as client:
+        await client.send(Act(seq=0, buttons=("up",)))
+        await client.play(4)
+        assert told()["lightcone_sessions[]"] == 1
+    async with raw_client(server.url) as client:
+        await client.send(Act(seq=0))
+        assert (await client.error()).code == "bad_message"
+        await client.close_code()
+    after = told()
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    assert grown("lightcone_admissions_total[('world', 'pixel')]") == 1
+    assert grown("lightcone_refusals_total[('code', 'bad_message')]") == 1
+    assert grown("lightcone_frames_total[('fate', 'sent')]") >= 4
+    assert grown("lightcone_tick_seconds_count[('batch', '1'), ('world', 'pixel')]") >= 3
+    assert grown("lightcone_decode_seconds_count[('world', 'pixel')]") >= 3
+    assert grown("lightcone_action_to_frame_seconds_count[]") == 1
+    assert 0 < grown("lightcone_action_to_frame_seconds_sum[]") < 10

@@ -53,9 +53,10 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     parser = ArgumentParser()
     add_arguments(parser)
     words = "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json"
-    args = parser.parse_args(
-        ["--world", str(tiny), "--allow-host", "b.example", "--timeline-frames", "90", *words.split()]
-    )
+    tokens = tiny.parent / "tokens"
+    tokens.write_text(f"{'a' * 16}\n\n{'b' * 20} \n")
+    more = f"--allow-host b.example --timeline-frames 90 --token-file {tokens} --max-per-address 5"
+    args = parser.parse_args(["--world", str(tiny), *words.split(), *more.split()])
     config = config_from(args, args.world)
     assert config == ServerConfig(
         worlds={"tiny": tiny},
@@ -66,6 +67,8 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
         num_threads=2,
         allowed_origins=("https://a.example",),
         allowed_hosts=("b.example",),
+        tokens=("a" * 16, "b" * 20),
+        max_per_address=5,
         log_json=True,
     )
 

@@ -8,7 +8,7 @@ from server.protocol import Queued, decode_server
 
 def outbox(max_control: int = 4) -> tuple[Outbox, list[None]]:
     woken: list[None] = []
-    return Outbox(lambda: woken.append(None), max_control), woken
+    return Outbox(lambda: woken.append(None), max_control=max_control), woken
 
 
 def taken(box: Outbox) -> list[bytes]:

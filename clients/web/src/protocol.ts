@@ -99,7 +99,7 @@ export interface ErrorMessage {
 }
 
 /** Every `code` that an `error` message can carry. */
-export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
+export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "too_many_connections" | "unauthorized" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
 
 /** Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`. */
 export interface ForkMessage {

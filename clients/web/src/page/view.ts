@@ -15,6 +15,8 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
   unknown_branch: "This branch is no longer kept",
   origin_refused: "The server does not accept this page's address",
   server_full: "The server is full",
+  too_many_connections: "Too many connections from your address; wait a little",
+  unauthorized: "This server asks for a token",
   not_ready: "The server is warming up",
   shutting_down: "The server is restarting",
 };
