@@ -25,6 +25,11 @@ class TokenBucket:
         self._count(now)
         self._tokens = max(0.0, self._tokens - amount)
 
+    def give(self, amount: float, now: float) -> None:
+        """It may happen so often more; still at most `burst` at once."""
+        self._count(now)
+        self._tokens = min(self._burst, self._tokens + amount)
+
     def is_full(self, now: float) -> bool:
         """Whether nothing has happened for so long that nothing need be remembered."""
         self._count(now)

@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 2.0
 MESSAGES_PER_TURN = 32  # of one client, before every other connection has had its turn
 
+MESSAGES_PER_FRAME = 2.0  # an act and an ack: who answers frames may be as fast as they come
+
 LOGS_PER_S, LOGS_AT_ONCE = 2.0, 4.0
 
 _ASIDE = ThreadPoolExecutor(
@@ -138,6 +140,7 @@ class Conversation:
         self._admitted = asyncio.Event()
         self._opened = asyncio.Event()  # admitted, and the first start has been asked for
         self._allowance = TokenBucket(config.max_messages_per_s, config.max_messages_per_s, time.monotonic())
+        self._newest_sent = -1
         self._logs = TokenBucket(LOGS_PER_S, LOGS_AT_ONCE, time.monotonic())
         self._logged: set[ErrorCode] = set()
 
@@ -279,6 +282,9 @@ class Conversation:
             self._news.clear()
             while (data := self._outbox.take()) is not None:
                 await self._send(data)
+                if self._outbox.last_taken > self._newest_sent:
+                    self._newest_sent = self._outbox.last_taken
+                    self._allowance.give(MESSAGES_PER_FRAME, time.monotonic())
                 self._check_overflow()
             if self._outbox.ending is not None:
                 raise self._outbox.ending

@@ -140,6 +140,21 @@ async def test_more_acts_than_lockstep_keeps_are_refused_one_by_one(raw: RawClie
         assert (error.code, error.fatal) == ("too_many_pending", False)
 
 
+async def test_who_answers_every_frame_may_be_as_fast_as_they_come() -> None:
+    with serve(ServerConfig(num_threads=1, max_messages_per_s=20.0), {"pixel": tiny_world}) as server:
+        async with raw_client(server.url, hello(pacing="lockstep")) as client:
+            await client.play(1)
+            for seq in range(200):
+                await client.send(Act(seq=seq))
+                await client.play(1)
+            with contextlib.suppress(ConnectionClosed):
+                for seq in range(200, 300):
+                    await client.send(Act(seq=seq))
+            while (error := await client.error()).code == "too_many_pending":
+                pass
+            assert error.code == "rate_limited", "acts that get no frames still count"
+
+
 async def test_a_flood_of_messages_is_cut_off(raw: RawClient, bystander: Raw, server: RunningServer) -> None:
     async with raw(hello()) as client:
         with contextlib.suppress(ConnectionClosed):
