@@ -57,6 +57,7 @@ class Player:
     begin: float
     end: float
     seen: Seen
+    unpaced: bool = False
 
     async def play(self) -> None:
         """Until the end, whatever the server says."""
@@ -106,6 +107,8 @@ class Player:
     async def watch(self, session: Session, ack_until: float | None = None) -> None:
         """Take frames for as long as there are any, and acknowledge them; write down those within the time."""
         sent: dict[int, float] = {}
+        if self.unpaced:
+            await session.set_speed(None)
         keys = asyncio.create_task(self._keys(session, sent))
         try:
             async for frame in session:
@@ -164,9 +167,8 @@ BEHAVIOURS: dict[str, Callable[[Player, Session], Awaitable[None]] | None] = {
 }
 
 
-async def play_all(url: str, world: str, kinds: list[str], begin: float, end: float) -> list[Seen]:
-    """One player of each kind in the list, side by side."""
-    players = [Player(url, world, begin, end, Seen(kind)) for kind in kinds]
+async def play_all(players: list[Player]) -> list[Seen]:
+    """Side by side."""
     async with asyncio.TaskGroup() as group:
         for player in players:
             group.create_task(player.play())
@@ -179,9 +181,12 @@ def main() -> None:
     parser.add_argument("--world", required=True)
     parser.add_argument("--at", type=float, required=True, help="when measuring begins, seconds since the epoch")
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--unpaced", action="store_true")
     parser.add_argument("kinds", nargs="+", choices=sorted(BEHAVIOURS))
     args = parser.parse_args()
-    seen = asyncio.run(play_all(args.url, args.world, args.kinds, args.at, args.at + args.seconds))
+    end = args.at + args.seconds
+    players = [Player(args.url, args.world, args.at, end, Seen(kind), args.unpaced) for kind in args.kinds]
+    seen = asyncio.run(play_all(players))
     print(json.dumps([asdict(one) for one in seen]))
 
 

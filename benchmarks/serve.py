@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to measure (default: 30)")
     parser.add_argument("--max-sessions", type=int, help="slots of the server (default: one for every player)")
+    parser.add_argument("--max-batch", type=int, help="players whose steps go together at most (default: the server's)")
+    parser.add_argument("--unpaced", action="store_true", help="as fast as frames are taken, not at the world's rate")
     parser.add_argument("--processes", type=int, default=2, help="processes that the players share (default: 2)")
     parser.add_argument("--capacity", action="store_true", help="find the most players that hold --fps within --bound")
     parser.add_argument("--fps", type=float, help="with --capacity: frames a second of each (default: the world's)")
@@ -55,17 +57,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a server of `world` is put under, but for the players: see the flags."""
+
+    world: str
+    seconds: float
+    processes: int = 2
+    max_sessions: int | None = None
+    max_batch: int | None = None
+    unpaced: bool = False
+
+
 def run(args: argparse.Namespace) -> int:
     """Plays and prints what it was like. Raises ConfigError on a mix that is none."""
     kinds = kinds_of(args.mix) if args.mix else ["steady"] * args.sessions
+    load = Load(
+        world=args.world,
+        seconds=args.seconds,
+        processes=args.processes,
+        max_sessions=args.max_sessions,
+        max_batch=args.max_batch,
+        unpaced=args.unpaced,
+    )
     if args.capacity:
-        rows = list(capacity(args.world, args.seconds, args.processes, args.fps, args.bound))
+        rows = list(capacity(load, args.fps, args.bound))
         held = [row["sessions"] for row in rows if row["holds"]]
         report = {"world": args.world, "machine": machine(), "bound_ms": args.bound, "capacity": max(held, default=0)}
         print(json.dumps({**report, "rows": rows}, indent=1) if args.json else _capacity_text(report, rows))
         return 0
     report = {"world": args.world, "machine": machine()}
-    report |= measure(args.world, kinds, args.seconds, args.processes, args.max_sessions)
+    report |= measure(load, kinds)
     print(json.dumps(report, indent=1) if args.json else _text(report))
     return 0
 
@@ -81,13 +103,11 @@ def kinds_of(mix: Sequence[str]) -> list[str]:
     return kinds
 
 
-def capacity(
-    world: str, seconds: float, processes: int, fps: float | None, bound_ms: float
-) -> Iterator[dict[str, Any]]:
+def capacity(load: Load, fps: float | None, bound_ms: float) -> Iterator[dict[str, Any]]:
     """A row for 1, 2, 4, … steady players until they are too many, then for numbers between, by halving."""
     held, too_many, number = 0, 0, 1
     while number and number != too_many:
-        row = measure(world, ["steady"] * number, seconds, processes)
+        row = measure(load, ["steady"] * number)
         wanted = fps or row["fps_target"]
         row["holds"] = min(row["fps_per_session"]) >= 0.95 * wanted and row["action_to_frame_ms_p99"] <= bound_ms
         yield row
@@ -97,24 +117,22 @@ def capacity(
             return
 
 
-def measure(
-    world: str, kinds: Sequence[str], seconds: float, processes: int, max_sessions: int | None = None
-) -> dict[str, Any]:
+def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
     """One server, one set of players: its figures (see `figures`), and the server's memory."""
-    with server_process(world, max_sessions or len(kinds)) as (url, pid):
+    with server_process(load, load.max_sessions or len(kinds)) as (url, pid):
         name, fps = first_world(url), world_fps(url)
         begin = time.time() + SETTLE_S + 0.15 * len(kinds)
         others = [kind for kind in kinds if kind != "hostile"]
-        shares = [others[number::processes] for number in range(processes)]
+        shares = [others[number :: load.processes] for number in range(load.processes)]
         shares += [["hostile"]] * (len(kinds) - len(others))  # alone, or it would keep others of its process waiting
-        players = [_players(url, name, begin, seconds, share) for share in shares if share]
+        players = [_players(load, url, name, begin, share) for share in shares if share]
         memory = Memory(pid)
-        with memory.watched(begin, begin + seconds):
+        with memory.watched(begin, begin + load.seconds):
             answers = [process.communicate()[0] for process in players]
     if any(process.returncode for process in players):
         raise ConfigError("a process of players failed; its message is above")
     seen = [Seen(**one) for answer in answers for one in json.loads(answer)]
-    return {"fps_target": fps, **figures(seen, seconds), **memory.figures()}
+    return {"fps_target": fps, **figures(seen, load.seconds), **memory.figures()}
 
 
 def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
@@ -196,13 +214,14 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def server_process(world: str, max_sessions: int) -> Iterator[tuple[str, int]]:
+def server_process(load: Load, max_sessions: int) -> Iterator[tuple[str, int]]:
     """`lightcone serve` as its own process, once it is ready: its URL and its number. Raises ConfigError."""
-    command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
+    command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", load.world, "--port", "0"]
     command += ["--max-sessions", str(max_sessions), "--log-level", "warning"]
+    command += [] if load.max_batch is None else ["--max-batch", str(load.max_batch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield address_of(process, world), process.pid
+            yield address_of(process, load.world), process.pid
         finally:
             process.terminate()
 
@@ -215,9 +234,9 @@ def world_fps(url: str) -> float:
         return float(json.load(answer)["worlds"][0]["fps"])
 
 
-def _players(url: str, world: str, begin: float, seconds: float, kinds: list[str]) -> subprocess.Popen[str]:
+def _players(load: Load, url: str, world: str, begin: float, kinds: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.players", "--url", url, "--world", world, "--at", str(begin)]
-    command += ["--seconds", str(seconds), *kinds]
+    command += ["--seconds", str(load.seconds), *(["--unpaced"] if load.unpaced else []), *kinds]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 

@@ -39,6 +39,12 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"players at once; further ones wait in a queue (default: {config.max_sessions})",
     )
     parser.add_argument(
+        "--max-batch",
+        type=int,
+        default=config.max_batch,
+        help=f"players whose steps go together at most (default: {config.max_batch})",
+    )
+    parser.add_argument(
         "--timeline-frames",
         type=int,
         default=config.timeline_frames,
@@ -99,6 +105,7 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         host=args.host,
         port=args.port,
         max_sessions=args.max_sessions,
+        max_batch=args.max_batch,
         timeline_frames=args.timeline_frames,
         num_threads=args.threads,
         allowed_origins=tuple(args.allow_origin),

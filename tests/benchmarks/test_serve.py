@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import serve
 from benchmarks.players import BEHAVIOURS, Seen
-from benchmarks.serve import Memory, capacity, figures, jain, kinds_of
+from benchmarks.serve import Load, Memory, capacity, figures, jain, kinds_of
 from server.errors import ConfigError
 from world.testing import tiny_world
 
@@ -60,7 +60,7 @@ def test_growth_is_from_the_first_tenth_to_the_last() -> None:
 
 @pytest.mark.parametrize("limit", [1, 5, 6, 8])
 def test_the_capacity_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(_: str, kinds: list[str], *__: Any) -> dict[str, Any]:
+    def measure(_: Load, kinds: list[str]) -> dict[str, Any]:
         rate = 30.0 if len(kinds) <= limit else 20.0
         return {
             "sessions": len(kinds),
@@ -70,10 +70,11 @@ def test_the_capacity_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> N
         }
 
     monkeypatch.setattr(serve, "measure", measure)
-    rows = list(capacity("pong", 1.0, 1, None, 100.0))
+    load = Load(world="pong", seconds=1.0)
+    rows = list(capacity(load, None, 100.0))
     assert max(row["sessions"] for row in rows if row["holds"]) == limit
     assert {limit, limit + 1} <= {row["sessions"] for row in rows}
-    assert not any(row["holds"] for row in capacity("pong", 1.0, 1, None, 10.0))
+    assert not any(row["holds"] for row in capacity(load, None, 10.0))
 
 
 def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     words = "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json"
     tokens = tiny.parent / "tokens"
     tokens.write_text(f"{'a' * 16}\n\n{'b' * 20} \n")
-    more = f"--allow-host b.example --timeline-frames 90 --token-file {tokens} --max-per-address 5"
+    more = f"--max-batch 2 --allow-host b.example --timeline-frames 90 --token-file {tokens} --max-per-address 5"
     args = parser.parse_args(["--world", str(tiny), *words.split(), *more.split()])
     config = config_from(args, args.world)
     assert config == ServerConfig(
@@ -63,6 +63,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
         host="0.0.0.0",
         port=9000,
         max_sessions=3,
+        max_batch=2,
         timeline_frames=90,
         num_threads=2,
         allowed_origins=("https://a.example",),
