@@ -144,8 +144,8 @@ class Rollout:
         """Latents of the slots' newest chunk `b chunk c h w` → uint8 `b f h w 3`; moves the codec's state on. Another
         thread may do this while the next chunks are made."""
         states = [self._slots[slot] for slot in self._resolve(slots)]
-        joined = {name: torch.cat([state.codec[name] for state in states]) for name in states[0].codec}
         with self._aside.after({state.made for state in states}):
+            joined = {name: torch.cat([state.codec[name] for state in states]) for name in states[0].codec}
             frames, after = self.model.decode(latents, joined)
         self._aside.hand_over([frames, *after.values()])
         for row, state in enumerate(states):
