@@ -41,7 +41,7 @@ def test_a_far_frame_is_as_a_near_one(world: World, far: int, monkeypatch: pytes
 
     def play(start: RolloutState, shift: int) -> torch.Tensor:
         monkeypatch.setattr(
-            "world.rollout.noise_seed", lambda seed, chunk, stage: noise_seed(seed, chunk - shift, stage)
+            "world.inputs.noise_seed", lambda seed, chunk, stage: noise_seed(seed, chunk - shift, stage)
         )
         fresh = world.rollout(1)
         fresh.restore(0, start)
