@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plays and prints what it was like."""
     started = time.perf_counter()
-    with server_process(args.world, args.players, args.threads) as url:
+    threads = () if args.threads is None else ("--threads", str(args.threads))
+    with server_process(args.world, args.players, *threads) as (url, _):
         ready_s = round(time.perf_counter() - started, 2)
         played = asyncio.run(play(url, args.seconds, args.unpaced, args.players))
     pacing = "unpaced" if args.unpaced else "real time"
@@ -71,14 +72,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def server_process(world: str, players: int, threads: int | None) -> Iterator[str]:
-    """`lightcone serve` as its own process, once it is ready; yields its URL. Raises ConfigError when it fails."""
+def server_process(world: str, players: int, *flags: str) -> Iterator[tuple[str, int]]:
+    """`lightcone serve` as its own process, once it is ready; yields its URL and its number. Raises ConfigError when it
+    fails."""
     command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
-    command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning"]
-    command += [] if threads is None else ["--threads", str(threads)]
+    command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield address_of(process, world)
+            yield address_of(process, world), process.pid
         finally:
             process.terminate()
 
@@ -130,7 +131,7 @@ async def play(url: str, seconds: float, unpaced: bool, players: int) -> dict[st
 
 async def play_one(url: str, seconds: float, unpaced: bool) -> tuple[float, Record]:
     """One player, after a warm-up."""
-    world = await asyncio.to_thread(first_world, url)
+    world = (await asyncio.to_thread(first_world, url))["name"]
     connecting = time.perf_counter()
     async with connect(url, world=world) as session:
         _ = (await session.frame()).picture
@@ -172,12 +173,13 @@ async def toggle(session: Session, record: Record) -> None:
         count += 1
 
 
-def first_world(url: str) -> str:
-    """The name of the server's first world."""
+def first_world(url: str) -> dict[str, Any]:
+    """The server's first world, as it tells of it."""
     import urllib.request
 
     with urllib.request.urlopen(f"{url}/v1/worlds") as answer:  # noqa: S310  # our own server's http address
-        return str(json.load(answer)["worlds"][0]["name"])
+        first: dict[str, Any] = json.load(answer)["worlds"][0]
+        return first
 
 
 def figures(record: Record) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from lightcone_client.messages import PROTOCOL_VERSION, pack
 from websockets.asyncio.client import connect as socket_to
 from websockets.exceptions import ConnectionClosed
 
-HOLD_S = (0.13, 0.31, 0.22, 0.17, 0.41, 0.26)  # how long each key state is held: a few changes a second, out of step
+from benchmarks.play import HOLD_S
+
 BURST, SILENCE_S = 20, 1.0
 STALL_AFTER_S, STAY_S = 2.0, 3.0
 OTHER_ADDRESS = "127.0.0.2"

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.play import ROOT, address_of, first_world, machine, percentile
+from benchmarks.play import ROOT, first_world, machine, percentile, server_process
 from benchmarks.players import BEHAVIOURS, Seen
 from server.errors import ConfigError
 
@@ -119,20 +119,21 @@ def capacity(load: Load, fps: float | None, bound_ms: float) -> Iterator[dict[st
 
 def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
     """One server, one set of players: its figures (see `figures`), and the server's memory."""
-    with server_process(load, load.max_sessions or len(kinds)) as (url, pid):
-        name, fps = first_world(url), world_fps(url)
+    flags = () if load.max_batch is None else ("--max-batch", str(load.max_batch))
+    with server_process(load.world, load.max_sessions or len(kinds), *flags) as (url, pid):
+        world = first_world(url)
         begin = time.time() + SETTLE_S + 0.15 * len(kinds)
         others = [kind for kind in kinds if kind != "hostile"]
         shares = [others[number :: load.processes] for number in range(load.processes)]
         shares += [["hostile"]] * (len(kinds) - len(others))  # alone, or it would keep others of its process waiting
-        players = [_players(load, url, name, begin, share) for share in shares if share]
+        players = [_players(load, url, world["name"], begin, share) for share in shares if share]
         memory = Memory(pid)
         with memory.watched(begin, begin + load.seconds):
             answers = [process.communicate()[0] for process in players]
     if any(process.returncode for process in players):
         raise ConfigError("a process of players failed; its message is above")
     seen = [Seen(**one) for answer in answers for one in json.loads(answer)]
-    return {"fps_target": fps, **figures(seen, load.seconds), **memory.figures()}
+    return {"fps_target": world["fps"], **figures(seen, load.seconds), **memory.figures()}
 
 
 def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
@@ -211,27 +212,6 @@ def resident_mb(pid: int) -> float:
     """As the system's `ps` has it."""
     told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)  # noqa: S607
     return round(int(told.stdout) / 1024, 1)
-
-
-@contextmanager
-def server_process(load: Load, max_sessions: int) -> Iterator[tuple[str, int]]:
-    """`lightcone serve` as its own process, once it is ready: its URL and its number. Raises ConfigError."""
-    command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", load.world, "--port", "0"]
-    command += ["--max-sessions", str(max_sessions), "--log-level", "warning"]
-    command += [] if load.max_batch is None else ["--max-batch", str(load.max_batch)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield address_of(process, load.world), process.pid
-        finally:
-            process.terminate()
-
-
-def world_fps(url: str) -> float:
-    """The rate of the server's first world."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"{url}/v1/worlds") as answer:  # noqa: S310  # our own server's http address
-        return float(json.load(answer)["worlds"][0]["fps"])
 
 
 def _players(load: Load, url: str, world: str, begin: float, kinds: list[str]) -> subprocess.Popen[str]:

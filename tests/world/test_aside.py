@@ -14,14 +14,13 @@ from world.aside import Aside
 from world.testing import tiny_world
 
 STEPS = 24
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_a_gpu])]
 
 
 def _started(device: str) -> Rollout:
     world = tiny_world()
     if device == "cuda":
-        if not torch.cuda.is_available():
-            pytest.skip("needs a CUDA device")
         world = type(world)(
             world.card, world.codec, world.transformer, world.sampler, world.starts, device=torch.device("cuda")
         )
