@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.mailbox import Sample
 from server.protocol import LoggedInput
@@ -47,6 +48,23 @@ class ActionLog:
 
     def copy(self) -> ActionLog:
         return ActionLog(self.max_entries, self.complete, self.num_chunks, list(self._counts), list(self._inputs))
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values, for `from_data`."""
+        return {
+            "num_chunks": self.num_chunks,
+            "complete": self.complete,
+            "counts": list(self._counts),
+            "inputs": list(self._inputs),
+        }
+
+    @staticmethod
+    def from_data(data: dict[str, Any]) -> ActionLog:
+        """Raises KeyError, TypeError or ValueError."""
+        inputs = [(tuple(buttons), axes) for buttons, axes in data["inputs"]]
+        return ActionLog(
+            complete=data["complete"], num_chunks=data["num_chunks"], _counts=list(data["counts"]), _inputs=inputs
+        )
 
     def entries(self) -> tuple[LoggedInput, ...]:
         """As the wire has it."""

@@ -1,12 +1,12 @@
 """Who gets a slot and who waits. Owns slots, the queue and its estimates; knows no worlds, clocks or threads.
 
-A slot is free or it is not: admitting by predicted tick time (a calibrated latency per batch size against every
-session's deadline) belongs here, in `Lobby._admits`, and needs nothing outside this file but those latencies.
+There must be a slot, and time for one more to play in; the latter is for whoever has measured it to say.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.errors import ServerFullError
@@ -32,9 +32,10 @@ class Waiting:
 
 
 class Lobby:
-    """`num_slots` players at once; `queue_limit` more may wait."""
+    """`num_slots` players at once; `queue_limit` more may wait. has_time: whether this one could play, too."""
 
-    def __init__(self, num_slots: int, queue_limit: int) -> None:
+    def __init__(self, num_slots: int, queue_limit: int, has_time: Callable[[str], bool] = lambda _key: True) -> None:
+        self._has_time = has_time
         self._num_slots = num_slots
         self._queue_limit = queue_limit
         self._free = list(range(num_slots - 1, -1, -1))
@@ -52,14 +53,21 @@ class Lobby:
 
     def join(self, key: str, now: float) -> Admitted | Waiting:
         """A slot, or a place in the queue. Raises ServerFullError when there is neither."""
-        if self._admits() and not self._queue:
+        if not self._queue and self._admits(key):
             return self._admit(key, now)
         if len(self._queue) >= self._queue_limit:
             raise ServerFullError(
                 f"{self.num_active} players and {self.num_waiting} waiting are all this server takes; try again later"
             )
         self._queue.append(key)
-        return Waiting(key, len(self._queue), self._eta(len(self._queue)))
+        return self.place(key)
+
+    def place(self, key: str) -> Admitted | Waiting:
+        """Where a player is who has joined."""
+        if key in self._active:
+            return Admitted(key, self._active[key][0])
+        position = self._queue.index(key) + 1
+        return Waiting(key, position, self._eta(position))
 
     def leave(self, key: str, now: float) -> list[Admitted | Waiting]:
         """Give up a slot or a place: who is admitted by that, and everybody's new place in the queue."""
@@ -71,14 +79,17 @@ class Lobby:
             self._stays.append(now - since)
         else:
             return []
-        news: list[Admitted | Waiting] = []
-        while self._queue and self._admits():
-            news.append(self._admit(self._queue.popleft(), now))
-        news += [Waiting(k, place, self._eta(place)) for place, k in enumerate(self._queue, start=1)]
-        return news
+        return self.admit_more(now) or [self.place(waiting) for waiting in self._queue]
 
-    def _admits(self) -> bool:
-        return bool(self._free)
+    def admit_more(self, now: float) -> list[Admitted | Waiting]:
+        """Whoever may play now, and then everybody's new place in the queue; nothing where nobody may."""
+        admitted: list[Admitted | Waiting] = []
+        while self._queue and self._admits(self._queue[0]):
+            admitted.append(self._admit(self._queue.popleft(), now))
+        return [*admitted, *map(self.place, self._queue)] if admitted else []
+
+    def _admits(self, key: str) -> bool:
+        return bool(self._free) and self._has_time(key)
 
     def _admit(self, key: str, now: float) -> Admitted:
         slot = self._free.pop()

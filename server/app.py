@@ -19,13 +19,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from server.config import ServerConfig
-from server.connection import DisconnectedError, converse, refuse
+from server.connection import converse
 from server.engine import Engine
 from server.errors import BadMessageError, ServerError, UnknownWorldError
 from server.frames import encode_animation
 from server.gate import Gate
 from server.metrics import CONTENT_TYPE
 from server.origin import check_origin
+from server.transport import DisconnectedError, refuse
 from server.worlds import WorldLoader
 
 PAGE_POLICY = "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
@@ -36,7 +37,7 @@ The stream at /v1/stream works without it.
 
 
 class SocketTransport:
-    """A Starlette WebSocket as a `server.connection.Transport`."""
+    """A Starlette WebSocket as a `server.transport.Transport`."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket

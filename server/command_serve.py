@@ -79,6 +79,18 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help="connections that one address may have at once; more of them behind a proxy "
         f"(default: {config.max_per_address})",
     )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FILE",
+        help="keep sessions in this file too (SQLite, made if need be): they outlive the server, and other servers of "
+        "the same file can go on with them",
+    )
+    parser.add_argument(
+        "--admit-all",
+        action="store_true",
+        help="let players in as long as there are slots, even where everybody's world gets slower by that",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate (PEM)")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's private key (PEM)")
     parser.add_argument(
@@ -112,6 +124,8 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         allowed_hosts=tuple(args.allow_host),
         tokens=tokens_in(args.token_file) if args.token_file else (),
         max_per_address=args.max_per_address,
+        store=args.store,
+        headroom=None if args.admit_all else ServerConfig().headroom,
         tls_cert=args.tls_cert,
         tls_key=args.tls_key,
         log_level=args.log_level,

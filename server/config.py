@@ -11,6 +11,7 @@ from server.origin import place_of
 from server.protocol import Limits
 
 MAX_TOKEN = 1024
+TIMEOUTS = ("send_timeout_s", "handshake_timeout_s", "idle_timeout_s")
 WEB_DIST = Path(__file__).resolve().parent.parent / "clients" / "web" / "dist"
 
 
@@ -28,6 +29,11 @@ class ServerConfig:
     `timeline_frames`: how far back a session can go; kept are its latents, and a copy of its cache every 32 chunks.
     `tokens`: who may play has one of these, in `hello`; empty lets everybody in. `max_per_address`, `max_per_token`:
     connections at once; `connections_per_s`: new ones of an address on average, after `max_per_address` at once.
+    `resume_s`: how long a session is kept for a player whose connection is gone, 0 for not at all; `hold_s`: how long
+    of that in its slot; `max_parked`: how many in memory without one; `store`: a file (SQLite) to keep them in, which
+    other servers may share. `idle_timeout_s`: after how long a player of whom nothing is heard must make room.
+    `headroom`: the share of its time that the model may be busy, as it was measured at the start, before further
+    players wait; None lets them in as long as there are slots.
     `tls_cert`, `tls_key`: files (PEM) to serve https with.
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
     """
@@ -51,6 +57,12 @@ class ServerConfig:
     max_per_address: int = 64
     max_per_token: int = 64
     connections_per_s: float = 1.0
+    resume_s: float = 3600.0
+    hold_s: float = 10.0
+    max_parked: int = 64
+    store: Path | None = None
+    idle_timeout_s: float = 600.0
+    headroom: float | None = 0.95
     tls_cert: Path | None = None
     tls_key: Path | None = None
     handshake_timeout_s: float = 10.0
@@ -65,14 +77,19 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
-        for name in (*counts, "max_per_address", "max_per_token"):
+        for name in (*counts, "max_per_address", "max_per_token", "max_parked"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.timeline_frames < 0:
             raise ConfigError(f"timeline_frames is {self.timeline_frames}; it must be 0 or more")
-        for name in ("max_messages_per_s", "connections_per_s", "send_timeout_s", "handshake_timeout_s"):
+        for name in ("max_messages_per_s", "connections_per_s", *TIMEOUTS):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("resume_s", "hold_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.headroom is not None and not self.headroom > 0:
+            raise ConfigError(f"headroom is {self.headroom}; it must be above 0, or None to admit by slots alone")
         for origin in self.allowed_origins:
             if origin != "*" and place_of(origin) is None:
                 raise ConfigError(f"allowed_origins has {origin!r}; write it as in https://play.example.org, or *")

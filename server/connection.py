@@ -1,7 +1,7 @@
 """One client's conversation, from `hello` to the end, over any transport of binary messages.
 
-Owns the order of things: handshake, then reading and writing side by side, then leaving. Knows no sockets (`app` has
-the one implementation of `Transport`) and no models (the engine has them).
+Owns the order of things: handshake, then reading and writing side by side, then leaving. Knows no sockets (see
+`transport`) and no models (the engine has them).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
 
 from server.bucket import TokenBucket
 from server.config import ServerConfig
@@ -25,37 +24,39 @@ from server.errors import (
     CloseCode,
     ErrorCode,
     HandshakeTimeoutError,
+    IdleError,
     InternalError,
     MessageTooLargeError,
     RateLimitedError,
     ServerError,
     TooManyPendingError,
-    UnsupportedError,
+    UnknownTicketError,
 )
 from server.frames import read_picture
 from server.log import session_key
 from server.outbox import Outbox
+from server.parking import Ticket
 from server.protocol import (
     PROTOCOL_VERSION,
     Act,
     Bye,
     ClientMessage,
-    Error,
     GetLog,
     Hello,
+    Resume,
     Start,
     StartFrom,
     WorldInfo,
     decode_client,
     encode,
+    refusal_of,
 )
 from server.runs import RunRequest
-from server.session import refusal_of
 from server.starting import check_start, start_request
+from server.transport import CLOSE_TIMEOUT_S, DisconnectedError, Transport, refuse
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT_S = 2.0
 MESSAGES_PER_TURN = 32  # of one client, before every other connection has had its turn
 
 MESSAGES_PER_FRAME = 2.0  # an act and an ack: who answers frames may be as fast as they come
@@ -67,32 +68,21 @@ _ASIDE = ThreadPoolExecutor(
 )  # one picture or log at a time in the whole process
 
 
-class DisconnectedError(Exception):
-    """The client has gone."""
-
-
-class Transport(Protocol):
-    """Binary messages both ways. `receive` and `send` raise DisconnectedError when the client has gone."""
-
-    async def receive(self) -> bytes: ...
-
-    async def send(self, data: bytes) -> None: ...
-
-    async def close(self, code: int, reason: str) -> None: ...
-
-
 async def converse(
     transport: Transport, engine: Engine, config: ServerConfig, show: Callable[[str | None], None]
 ) -> ServerError | None:
     """Serve one client until it leaves, is refused or vanishes; returns the error that ended it, if one did. Never
     raises for what a client does. show: is given the hello's token, raises a ServerError where it is not enough."""
-    key = secrets.token_urlsafe(9)
-    session_key.set(key)
+    talk = Conversation(transport, engine, config, show)
     try:
+        for_good = True
         try:
-            await Conversation(key, transport, engine, config, show).run()
+            await talk.run()
+        except (DisconnectedError, IdleError, asyncio.CancelledError):
+            for_good = False
+            raise
         finally:
-            engine.leave(key)  # before any goodbye, which a deaf client could draw out
+            talk.leave(for_good=for_good)  # before any goodbye, which a deaf client could draw out
         logger.info("left")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -109,28 +99,19 @@ async def converse(
     return None
 
 
-async def refuse(transport: Transport, error: ServerError) -> None:
-    """Send the error and close, without waiting long for a client that does not read."""
-    message = Error(code=error.code, message=str(error), fatal=True)
-    with contextlib.suppress(DisconnectedError, TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await transport.send(encode(message))
-            await transport.close(error.close_code, error.code)
-
-
 class Conversation:
     """The state of one connection on the event loop."""
 
     def __init__(
         self,
-        key: str,
         transport: Transport,
         engine: Engine,
         config: ServerConfig,
         show: Callable[[str | None], None],
     ) -> None:
         self._show = show
-        self._key = key
+        self._key = secrets.token_urlsafe(9)
+        session_key.set(self._key)
         self._transport = transport
         self._engine = engine
         self._config = config
@@ -147,9 +128,10 @@ class Conversation:
     async def run(self) -> None:
         """Handshake, then read and write until either ends. Returns after `bye`; raises otherwise."""
         hello = await self._handshake()
-        world = self._join(hello)
+        world = await self._resume(hello, hello.resume) if hello.resume else self._join(hello)
+        start = StartFrom() if hello.resume else hello.start
         opening, reading, writing = (
-            asyncio.create_task(work) for work in (self._open(hello.start, world), self._read(world), self._write())
+            asyncio.create_task(work) for work in (self._open(start, world), self._read(world), self._write())
         )
         running = {opening, reading, writing}
         try:
@@ -161,6 +143,10 @@ class Conversation:
             for task in (opening, reading, writing):
                 task.cancel()
             await asyncio.gather(opening, reading, writing, return_exceptions=True)
+
+    def leave(self, *, for_good: bool) -> None:
+        """The engine is told; nothing happens where the session goes on over another connection."""
+        (self._engine.leave if for_good else self._engine.lose)(self._key, self._outbox)
 
     def _signal(self, event: asyncio.Event) -> None:
         """Set an event from any thread."""
@@ -179,9 +165,20 @@ class Conversation:
         if hello.version != PROTOCOL_VERSION:
             raise BadVersionError(f"protocol version {hello.version}: this server speaks {PROTOCOL_VERSION}")
         self._show(hello.token)
-        if hello.resume is not None:
-            raise UnsupportedError("resume: this server cannot do it yet; say hello without it")
         return hello
+
+    async def _resume(self, hello: Hello, resume: Resume) -> WorldInfo:
+        """Go on with a session of before; who has it meanwhile, here or at another server of this store, loses it."""
+        ticket, claimed = Ticket.of(resume.ticket), None
+        self._engine.info(hello.world)  # nothing is claimed by a server that cannot go on with it
+        if self._engine.store is not None:
+            with contextlib.suppress(UnknownTicketError):  # it may be too young for the store
+                claimed = await asyncio.wrap_future(self._engine.store.claim(ticket.key, ticket.secret))
+        admitted = partial(self._signal, self._admitted)
+        world = self._engine.resume(ticket, hello, resume.last_frame, claimed, self._outbox, admitted)
+        self._key = ticket.key
+        session_key.set(self._key)
+        return world
 
     def _join(self, hello: Hello) -> WorldInfo:
         """Join the world; the welcome (or a place in the queue) is then in the outbox."""
@@ -202,7 +199,7 @@ class Conversation:
         """Act on messages until `bye`. What is refused but not fatal is answered and forgotten."""
         count = 0
         while True:
-            message = self._decode(await self._transport.receive())
+            message = self._decode(await self._hear())
             if isinstance(message, Bye):
                 return
             if not self._allowance.take(time.monotonic()):
@@ -212,6 +209,17 @@ class Conversation:
             count += 1
             if count % MESSAGES_PER_TURN == 0:
                 await asyncio.sleep(0)
+
+    async def _hear(self) -> bytes:
+        """The next message; who waits in the queue may be silent for as long as it takes."""
+        while True:
+            try:
+                async with asyncio.timeout(self._config.idle_timeout_s):
+                    return await self._transport.receive()
+            except TimeoutError as exc:
+                if self._admitted.is_set():
+                    silence = f"nothing was heard of you for {self._config.idle_timeout_s:g} s"
+                    raise IdleError(f"{silence}; your session is kept, resume it with its ticket") from exc
 
     def _decode(self, data: bytes) -> ClientMessage:
         """Only messages that can carry a picture may be larger than the message limit."""

@@ -1,9 +1,10 @@
-"""The thread that owns the models, and what connections may ask of it. Owns sessions, slots and ticks.
+"""The thread that owns the models, and what connections may ask of it. Owns the lock, the ticks and the end.
 
-Connections (on the event loop) call `join`, `receive`, `want_start` and `leave`; these hold the one lock briefly.
-The model thread loads the worlds, then repeats: let the scheduler pick, sample the picked sessions' input at the last
-moment, run one batched step, hand the latents to the pipeline's thread, do a part of an errand (a start, a rewind, a
-fork). What a model or codec raises ends every session, since its state can no longer be trusted. Knows no sockets.
+Connections (on the event loop) call `join`, `resume`, `receive`, `want_start`, `lose` and `leave`; these hold the one
+lock briefly (who has joined is the `Roster`'s). The model thread loads the worlds, then repeats: let the scheduler
+pick, sample the picked sessions' input at the last moment, run one batched step, hand the latents to the pipeline's
+thread, do a part of an errand (a start, a fork, a session put away or back). What a model or codec raises ends every
+session, since its state can no longer be trusted. Knows no sockets.
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from server.admission import Admitted, Lobby, Waiting
 from server.branches import Branch
 from server.config import ServerConfig
 from server.errands import Errands
 from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError
-from server.frames import choose_encoding
 from server.hosting import Hosting
 from server.member import Member
 from server.metrics import Metrics
 from server.outbox import Outbox
+from server.parking import Ticket
 from server.pipeline import Pipeline, Row, Tick
-from server.protocol import PROTOCOL_VERSION, Ack, GoAway, Hello, Queued, Welcome, WorldInfo
+from server.protocol import Ack, Hello, WorldInfo
+from server.roster import Roster
 from server.runs import Run, RunRequest
 from server.scheduler import NEVER, Plan, plan
-from server.session import Request, Session
+from server.session import Request
+from server.store import Store, Stored
 from server.worlds import WorldLoader
 
 logger = logging.getLogger(__name__)
@@ -45,14 +47,22 @@ class Engine:
         self.failure: Exception | None = None
         self.num_ticks = 0
         self.hosting = Hosting(config, loaders)
-        self._members: dict[str, Member] = {}
-        self._lobby = Lobby(config.max_sessions, config.queue_limit)
+        self.metrics = Metrics(lambda: self.num_sessions)
+        self.store = None if config.store is None else Store(config.store, config.resume_s)
         self._news = threading.Condition()
         self._stopping = False
-        self._closed: ServerError | None = None  # why nobody may join any more
-        self.metrics = Metrics(lambda: self.num_sessions)
+        self._roster = Roster(
+            config, self.hosting, self.store, self.metrics, self._news.notify, on_claimed=self._claimed
+        )
         self._pipeline = Pipeline(self._break, self.metrics)
-        self._errands = Errands(self.hosting, self._pipeline, self._news, self._playing)
+        self._errands = Errands(
+            self.hosting,
+            self._pipeline,
+            self._news,
+            self._roster,
+            hold_s=config.hold_s,
+            keeps=self.store is not None,
+        )
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application
@@ -62,40 +72,41 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """End both threads; sessions that are left get no more frames."""
+        """End all threads; sessions that are left get no more frames."""
         with self._news:
             self._stopping = True
-            self._closed = self._closed or ShuttingDownError("the server is stopping; connect again later")
+            self._roster.closed = self._roster.closed or ShuttingDownError(
+                "the server is stopping; connect again later"
+            )
             self._news.notify_all()
         self._thread.join()
+        if self.store is not None:
+            self.store.close()
 
     def say_goodbye(self, time_left_s: float, error: ServerError) -> None:
-        """Tell every client that the server stops, and close its connection; nobody joins any more."""
+        """Tell every client that the server stops, and close its connection, where there is a store once its session is
+        in it; nobody joins any more."""
         with self._news:
-            self._closed = self._closed or error
-            for member in self._members.values():
-                member.outbox.put(GoAway(time_left_s=time_left_s, reason=str(error)))
-                member.outbox.end(error)
+            self._roster.say_goodbye(time_left_s, error)
 
     @property
     def is_ready(self) -> bool:
-        return self.ready.is_set() and self.failure is None and self._closed is None
+        return self.ready.is_set() and self.failure is None and self._roster.closed is None
 
     @property
     def num_sessions(self) -> tuple[int, int]:
         """(playing, waiting)."""
         with self._news:
-            return self._lobby.num_active, self._lobby.num_waiting
+            return self._roster.lobby.num_active, self._roster.lobby.num_waiting
 
     def backlogs(self) -> dict[str, tuple[int, int]]:
         """(bytes of frames that wait for the socket, frames dropped so far) by session."""
         with self._news:
-            return {key: (m.outbox.num_frame_bytes, m.outbox.num_dropped) for key, m in self._members.items()}
+            return {key: (m.outbox.num_frame_bytes, m.outbox.num_dropped) for key, m in self._roster.members.items()}
 
     def info(self, name: str) -> WorldInfo:
         """A served world. Raises NotReadyError, UnknownWorldError or why nobody may join any more."""
-        if self._closed is not None:
-            raise self._closed
+        self._check_open()
         if not self.is_ready:
             raise NotReadyError("the worlds are still being loaded; ask /readyz and come back")
         return self.hosting.info(name)
@@ -114,52 +125,54 @@ class Engine:
 
         Without `start` the world waits for `want_start`. Raises a ServerError.
         """
-        world = self.info(hello.world)
-        session = Session(
-            key,
-            world,
-            world.chunk_frames,
-            encoding=choose_encoding(hello.encodings),
-            jpeg_quality=self.config.jpeg_quality,
-            pacing=hello.pacing,
-            receipts=hello.receipts,
-            max_unacked=self.config.max_unacked_chunks,
-            max_pending_acts=self.config.max_pending_acts,
-            timeline_frames=self.config.timeline_frames,
-        )
-        if start is not None:
-            session.want_start(start, time.monotonic())
+        self.info(hello.world)
         with self._news:
-            if self._closed is not None:
-                raise self._closed
-            place = self._lobby.join(key, time.monotonic())
-            self._members[key] = Member(session, outbox, on_admitted)
-            self._announce([place])
+            self._check_open()
+            self._roster.join(key, hello, start, outbox, on_admitted)
 
-    def leave(self, key: str) -> None:
-        """A player has gone; the next in the queue moves up."""
+    def resume(
+        self,
+        ticket: Ticket,
+        hello: Hello,
+        last_frame: int | None,
+        claimed: Stored | None,
+        outbox: Outbox,
+        on_admitted: Callable[[], None],
+    ) -> WorldInfo:
+        """`join` for a player of before, whose session goes on; returns its world. claimed: what the store has of it.
+        Raises a ServerError."""
         with self._news:
-            if member := self._members.pop(key, None):
-                self._errands.forget(member.session)
-                self._announce(self._lobby.leave(key, time.monotonic()))
+            self._check_open()
+            return self._roster.resume(ticket, hello, last_frame, claimed, outbox, on_admitted).world
+
+    def lose(self, key: str, outbox: Outbox) -> None:
+        """The connection of a player is gone, who may come back."""
+        with self._news:
+            self._roster.lose(key, outbox)
+
+    def leave(self, key: str, outbox: Outbox) -> None:
+        """A player has gone for good; the next in the queue moves up."""
+        with self._news:
+            self._roster.leave(key, outbox)
 
     def receive(self, key: str, message: Request) -> None:
         """A message of a playing client; ignored while it is queued. Raises a ServerError."""
         with self._news:
-            member = self._members.get(key)
+            member = self._roster.members.get(key)
             if member is None or member.session.slot is None:
                 return
-            if isinstance(message, Ack) and message.frame > (taken := member.outbox.last_taken):
-                if taken < 0:
+            if isinstance(message, Ack):
+                if (taken := member.outbox.last_taken) < 0:
                     return
-                message = Ack(frame=taken)  # no credit for what has not left
+                message = Ack(frame=min(message.frame, taken))  # no credit for what has not left
+                member.outbox.acked(message.frame)
             member.outbox.put(*member.session.receive(message, time.monotonic()))
             self._news.notify()
 
     def want_start(self, key: str, request: RunRequest) -> None:
         """A playing client wants to start again; ignored while it is queued. Raises a ServerError."""
         with self._news:
-            member = self._members.get(key)
+            member = self._roster.members.get(key)
             if member is not None and member.session.slot is not None:
                 member.session.want_start(request, time.monotonic())
                 self._news.notify()
@@ -167,32 +180,17 @@ class Engine:
     def run_of(self, key: str) -> Run | None:
         """A copy of what a playing client's session plays; None while it is queued."""
         with self._news:
-            member = self._members.get(key)
+            member = self._roster.members.get(key)
             return None if member is None or member.session.slot is None else member.session.run.copy()
 
-    def _announce(self, places: Sequence[Admitted | Waiting]) -> None:
-        for place in places:
-            member = self._members[place.key]
-            if isinstance(place, Admitted):
-                member.session.slot = place.slot
-                member.outbox.put(self._welcome(member.session))
-                member.on_admitted()
-                self.metrics.admissions.labels(member.session.world.name).inc()
-                logger.info("session %s plays %s in slot %d", place.key, member.session.world.name, place.slot)
-            else:
-                member.outbox.put(Queued(position=place.position, eta_s=place.eta_s))
-        self._news.notify()
+    def _check_open(self) -> None:
+        if self._roster.closed is not None:
+            raise self._roster.closed
 
-    def _welcome(self, session: Session) -> Welcome:
-        return Welcome(
-            version=PROTOCOL_VERSION,
-            session=session.key,
-            resume_ticket=None,
-            world=session.world,
-            encoding=session.encoding,
-            pacing=session.pacing,
-            limits=self.config.limits,
-        )
+    def _claimed(self, member: Member, generation: int) -> None:
+        """From the store's thread."""
+        with self._news:
+            self._roster.claimed(member, generation)
 
     # ---- the model thread
 
@@ -217,17 +215,14 @@ class Engine:
         with self._news:
             while not self._stopping and self.failure is None:
                 now = time.monotonic()
-                wake_at = min(self._plan(now).wake_at, self._errands.due_at())
+                wake_at = min(self._roster.look_after(now), self._plan(now).wake_at, self._errands.due_at())
                 if self.hosting.num_previews_left or wake_at <= now:
                     return True
                 self._news.wait(None if wake_at == NEVER else wake_at - now)
             return False
 
-    def _playing(self) -> list[Member]:
-        return [m for m in self._members.values() if m.session.slot is not None]
-
     def _plan(self, now: float) -> Plan:
-        return plan((m.session.view() for m in self._playing()), now, self.config.max_batch)
+        return plan((m.session.view() for m in self._roster.playing()), now, self.config.max_batch)
 
     def _tick(self) -> None:
         """One batched step of what is runnable now, if anything is."""
@@ -235,7 +230,7 @@ class Engine:
         with self._news:
             now = time.monotonic()
             ticking = self._plan(now)
-            by_slot = {m.session.slot: m for m in self._members.values()}
+            by_slot = {m.session.slot: m for m in self._roster.playing()}
             for slot in ticking.slots:
                 member = by_slot[slot]
                 ticket, replies = member.session.begin_chunk(now)
@@ -256,7 +251,5 @@ class Engine:
         error = InternalError("the world failed; the server's log says why. Connect again later")
         with self._news:
             self.failure = self.failure or failure
-            self._closed = self._closed or error
-            for member in self._members.values():
-                member.outbox.end(error)
+            self._roster.end_all(error)
             self._news.notify_all()

@@ -1,4 +1,5 @@
-"""Starts, rewinds and forks: what is rarer and dearer than a step. Owns the one that is under way and all branches.
+"""Starts, rewinds, forks, and sessions that come and go: what is rarer and dearer than a step. Owns the errand that is
+under way and all branches.
 
 The model thread does one part between two ticks, so that nobody's world stands still for another's. The session
 concerned is `busy` meanwhile. Whose player has left is dropped, and what its slot held is let go.
@@ -9,31 +10,62 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Protocol
 
 from server.branches import LIFETIME_S, Branch, Branches
 from server.hosting import Hosting
 from server.log import session_key
 from server.member import Member
+from server.parking import Parked
 from server.pipeline import Pipeline, Row, Tick
 from server.protocol import Forked
 from server.scheduler import NEVER
-from server.session import Session
 
-Playing = Callable[[], Iterable[Member]]
+KEEP_EVERY_S = 1.0
+"""How often a session that goes on is written to the store."""
+
+Parts = Generator[None, None, None]
+Errand = tuple[float, Callable[[Member], Parts]]
+"""When it is due, and what is to be done."""
+
+
+class Sessions(Protocol):
+    """Those who play, and what becomes of them; everything is called under the lock."""
+
+    left: deque[tuple[str, int]]
+    """Slots that nobody has any more, with their worlds: what they hold is to be let go."""
+
+    def playing(self) -> Iterable[Member]: ...
+
+    def park(self, parked: Parked) -> None:
+        """It has left its slot."""
+
+    def keep(self, parked: Parked) -> None:
+        """It goes on; write down what it is now."""
 
 
 class Errands:
-    """`lock` guards the sessions; `playing` is called under it."""
+    """`lock` guards the sessions. hold_s: how long a session whose player is gone keeps its slot. keeps: whether what
+    goes on is written down."""
 
-    def __init__(self, hosting: Hosting, pipeline: Pipeline, lock: threading.Condition, playing: Playing) -> None:
+    def __init__(
+        self,
+        hosting: Hosting,
+        pipeline: Pipeline,
+        lock: threading.Condition,
+        sessions: Sessions,
+        *,
+        hold_s: float,
+        keeps: bool,
+    ) -> None:
         self._hosting = hosting
         self._pipeline = pipeline
         self._lock = lock
-        self._playing = playing
+        self._sessions = sessions
+        self._hold_s, self._keeps = hold_s, keeps
         self._branches = Branches()
-        self._left: deque[tuple[str, int]] = deque()
-        self._under_way: tuple[Member, Generator[None, None, None]] | None = None
+        self._under_way: tuple[Member, Parts] | None = None
 
     # ---- under the lock, from any thread
 
@@ -41,17 +73,27 @@ class Errands:
         """The branch of a ticket. Raises UnknownBranchError."""
         return self._branches.get(ticket, world, time.monotonic())
 
-    def forget(self, session: Session) -> None:
-        """The player has left, whatever was wanted."""
-        if session.slot is not None:
-            self._left.append((session.world.name, session.slot))
-
     def due_at(self) -> float:
         """When there is something to do."""
-        if self._left or self._under_way:
+        if self._sessions.left or self._under_way:
             return -NEVER
-        asked = (at for member in self._playing() for at in _asked(member))
-        return min(self._branches.expires_at(), *asked, NEVER)
+        asked = (at for member in self._sessions.playing() for at, _ in self._asked(member))
+        return min(self._branches.expires_at(), min(asked, default=NEVER))
+
+    def _asked(self, member: Member) -> Iterator[Errand]:
+        """What the session is owed."""
+        session = member.session
+        if member.parked is not None:
+            yield -NEVER, self._restore
+            return
+        yield session.start_at(), self._begin_run
+        yield session.fork_at(), self._make_branch
+        if not member.filled:
+            return
+        if session.away_since is not None:
+            yield session.away_since + self._hold_s, self._park
+        elif self._keeps and member.standing != member.kept_as:
+            yield member.kept_at + KEEP_EVERY_S, self._keep
 
     # ---- on the model thread
 
@@ -73,29 +115,28 @@ class Errands:
         """Of what belongs to players who have left, and of branches that nobody came for."""
         with self._lock:
             self._branches.forget(time.monotonic())
-            left = list(self._left)
-            self._left.clear()
-            remaining = {member.session.key for member in self._playing()}
-        if self._under_way is not None and self._under_way[0].session.key not in remaining:
+            left = list(self._sessions.left)
+            self._sessions.left.clear()
+            remaining = {id(member.session) for member in self._sessions.playing()}
+        if self._under_way is not None and id(self._under_way[0].session) not in remaining:
             self._under_way[1].close()
             self._under_way = None
         for world, slot in left:
             self._pipeline.wait_for(slot)
             self._hosting.host(world).release(slot)
 
-    def _next(self) -> tuple[Member, Generator[None, None, None]] | None:
+    def _next(self) -> tuple[Member, Parts] | None:
         """What has been due for longest. None while a slot is still to be let go: its next player may be the one."""
         with self._lock:
-            if self._left:
+            if self._sessions.left:
                 return None
-            now = time.monotonic()
-            member = min(self._playing(), key=lambda m: min(_asked(m)), default=None)
-            if member is None or min(_asked(member)) > now:
+            asked = ((at, what, m) for m in self._sessions.playing() for at, what in self._asked(m))
+            at, what, member = min(asked, key=lambda errand: errand[0], default=(NEVER, None, None))
+            if what is None or member is None or at > time.monotonic():
                 return None
-            start_at, fork_at = _asked(member)
-        return member, self._begin_run(member) if start_at <= fork_at else self._make_branch(member)
+        return member, what(member)
 
-    def _begin_run(self, member: Member) -> Generator[None, None, None]:
+    def _begin_run(self, member: Member) -> Parts:
         """Fill the session's slot. The first picture goes out as a frame of kind "start", in place of frames that have
         not left yet."""
         session = member.session
@@ -108,9 +149,9 @@ class Errands:
         member.outbox.put(*replies)
         self._pipeline.put(Tick([Row(session.key, session.slot, ticket, member.outbox)], None, picture[None, None]))
         with self._lock:
-            session.busy = False
+            session.busy, member.filled = False, True
 
-    def _make_branch(self, member: Member) -> Generator[None, None, None]:
+    def _make_branch(self, member: Member) -> Parts:
         """Keep the session's state and send the ticket to it."""
         session = member.session
         assert session.slot is not None
@@ -129,7 +170,34 @@ class Errands:
         forked = Forked(seq=request.control_seq, ticket=ticket, run_frame=request.run_frame, expires_s=LIFETIME_S)
         member.outbox.put(forked, *receipts)
 
+    def _restore(self, member: Member) -> Parts:
+        """Put a session that was parked into its slot; nobody sees anything of it."""
+        session, parked = member.session, member.parked
+        assert session.slot is not None
+        assert parked is not None
+        self._hosting.host(session.world.name).restore(session.slot, parked.state)
+        with self._lock:
+            member.parked, member.filled, session.busy = None, True, False
+        yield from ()  # all in one part
 
-def _asked(member: Member) -> tuple[float, float]:
-    """When the session's start and its fork are due."""
-    return member.session.start_at(), member.session.fork_at()
+    def _park(self, member: Member) -> Parts:
+        """Take a session out of its slot; unless its player comes back meanwhile."""
+        session = member.session
+        assert session.slot is not None
+        self._pipeline.wait_for(session.slot)  # its last frames must be among those to send again
+        state = self._hosting.host(session.world.name).snapshot(session.slot, exact=True)
+        with self._lock:
+            if session.away_since is not None:
+                session.run.first_frame = session.run.frame  # what is older is not in the state
+                self._sessions.park(Parked(session, member.ticket, state, member.outbox.unseen()))
+        yield from ()  # all in one part
+
+    def _keep(self, member: Member) -> Parts:
+        """Write down what the session is now."""
+        session = member.session
+        assert session.slot is not None
+        state = self._hosting.host(session.world.name).snapshot(session.slot, exact=False)
+        with self._lock:
+            member.kept_at, member.kept_as = time.monotonic(), member.standing
+            self._sessions.keep(Parked(session, member.ticket, state, []))
+        yield from ()  # all in one part

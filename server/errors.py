@@ -7,6 +7,9 @@
     ├── UnknownStartError       the world has no such start
     ├── UnknownFrameError       a frame that cannot be gone back to
     ├── UnknownBranchError      no branch of that ticket, or not any more
+    ├── UnknownTicketError      no session of that ticket, or not any more
+    ├── TakenOverError          the session goes on over another connection
+    ├── IdleError               nothing has been heard of the client for long
     ├── BadActionError          a button or axis the world does not have
     ├── UnsupportedError        a message or option this server does not offer (yet)
     ├── ImageTooLargeError      an uploaded picture over the size limit
@@ -42,6 +45,9 @@ class ErrorCode(StrEnum):
     UNKNOWN_START = "unknown_start"
     UNKNOWN_FRAME = "unknown_frame"
     UNKNOWN_BRANCH = "unknown_branch"
+    UNKNOWN_TICKET = "unknown_ticket"
+    TAKEN_OVER = "taken_over"
+    IDLE = "idle"
     BAD_ACTION = "bad_action"
     UNSUPPORTED = "unsupported"
     IMAGE_TOO_LARGE = "image_too_large"
@@ -115,6 +121,27 @@ class UnknownBranchError(ServerError):
 
     code = ErrorCode.UNKNOWN_BRANCH
     fatal = False
+
+
+class UnknownTicketError(ServerError):
+    """No session of that ticket, or not any more. No fault of the client's: its server may have been replaced."""
+
+    code = ErrorCode.UNKNOWN_TICKET
+    close_code = CloseCode.TRY_LATER
+
+
+class TakenOverError(ServerError):
+    """The session goes on over another connection."""
+
+    code = ErrorCode.TAKEN_OVER
+    close_code = CloseCode.NORMAL
+
+
+class IdleError(ServerError):
+    """Nothing has been heard of the client for long; its session is kept for a while."""
+
+    code = ErrorCode.IDLE
+    close_code = CloseCode.NORMAL
 
 
 class BadActionError(ServerError):

@@ -33,6 +33,7 @@ class Hosting:
         self._loaders = dict(loaders)
         self._hosts: dict[str, WorldHost] = {}
         self._infos: dict[str, WorldInfo] = {}
+        self._latency_s: dict[str, dict[int, float]] = {}
         self._previews: dict[str, list[NDArray[np.uint8]]] = {}
         self._being_made: Iterator[None] = iter(())
         self.num_previews_left = 0
@@ -54,6 +55,7 @@ class Hosting:
             host.warm_up(on_decode_thread)
             self._hosts[name] = host
             self._infos[name] = world_info(name, world)
+            self._latency_s[name] = {size: ms / 1e3 for size, ms in host.latency_ms.items()}
             took = {size: round(ms, 1) for size, ms in host.latency_ms.items()}
             logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
         self.num_previews_left = len(self._hosts)
@@ -69,6 +71,15 @@ class Hosting:
         if name not in self._infos:
             raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
         return self._infos[name]
+
+    def fingerprint(self, name: str) -> str:
+        """What tells whether a session that was kept can go on in this world."""
+        return self._hosts[name].fingerprint
+
+    @property
+    def latency_s(self) -> Mapping[str, Mapping[int, float]]:
+        """Seconds that a step and its decoding took at warm-up, by world and batch size."""
+        return self._latency_s
 
     def host(self, name: str) -> WorldHost:
         return self._hosts[name]

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from server.errors import BadActionError, TooManyPendingError
-from server.protocol import Act
+from server.protocol import Act, WorldInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,12 @@ class Mailbox:
         self._unapplied: deque[int] = deque(maxlen=max_pending)
         self._last_seq = -1
 
+    @staticmethod
+    def of(world: WorldInfo, max_pending: int) -> Mailbox:
+        """For a world's buttons and axes."""
+        axes = {axis.name: (axis.low, axis.high) for axis in world.axes}
+        return Mailbox(tuple(button.name for button in world.buttons), axes, world.exclusive_buttons, max_pending)
+
     @property
     def num_pending(self) -> int:
         """Acts that wait for a chunk of their own."""
@@ -85,6 +92,28 @@ class Mailbox:
             self._queue.append((act, now))
         else:
             self._merge(act, now)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values that `restore` makes the same of; but for times, which are another clock's elsewhere."""
+        return {
+            "queue": [act.model_dump() for act, _ in self._queue],
+            "held": list(self._held),
+            "presses": [(name, stamp.seq, stamp.t_client) for name, stamp in self._presses.items()],
+            "moved": dict(self._moved),
+            "newest": self._newest and (self._newest.seq, self._newest.t_client),
+            "unapplied": list(self._unapplied),
+            "last_seq": self._last_seq,
+        }
+
+    def restore(self, data: dict[str, Any], now: float) -> None:
+        """Raises KeyError, TypeError or ValueError."""
+        self._queue = deque((Act.model_validate(act), now) for act in data["queue"])
+        self._held = tuple(data["held"])
+        self._presses = {name: Stamp(seq, t_client, now) for name, seq, t_client in data["presses"]}
+        self._moved = dict(data["moved"])
+        self._newest = None if data["newest"] is None else Stamp(data["newest"][0], data["newest"][1], now)
+        self._unapplied = deque(data["unapplied"], self._max_pending)
+        self._last_seq = data["last_seq"]
 
     def flatten(self) -> None:
         """Leave lock-step: what waited becomes one input."""

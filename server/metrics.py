@@ -41,6 +41,12 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.admissions = Counter("lightcone_admissions", "Sessions that got a slot", ["world"], registry=registry)
+        self.resumes = Counter(
+            "lightcone_resumes",
+            "Sessions that went on over another connection, by where they were meanwhile",
+            ["where"],
+            registry=registry,
+        )
         self.refusals = Counter(
             "lightcone_refusals", "Connections ended by the server, by the error's code", ["code"], registry=registry
         )

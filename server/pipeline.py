@@ -19,13 +19,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from server.chunk import ChunkTicket
 from server.errors import InternalError
 from server.frames import encode_picture
 from server.log import session_key
 from server.metrics import Metrics
 from server.outbox import Outbox
 from server.protocol import Frame, Timings, encode
-from server.session import ChunkTicket
 from server.worlds import Stepped, WorldHost
 
 logger = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 OLDEST_UVICORN = (0, 52)
 READY_POLL_S = 0.02
+PARKING_TIMEOUT_S = 5.0
 UNREAD_TIMEOUT_MS = 60_000  # after that the kernel drops what a closed connection's client never read
 
 
@@ -42,6 +44,9 @@ class Server(uvicorn.Server):
         if engine is not None:
             engine.say_goodbye(self._goodbye_s, ShuttingDownError("the server is stopping; connect again later"))
             await asyncio.sleep(self._goodbye_s)
+            until = time.monotonic() + PARKING_TIMEOUT_S
+            while engine.store is not None and any(engine.num_sessions) and time.monotonic() < until:
+                await asyncio.sleep(READY_POLL_S)
         await super().shutdown(sockets)
 
 

@@ -20,7 +20,7 @@ import msgpack
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
-from server.errors import BadMessageError, ErrorCode
+from server.errors import BadMessageError, ErrorCode, ServerError
 
 PROTOCOL_VERSION = 1
 
@@ -70,14 +70,17 @@ class StartFrom(_Received):
 
 
 class Resume(_Received):
-    """Continue an earlier session. Reserved: answered with `error{unsupported}` by servers that cannot."""
+    """Go on with an earlier session: `ticket` is its `resume_ticket`, `last_frame` the newest frame that has arrived,
+    or None where nothing of it is on the screen any more."""
 
     ticket: Annotated[str, Field(max_length=MAX_TICKET_CHARS)]
-    last_frame: Index
+    last_frame: Index | None = None
 
 
 class Hello(_Received):
-    """The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`."""
+    """The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`. With
+    `resume`, pacing, start and receipts are those of the session that goes on.
+    """
 
     type: Literal["hello"] = "hello"
     version: int
@@ -248,7 +251,11 @@ class Limits(_Sent):
 
 
 class Welcome(_Sent):
-    """The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered."""
+    """The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered.
+
+    `generation` counts how often the session has been resumed; then `last_seq` is the newest act that it has (-1 for
+    none): later ones were lost on the way.
+    """
 
     type: Literal["welcome"] = "welcome"
     version: int
@@ -258,6 +265,8 @@ class Welcome(_Sent):
     encoding: Encoding
     pacing: Pacing
     limits: Limits
+    generation: int = 0
+    last_seq: int | None = None
 
 
 class Timings(_Sent):
@@ -382,6 +391,11 @@ _CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(
     Annotated[Hello | Act | Ack | _AnyControl | Bye, Field(discriminator="type")]
 )
 _SERVER: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")])
+
+
+def refusal_of(error: ServerError, about: Literal["act", "control"], seq: int | None) -> Error:
+    """The message that says that an act or control was refused; the session goes on."""
+    return Error(code=error.code, message=str(error), fatal=False, about=about, seq=seq)
 
 
 def encode(message: ClientMessage | ServerMessage) -> bytes:

@@ -4,7 +4,7 @@ knows no time and no tensors."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,6 +114,23 @@ class Run:
 
     def copy(self) -> Run:
         return replace(self, log=self.log.copy())
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values that `restore` makes the same of."""
+        return {
+            "number": self.number,
+            "frame": self.frame,
+            "start_index": self.origin.start_index,
+            "seed": self.origin.seed,
+            "log": self.log.to_data(),
+        }
+
+    def restore(self, data: dict[str, Any]) -> None:
+        """What is before the newest frame cannot be gone back to any more. Raises KeyError, TypeError or ValueError."""
+        self.number, self.frame = data["number"], data["frame"]
+        self.first_frame = self.frame
+        self.origin = Origin(data["start_index"], data["seed"])
+        self.log = ActionLog.from_data(data["log"])
 
     def logged(self, seq: int | None) -> protocol.ActionLog:
         """The log as the wire has it."""

@@ -5,16 +5,15 @@ flight; knows no sockets, threads, clocks or tensors (time is handed in, in seco
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Any, assert_never
 
-from server.errors import ServerError, UnknownFrameError, UnknownStartError
+from server.chunk import ChunkTicket
+from server.errors import UnknownFrameError, UnknownStartError
 from server.mailbox import Mailbox, Sample
 from server.protocol import (
     Ack,
     Act,
     Encoding,
-    Error,
     Fork,
     GetLog,
     Pacing,
@@ -27,35 +26,19 @@ from server.protocol import (
     SetSpeed,
     Step,
     WorldInfo,
+    refusal_of,
 )
 from server.runs import ForkRequest, RewindRequest, Run, RunRequest, StartRequest
 from server.scheduler import NEVER, View, grid_point, next_due
 from server.wanted import Wanted
 
+PLAIN = (
+    *("generation", "encoding", "pacing", "_receipts", "_speed", "_paused", "_num_steps"),
+    *("_unacked_start", "_next_index", "_next_chunk"),
+)
+"""What of a session is a plain value and has to be kept, beside its run and its mailbox."""
+
 Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | GetLog
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkTicket:
-    """A chunk being made for a session: where its `num_frames` pixel frames stand, and the input that made it."""
-
-    world: str
-    index: int
-    chunk: int
-    run: int
-    run_frame: int
-    num_frames: int
-    generated: bool
-    keep: bool
-    encoding: Encoding
-    jpeg_quality: int
-    sample: Sample
-    sampled_at: float
-
-
-def refusal_of(error: ServerError, about: Literal["act", "control"], seq: int | None) -> Error:
-    """The message that says so; the session goes on."""
-    return Error(code=error.code, message=str(error), fatal=False, about=about, seq=seq)
 
 
 class Session:
@@ -80,8 +63,11 @@ class Session:
         self.encoding: Encoding = encoding
         self.pacing: Pacing = pacing
         self.slot: int | None = None
+        self.generation = 0
         self.run = Run(world.name, chunk_frames, timeline_frames)
         self.busy = False  # its slot is being filled or copied: nothing can be made
+        self.away_since: float | None = None  # its player's connection is gone: nothing is made
+        self.stepped_at = -NEVER
         self._wanted = Wanted(max_pending_acts)
         self._start_after_seq = -1
         self._unacked_start: int | None = None  # frame index of a start picture
@@ -97,12 +83,7 @@ class Session:
         self._in_flight: deque[int] = deque()  # last frame index of each unacked chunk
         self._next_index = 0
         self._next_chunk = 0
-        self._mailbox = Mailbox(
-            tuple(b.name for b in world.buttons),
-            {a.name: (a.low, a.high) for a in world.axes},
-            world.exclusive_buttons,
-            max_pending_acts,
-        )
+        self._mailbox = Mailbox.of(world, max_pending_acts)
 
     @property
     def period_s(self) -> float:
@@ -170,6 +151,51 @@ class Session:
         self._wanted.put_start(request, now)
         self._start_after_seq = self._mailbox.last_seq
 
+    @property
+    def last_seq(self) -> int:
+        """The newest act taken, -1 before the first."""
+        return self._mailbox.last_seq
+
+    @property
+    def last_index(self) -> int:
+        """Of the newest frame that is made or being made."""
+        return self._next_index - 1
+
+    def come_back(self, last_frame: int | None) -> None:
+        """Its player is here again and has every frame up to `last_frame`; or none: then a picture comes first."""
+        self.generation += 1
+        self.away_since = None
+        if last_frame is not None:
+            self.receive(Ack(frame=min(last_frame, self._next_index - 1)), 0.0)
+            return
+        self._in_flight.clear()
+        self._unacked_start = None
+        if self.run.number >= 0 and self._wanted.start is None:
+            self._wanted.put_start(RewindRequest(run_frame=self.run.frame), 0.0)
+
+    def fall_back(self, request: RunRequest, last_frame: int | None) -> None:
+        """Its player has seen more than it knows of: it goes on from `request`, its numbers from `last_frame`."""
+        missing = max(0, (-1 if last_frame is None else last_frame) + 1 - self._next_index)
+        self._next_index += missing
+        self._next_chunk += missing
+        self._in_flight.clear()
+        self._unacked_start = None
+        self._wanted.put_start(request, 0.0)
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values that `restore` makes the same session of. What has been asked for and not been done is lost."""
+        plain = {name: getattr(self, name) for name in PLAIN}
+        more = {"in_flight": list(self._in_flight), "run": self.run.to_data(), "mailbox": self._mailbox.to_data()}
+        return {**plain, **more}
+
+    def restore(self, data: dict[str, Any], now: float) -> None:
+        """Be what another session was when it gave `to_data`. Raises KeyError, TypeError or ValueError."""
+        for name in PLAIN:
+            setattr(self, name, data[name])
+        self._asked_at, self._in_flight = now, deque(data["in_flight"])
+        self.run.restore(data["run"])
+        self._mailbox.restore(data["mailbox"], now)
+
     def start_at(self) -> float:
         """When the wanted start may be carried out.
 
@@ -227,7 +253,7 @@ class Session:
     def begin_chunk(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
         """A step begins: sample the input at this moment. Returns the chunk's ticket and the receipts owed for it."""
         self._num_steps = max(0, self._num_steps - 1)
-        self._asked_at = now
+        self._asked_at = self.stepped_at = now
         if self._speed is None:
             self._due_at = now
         else:
@@ -241,7 +267,12 @@ class Session:
 
     def _ready_at(self) -> float:
         """When the next chunk may begin, as far as pacing goes."""
-        if self.busy or self.run.number < 0 or (self._wanted.start is not None and not self._acts_come_first()):
+        if (
+            self.away_since is not None
+            or self.busy
+            or self.run.number < 0
+            or (self._wanted.start is not None and not self._acts_come_first())
+        ):
             return NEVER
         if self._num_steps:
             return self._asked_at

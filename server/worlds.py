@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 WorldLoader = Callable[[], "World"]
 OnThread = Callable[[Callable[[], Any]], Any]
-WARM_STEPS = 2
+WARM_STEPS = 4
 FEW_CORES = 2
 
 
@@ -57,6 +58,7 @@ class WorldHost:
         timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
         self._rollout = world.rollout(self.own_slot + 1, timeline_chunks=timeline_chunks)
         self._latency_ms: dict[int, float] = {}
+        self.fingerprint = fingerprint(world)
 
     @property
     def chunk_pixel_frames(self) -> int:
@@ -69,7 +71,7 @@ class WorldHost:
         return self._latency_ms
 
     def warm_up(self, on_decode_thread: OnThread) -> None:
-        """Run every batch size that can occur once cold and once timed, so that no player meets a first call.
+        """Run every batch size that can occur, at first cold and then timed, so that no player meets a first call.
 
         Each part runs on the thread that will run it: torch keeps some of what it warms up by thread.
         """
@@ -79,11 +81,13 @@ class WorldHost:
             self.start(slot, StartRequest(picture=blank))
         for size in range(1, self.max_batch + 1):  # the decoder meets each size, the model its bucket
             chosen = slots[:size]
+            took = []
             for _ in range(WARM_STEPS):
                 began = time.perf_counter()
                 stepped = self.step([Sample()] * size, chosen)
                 on_decode_thread(partial(self.decode, stepped, chosen))
-                self._latency_ms[size] = (time.perf_counter() - began) * 1e3
+                took.append((time.perf_counter() - began) * 1e3)
+            self._latency_ms[size] = min(took[1:])
         for slot in range(self.num_slots):
             self.release(slot)
 
@@ -105,6 +109,14 @@ class WorldHost:
         """The session in `slot` as it was at `run_frame`, in parts no longer than a step; meanwhile the slot is of no
         use."""
         return self._rollout.snapshotting(slot, frame=self._latent_frame(run_frame))
+
+    def snapshot(self, slot: int, *, exact: bool) -> RolloutState:
+        """The session in `slot` as it is: with its K/V, or only what they can be made of again, in much less memory."""
+        return self._rollout.snapshot(slot, exact=exact)
+
+    def restore(self, slot: int, state: RolloutState) -> None:
+        """Put a session into `slot`."""
+        self._rollout.restore(slot, state)
 
     def release(self, slot: int) -> None:
         """Let go of what is kept for a slot whose player has left."""
@@ -143,6 +155,18 @@ class WorldHost:
             for column, axis in enumerate(self.world.card.axes):
                 actions.axes[row, :, column] = sample.axes.get(axis.name, 0.0)
         return actions
+
+
+def fingerprint(world: World) -> str:
+    """Of what a session's state is made of: the codec's weights, which say what latents mean, and the shapes."""
+    import torch
+
+    configs = (world.codec.config, world.transformer.config, [b.name for b in world.card.buttons])
+    weights = [value.detach().cpu().to(torch.bfloat16).view(torch.int16) for value in world.codec.state_dict().values()]
+    digest = sha256(repr(configs).encode())
+    for value in weights:
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def world_info(name: str, world: World) -> WorldInfo:

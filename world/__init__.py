@@ -2,7 +2,7 @@
 
 from world.actions import Actions
 from world.card import Axis, Button, WorldCard
-from world.errors import ActionError, CheckpointError, LightconeError, ShapeError
+from world.errors import ActionError, CheckpointError, LightconeError, ShapeError, StateError
 from world.model import Sampler
 from world.rollout import Rollout
 from world.timeline import RolloutState
@@ -20,6 +20,7 @@ __all__ = [
     "Sampler",
     "ShapeError",
     "Start",
+    "StateError",
     "World",
     "WorldCard",
 ]

@@ -4,6 +4,7 @@ LightconeError
 ├── CheckpointError     a checkpoint folder is missing, incomplete or of another version
 ├── ShapeError          frames, latents or actions do not have the shape the world needs
 ├── ActionError         an action names a button the world does not have
+├── StateError          bytes that are no saved session, or one of another format
 ├── PatternError        an attention pattern that would break causality was asked for
 └── CompilationError    passes cannot be compiled on this machine
 """
@@ -23,6 +24,10 @@ class ShapeError(LightconeError, ValueError):
 
 class ActionError(LightconeError, ValueError):
     """An action names a button or axis the world does not have."""
+
+
+class StateError(LightconeError, ValueError):
+    """Bytes that are no saved session, or one of another format."""
 
 
 class PatternError(LightconeError, ValueError):

@@ -187,25 +187,18 @@ class Rollout:
 
     @torch.inference_mode()
     def restore(self, slot: int, state: RolloutState) -> None:
-        """Put a snapshot into any slot; the session goes on as if nothing had happened."""
+        """Put a snapshot into any slot; the session goes on as if nothing had happened. Where it comes from others, let
+        `world.saved.check_state` look at it first."""
         self._check_slots([slot])
         device = self.model.device
         history, actions = state.history.to(device), state.history_actions.to(device)
         record = list(zip(state.history_index, history, actions, strict=True))
         codec = {name: value.to(device, copy=True) for name, value in state.codec.items()}
+        if state.kv is None:  # then its codec's state may be of any moment, too
+            codec = self.model.codec.state_after(history[None, -self.config.chunk_frames :].to(self.model.dtype))
         self._prompts.check(state.text)
-        self._put(
-            slot,
-            Slot(
-                state.seed,
-                state.next_chunk,
-                state.start_chunk,
-                *split(self.config, record, self.timeline_chunks),
-                codec,
-                state.text,
-            ),
-            state.kv,
-        )
+        kept = split(self.config, record, self.timeline_chunks)
+        self._put(slot, Slot(state.seed, state.next_chunk, state.start_chunk, *kept, codec, state.text), state.kv)
 
     def rewind(self, slot: int, frame: int) -> None:
         """Go back to where `frame_index` was `frame`. Raises ShapeError for another frame than `oldest_frame` and

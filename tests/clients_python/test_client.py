@@ -26,7 +26,7 @@ from server.errors import ErrorCode
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
-CONFIG = ServerConfig(max_sessions=2, queue_limit=2, num_threads=1)
+CONFIG = ServerConfig(max_sessions=2, queue_limit=2, num_threads=1, hold_s=0.0, headroom=None)
 CLIENT_FOLDER = Path(lightcone_client.__file__).resolve().parents[1]
 
 
@@ -210,7 +210,7 @@ async def until_the_end(session: Session) -> None:
 
 async def test_a_stopping_server_says_so() -> None:
     with serve(CONFIG, {"pixel": tiny_world}) as server:
-        async with connect(server.url, world="pixel") as session:
+        async with connect(server.url, world="pixel", resume_s=0.2) as session:
             await session.frame()
             await asyncio.to_thread(server.stop)
             with pytest.raises(RefusedError) as caught:

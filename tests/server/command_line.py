@@ -15,10 +15,12 @@ LIGHTCONE = [sys.executable, str(ROOT / "lightcone.py")]
 
 
 @contextmanager
-def serving(*words: str, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`lightcone WORDS --port 0` and the address it printed when it was warm; killed at the end if it still runs."""
+def serving(
+    *words: str, env: dict[str, str] | None = None, port: str = "0"
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`lightcone WORDS --port PORT` and the address it printed when it was warm; killed at the end if it still runs."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    command = [*LIGHTCONE, *words, "--port", "0"]
+    command = [*LIGHTCONE, *words, "--port", port]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:

@@ -20,6 +20,8 @@ settings.load_profile("patient")
 
 CONFIG = ServerConfig(
     max_sessions=4,
+    resume_s=0.0,  # who is gone is gone at once: resuming has tests of its own
+    headroom=None,
     queue_limit=1,
     num_threads=1,
     handshake_timeout_s=1.0,

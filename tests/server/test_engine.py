@@ -25,7 +25,7 @@ from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
-CONFIG = ServerConfig(max_sessions=3, num_threads=1)
+CONFIG = ServerConfig(max_sessions=3, num_threads=1, resume_s=0.0, headroom=None)
 
 Beginning = Callable[[WorldHost, int, RunRequest], Generator[None, None, NDArray[np.uint8]]]
 

@@ -64,7 +64,7 @@ def too_many_pixels() -> bytes:
         (encode(hello(start={"image": b"no picture"})), "bad_image", 1008),
         (encode(hello(start={"image": bytes(70_000)})), "image_too_large", 1008),
         (encode(hello(encodings=["av1"])), "unsupported", 1008),
-        (encode(hello(resume={"ticket": "t", "last_frame": 1})), "unsupported", 1008),
+        (encode(hello(resume={"ticket": "t", "last_frame": 1})), "unknown_ticket", 1013),
         (bytes(300_000), "message_too_large", 1009),
     ],
 )

@@ -7,10 +7,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load, save
 from torch import Tensor
 
 from tests.world.definitions import assert_within, context, random_actions
-from world import Rollout, RolloutState, World
+from world import Rollout, RolloutState, ShapeError, StateError, World
+from world.saved import check_state, from_bytes, to_bytes
 from world.testing import tiny_world
 
 SEED = 21
@@ -92,16 +94,60 @@ def test_replay_needs_the_whole_history(world: World) -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_state_survives_a_file(world: World, exact: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [True, False])
+def test_a_state_survives_a_file(world: World, exact: bool, text: bool, tmp_path: Path) -> None:
     rollout = _played(world, _long(world))
-    torch.save(rollout.snapshot(0, exact=exact), tmp_path / "session.pt")
-    with torch.serialization.safe_globals([RolloutState]):
-        state = torch.load(tmp_path / "session.pt", weights_only=True)
+    if text and (dim := world.transformer.config.text_dim):
+        rollout.set_text(0, torch.randn(3, dim, generator=torch.Generator().manual_seed(1)))
+    (tmp_path / "session").write_bytes(to_bytes(rollout.snapshot(0, exact=exact)))
+    state = from_bytes((tmp_path / "session").read_bytes())
+    check_state(world, state)
     fresh, expected = world.rollout(1), world.rollout(1)
     fresh.restore(0, state)
     expected.restore(0, rollout.snapshot(0, exact=exact))
     for ours, theirs in zip(_go_on(fresh, 0), _go_on(expected, 0), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 5, 40])
+def test_whatever_a_rollout_keeps_fits_its_world_and_no_other(world: World, num_steps: int) -> None:
+    state = _played(world, num_steps).snapshot(0)
+    check_state(world, state)
+    for changed in (
+        {"history_index": state.history_index[1:]},
+        {"history": state.history[1:]},
+        {"history": state.history.double()},
+        {"history": state.history / 0},
+        {"history_actions": state.history_actions[:, :1]},
+        {"history_actions": state.history_actions * torch.nan},
+        {"next_chunk": state.next_chunk + 1},
+        {"start_chunk": state.next_chunk + 1},
+        {"start_chunk": 0},
+    ):
+        with pytest.raises(ShapeError):
+            check_state(world, replace(state, **changed))
+    other = tiny_world(config="wan" if len(state.history_index) and world.card.name == "tiny-pixel" else "pixel")
+    with pytest.raises(ShapeError):
+        check_state(other, state)
+
+
+@given(data=st.binary(max_size=200))
+def test_bytes_that_are_no_session_are_refused(data: bytes) -> None:
+    with pytest.raises(StateError):
+        from_bytes(data)
+
+
+def test_a_file_of_another_format_or_with_a_part_missing_is_refused() -> None:
+    whole = load(to_bytes(_played(tiny_world(), 2).snapshot(0)))
+    for name in ("numbers", "history", "history_index", "history_actions"):
+        with pytest.raises(StateError):
+            from_bytes(save({key: value for key, value in whole.items() if key != name}))
+    numbers = whole["numbers"].clone()
+    numbers[0] = 99
+    with pytest.raises(StateError, match="format 99"):
+        from_bytes(save({**whole, "numbers": numbers}))
+    with pytest.raises(StateError):
+        from_bytes(save({**whole, "numbers": numbers[:2]}))
 
 
 def test_forks_are_equal_under_equal_actions_and_diverge_under_others(world: World) -> None:

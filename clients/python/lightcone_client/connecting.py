@@ -1,27 +1,14 @@
-"""From an address to a session. Owns the handshake's options and what cannot be reached; the rest is `session`'s."""
+"""From an address to a session. Owns the options of the handshake; the rest is `link`'s and `session`'s."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
-import websockets.asyncio.client
-from websockets.exceptions import InvalidHandshake, InvalidURI
-
-from lightcone_client.errors import ConnectionFailedError
-from lightcone_client.messages import PROTOCOL_VERSION, Queued, pack
+from lightcone_client.link import Link
+from lightcone_client.messages import PROTOCOL_VERSION, Queued
 from lightcone_client.session import Pacing, Session
-
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-
-
-def stream_url(url: str) -> str:
-    """The stream's address from a server's: `http://host:8000` becomes `ws://host:8000/v1/stream`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, parts.path if parts.path not in ("", "/") else "/v1/stream", "", ""))
 
 
 @contextlib.asynccontextmanager
@@ -37,6 +24,9 @@ async def connect(
     seed: int | None = None,
     receipts: bool = False,
     token: str | None = None,
+    ticket: str | None = None,
+    also: Sequence[str] = (),
+    resume_s: float = 60.0,
     auto_ack: bool = True,
     timeout_s: float = 30.0,
     on_queued: Callable[[Queued], None] | None = None,
@@ -45,28 +35,25 @@ async def connect(
 
     Starts from the world's start `index`, from a picture `image`, or from a `branch` (the ticket of a fork); `seed`
     fixes the noise. `encoding="png"` is exact.
+    A connection that is lost is made anew for up to `resume_s` seconds (0: not at all), here or at one of `also`, other
+    servers of the same store; the session goes on where it was. `ticket` (a welcome's `resume_ticket`) goes on with the
+    session of a process before this one.
     `timeout_s` bounds connecting; waiting in the queue is not bounded (`on_queued` hears of it).
     Raises ConnectionFailedError or RefusedError.
     """
-    hello = pack(
-        "hello",
-        version=PROTOCOL_VERSION,
-        world=world,
-        encodings=[encoding],
-        pacing=pacing,
-        start={"index": index, "image": image, "branch": branch, "seed": seed},
-        receipts=receipts,
-        token=token,
-    )
+    hello = {
+        "version": PROTOCOL_VERSION,
+        "world": world,
+        "encodings": [encoding],
+        "pacing": pacing,
+        "start": {"index": index, "image": image, "branch": branch, "seed": seed},
+        "receipts": receipts,
+        "token": token,
+    }
+    link = Link([url, *also], hello, timeout_s=timeout_s, resume_s=resume_s)
+    await link.open(ticket, on_queued)
+    session = Session(link, auto_ack=auto_ack)
     try:
-        socket = await websockets.asyncio.client.connect(
-            stream_url(url), compression=None, max_size=MAX_MESSAGE_BYTES, open_timeout=timeout_s
-        )
-    except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as exc:
-        raise ConnectionFailedError(f"no Lightcone server answers at {url}: {exc}") from exc
-    session = Session(socket, auto_ack=auto_ack)
-    try:
-        await session.open(hello, on_queued)
         yield session
     finally:
         await session.close()

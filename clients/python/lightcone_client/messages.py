@@ -76,7 +76,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session, as the server opened it."""
+    """The session, as the server opened it. `generation`: how often it has been resumed; `last_seq`: the newest act
+    that it had then."""
 
     version: int
     session: str
@@ -85,6 +86,8 @@ class Welcome:
     encoding: str
     pacing: str
     limits: Limits
+    generation: int = 0
+    last_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

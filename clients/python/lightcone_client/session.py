@@ -1,36 +1,28 @@
-"""A session with a Lightcone server on an event loop. Owns the socket, acknowledgements and what is waited for."""
+"""A session with a Lightcone server on an event loop. Owns acts, acks and what is waited for; knows no sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
-import websockets.asyncio.client
-from websockets.exceptions import ConnectionClosed
-
-from lightcone_client.errors import (
-    ConnectionLostError,
-    LightconeClientError,
-    ProtocolError,
-    RefusedError,
-)
+from lightcone_client.errors import ConnectionLostError, LightconeClientError, ProtocolError, RefusedError
+from lightcone_client.link import Link
 from lightcone_client.messages import (
     ActionLog,
     Forked,
     Frame,
     GoAway,
-    Queued,
     Receipt,
     Refusal,
     ServerMessage,
     Welcome,
     WorldInfo,
     pack,
-    unpack,
 )
 
 Pacing = Literal["realtime", "lockstep"]
@@ -39,20 +31,28 @@ Pacing = Literal["realtime", "lockstep"]
 class Session:
     """Made by `connect`. Iterate it for frames; each is acknowledged as it is taken, unless `auto_ack` is off."""
 
-    def __init__(self, socket: websockets.asyncio.client.ClientConnection, *, auto_ack: bool) -> None:
-        self.welcome: Welcome
+    def __init__(self, link: Link, *, auto_ack: bool) -> None:
+        """link: open, with a welcome."""
         self.last_receipt: Receipt | None = None
         self.go_away: GoAway | None = None
-        self._socket = socket
+        self._link = link
         self._auto_ack = auto_ack
-        self._seq = 0
+        self._seq = max(0, link.welcome.last_seq or 0)
+        self._acts: deque[tuple[int, bytes]] = deque(maxlen=link.welcome.limits.max_pending_acts)  # perhaps not applied
         self._frames: asyncio.Queue[Frame | LightconeClientError] = asyncio.Queue()
         self._controls: dict[int, asyncio.Future[None]] = {}
         self._num_starting = 0
         self._newest: Frame | None = None
         self._answers: dict[int, Forked | ActionLog] = {}
         self._ended: LightconeClientError | None = None
-        self._reader: asyncio.Task[None] | None = None
+        link.on_lost, link.on_resumed = self._refuse_controls, self._resumed
+        link.opened()
+        self._reader = asyncio.create_task(self._read())
+
+    @property
+    def welcome(self) -> Welcome:
+        """As the server opened the session, or resumed it last; `generation` counts how often it has."""
+        return self._link.welcome
 
     @property
     def world(self) -> WorldInfo:
@@ -66,8 +66,11 @@ class Session:
     async def act(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> int:
         """From now on these buttons are held; axes move by this much. Returns the act's number (see `applied_seq`)."""
         self._seq += 1
-        await self._send("act", seq=self._seq, buttons=list(buttons), axes=dict(axes or {}), t_client=_now_ms())
-        return self._seq
+        seq = self._seq
+        data = pack("act", seq=seq, buttons=list(buttons), axes=dict(axes or {}), t_client=_now_ms())
+        self._acts.append((seq, data))  # sent again where it is lost with its connection
+        await self._link.send_now(data)
+        return seq
 
     async def advance(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> list[Frame]:
         """Lock-step: one act in, its chunk of frames out."""
@@ -100,7 +103,7 @@ class Session:
 
     async def ack(self, frame: Frame) -> None:
         """Everything up to this frame has been presented."""
-        await self._send("ack", frame=frame.index)
+        await self._link.send_now(pack("ack", frame=frame.index))
 
     async def pause(self) -> None:
         await self._control("pause")
@@ -165,9 +168,11 @@ class Session:
         """Leave, telling the server."""
         if self._ended is None:
             with contextlib.suppress(LightconeClientError):
-                await self._send("bye")
-        await self._socket.close()
-        if self._reader is not None:
+                await self._link.send_now(pack("bye"))
+            self._link.end(ConnectionLostError(None, "the session was closed"))
+        await self._link.close()
+        self._reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
             await self._reader
 
     async def __aenter__(self) -> Session:
@@ -178,20 +183,6 @@ class Session:
     ) -> None:
         await self.close()
 
-    async def open(self, hello: bytes, on_queued: Callable[[Queued], None] | None) -> None:
-        """Say hello and wait for the welcome, through the queue if need be. Called by `connect`."""
-        await self._transmit(hello)
-        while True:
-            message = unpack(await self._receive())
-            if isinstance(message, Welcome):
-                self.welcome = message
-                self._reader = asyncio.create_task(self._read())
-                return
-            if isinstance(message, Queued) and on_queued is not None:
-                on_queued(message)
-            if isinstance(message, Refusal):
-                raise _refused(message)
-
     async def _control(self, command: str, **values: Any) -> int:
         """Send a control and wait until the server has applied it; returns its number."""
         self._seq += 1
@@ -199,37 +190,29 @@ class Session:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._controls[seq] = future
         try:
-            await self._send("control", command=command, seq=seq, **values)
+            await self._link.send(pack("control", command=command, seq=seq, **values), again=False)
             await future
         finally:
             self._controls.pop(seq, None)
         return seq
 
-    async def _send(self, kind: str, **values: Any) -> None:
-        await self._transmit(pack(kind, **values))
+    async def _resumed(self, welcome: Welcome) -> None:
+        """Send again what the server has not got, and what was wanted meanwhile."""
+        newest = welcome.last_seq or 0
+        while lacking := [act for act in self._acts if act[0] > newest]:
+            newest, data = lacking[0]
+            await self._link.send_first(data)
 
-    async def _transmit(self, data: bytes) -> None:
-        if self._ended is not None:
-            raise self._ended
-        try:
-            await self._socket.send(data)
-        except ConnectionClosed as exc:
-            raise self._ended or _lost(exc) from exc
-
-    async def _receive(self) -> bytes:
-        try:
-            data = await self._socket.recv()
-        except ConnectionClosed as exc:
-            raise _lost(exc) from exc
-        if isinstance(data, str):
-            raise ProtocolError("the server sent a text message")
-        return data
+    def _refuse_controls(self, lost: ConnectionLostError) -> None:
+        """Whether they were carried out, nobody knows."""
+        for seq in list(self._controls):
+            self._answer(seq, lost)
 
     async def _read(self) -> None:
         """Sort what arrives until the connection ends."""
         try:
             while True:
-                message = unpack(await self._receive())
+                message = await self._link.receive()
                 self._sort(message)
                 if self._num_starting and isinstance(message, Frame) and message.end_of_chunk:
                     await self.ack(message)  # a start waits until the picture of the one before is acknowledged
@@ -240,6 +223,7 @@ class Session:
 
     def _end(self, error: LightconeClientError) -> None:
         self._ended = self._ended or error
+        self._link.end(self._ended)
         self._frames.put_nowait(self._ended)
         for seq in list(self._controls):
             self._answer(seq, self._ended)
@@ -258,7 +242,9 @@ class Session:
     def _sort(self, message: ServerMessage | None) -> None:
         match message:
             case Frame() as frame:
-                self._newest = frame
+                self._newest, self._link.last_frame = frame, frame.index
+                while self._acts and frame.applied_seq is not None and self._acts[0][0] <= frame.applied_seq:
+                    self._acts.popleft()
                 self._frames.put_nowait(frame)
             case Receipt() as receipt:
                 self.last_receipt = receipt
@@ -273,17 +259,13 @@ class Session:
 
     def _refusal(self, refusal: Refusal) -> None:
         if refusal.fatal:
-            self._ended = _refused(refusal)
+            self._link.refusal = _refused(refusal)
         elif refusal.about == "act" or not self._answer(refusal.seq, _refused(refusal)):
             self._frames.put_nowait(_refused(refusal))
 
 
 def _refused(refusal: Refusal) -> RefusedError:
     return RefusedError(refusal.code, refusal.message, fatal=refusal.fatal, seq=refusal.seq)
-
-
-def _lost(exc: ConnectionClosed) -> ConnectionLostError:
-    return ConnectionLostError(exc.rcvd.code if exc.rcvd else None, exc.rcvd.reason if exc.rcvd else str(exc))
 
 
 def _now_ms() -> float:

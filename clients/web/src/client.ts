@@ -1,14 +1,15 @@
 /**
  * The connection to a Lightcone server: one world, one player.
  *
- * Owns the socket, its state, the handshake, sequence numbers and reconnecting (whether and when, reconnect.ts says).
- * Knows no canvas and no keyboard, and needs no browser but `WebSocket`. A client says what it is doing through `state`
+ * Owns the socket, its state, the handshake, sequence numbers and coming back to the session where a connection was lost
+ * (whether and when, reconnect.ts says). Knows no canvas and no keyboard, and needs no browser but `WebSocket`. A client says what it is doing through `state`
  * and never fails silently.
  */
 
 import { ConnectionLost, LightconeError, ProtocolViolation, ServerRefusal } from "./errors";
 import {
   PROTOCOL_VERSION,
+  type ActMessage,
   type ActionLogMessage,
   type ClientMessage,
   type ErrorMessage,
@@ -23,6 +24,14 @@ import {
 import { Questions, type Answer, type AnswerTo } from "./questions";
 import { backoffMs, describeClose, isHopeless } from "./reconnect";
 import { decodeMessage, encodeMessage } from "./wire";
+
+/** Acts that may have been lost on their way, at most; the server keeps no more either. */
+const KEPT_ACTS = 64;
+
+/** Whether a session goes on that began over another connection. */
+export function isResumed(welcome: WelcomeMessage): boolean {
+  return (welcome.generation ?? 0) > 0;
+}
 
 export type ClientState =
   | { readonly name: "connecting" }
@@ -55,6 +64,8 @@ export interface ClientOptions {
   readonly speed?: number | null;
   readonly receipts?: boolean;
   readonly token?: string;
+  /** A session of before to go on with, by its `resume_ticket`; where it is gone, a new one begins. */
+  readonly ticket?: string | null;
   readonly events?: Partial<ClientEvents>;
   /** Opens a socket; replaceable where there is no global `WebSocket`. */
   readonly openSocket?: (url: string) => WebSocket;
@@ -69,6 +80,9 @@ export class LightconeClient {
   private lastRefusal: ServerRefusal | null = null;
   private session: WelcomeMessage | null = null;
   private actSeq = 0;
+  private recentActs: ActMessage[] = [];
+  private ticket: string | null;
+  private lastFrame: number | null = null;
   private controlSeq = 0;
   private readonly questions = new Questions();
   private startFrom: StartFrom | undefined;
@@ -76,6 +90,7 @@ export class LightconeClient {
   private wantedSpeed: number | null;
 
   constructor(private readonly options: ClientOptions) {
+    this.ticket = options.ticket ?? null;
     this.startFrom = options.start;
     this.pacing = options.pacing;
     this.wantedSpeed = options.speed === undefined ? 1 : options.speed;
@@ -125,6 +140,7 @@ export class LightconeClient {
   /** Leaves for good, telling the server. */
   close(): void {
     this.send({ type: "bye" });
+    this.ticket = null;
     this.drop();
     this.setState({ name: "closed" });
   }
@@ -136,7 +152,9 @@ export class LightconeClient {
   act(buttons: readonly string[], axes: Readonly<Record<string, number>> = {}, now = performance.now()): number | null {
     if (!this.session) return null;
     this.actSeq += 1;
-    this.send({ type: "act", seq: this.actSeq, buttons, axes, t_client: now });
+    const act: ActMessage = { type: "act", seq: this.actSeq, buttons, axes, t_client: now };
+    this.recentActs = [...this.recentActs.slice(1 - KEPT_ACTS), act];
+    this.send(act);
     return this.actSeq;
   }
 
@@ -211,6 +229,7 @@ export class LightconeClient {
       ...(this.startFrom && { start: this.startFrom }),
       ...(receipts && { receipts }),
       ...(token && { token }),
+      ...(this.ticket && { resume: { ticket: this.ticket, last_frame: this.lastFrame } }),
     };
   }
 
@@ -253,6 +272,7 @@ export class LightconeClient {
         return this.welcomed(message);
       case "frame":
         this.attempt = 0;
+        this.lastFrame = message.index;
         return events.frame?.(message);
       case "receipt":
         if (message.about === "control") this.questions.answer(message);
@@ -282,10 +302,21 @@ export class LightconeClient {
 
   private welcomed(message: WelcomeMessage): void {
     this.session = message;
+    this.ticket = message.resume_ticket;
+    const resumed = isResumed(message);
+    if (resumed) this.sendAgain(message.last_seq ?? -1);
+    else this.lastFrame = null;
     if (this.wantsPause) this.control({ command: "pause" });
-    if (this.wantedSpeed !== 1) this.control({ command: "speed", speed: this.wantedSpeed });
+    else if (resumed) this.control({ command: "play" });
+    if (this.wantedSpeed !== 1 || resumed) this.control({ command: "speed", speed: this.wantedSpeed });
     this.setState({ name: this.wantsPause ? "paused" : "playing" });
     this.options.events?.welcome?.(message);
+  }
+
+  /** Acts that were lost with the connection. */
+  private sendAgain(lastSeq: number): void {
+    this.actSeq = Math.max(this.actSeq, lastSeq);
+    for (const act of this.recentActs) if (act.seq > lastSeq) this.send(act);
   }
 
   private hold(paused: boolean): void {
@@ -297,6 +328,7 @@ export class LightconeClient {
   private lost(code: number, closeReason: string): void {
     const refusal = this.lastRefusal;
     const reason = refusal ?? new ConnectionLost(describeClose(code, closeReason, this.session !== null));
+    if (refusal?.code === "unknown_ticket") this.ticket = null; // a new session, then
     if (isHopeless(refusal, code)) return this.fail(reason);
     this.drop();
     this.attempt += 1;

@@ -5,7 +5,7 @@
  * figures. Knows a canvas but nothing else of a page; whoever builds one listens to `events` and reads `stats`.
  */
 
-import { LightconeClient, type ClientEvents, type ClientOptions } from "./client";
+import { isResumed, LightconeClient, type ClientEvents, type ClientOptions } from "./client";
 import { DriftMeter, FIGURES, type Figure } from "./drift";
 import type { LightconeError } from "./errors";
 import { InputState } from "./input";
@@ -250,7 +250,8 @@ export class Player {
         this.events.state?.(state);
       },
       welcome: (welcome) => {
-        this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? KEPT_WITHOUT_LIMITS);
+        if (isResumed(welcome) && this.last !== null) this.latency.dropPending();
+        else this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? KEPT_WITHOUT_LIMITS);
         this.events.welcome?.(welcome);
       },
       frame: (frame) => {

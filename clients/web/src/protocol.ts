@@ -99,7 +99,7 @@ export interface ErrorMessage {
 }
 
 /** Every `code` that an `error` message can carry. */
-export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "too_many_connections" | "unauthorized" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
+export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "unknown_ticket" | "taken_over" | "idle" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "too_many_connections" | "unauthorized" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
 
 /** Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`. */
 export interface ForkMessage {
@@ -159,7 +159,10 @@ export interface GoAwayMessage {
   readonly time_left_s: number;
 }
 
-/** The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`. */
+/**
+ * The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`. With
+ * `resume`, pacing, start and receipts are those of the session that goes on.
+ */
 export interface HelloMessage {
   readonly type: "hello";
   readonly encodings?: ReadonlyArray<string>;
@@ -223,9 +226,12 @@ export interface ReceiptMessage {
   readonly status: "received" | "applied";
 }
 
-/** Continue an earlier session. Reserved: answered with `error{unsupported}` by servers that cannot. */
+/**
+ * Go on with an earlier session: `ticket` is its `resume_ticket`, `last_frame` the newest frame that has arrived,
+ * or None where nothing of it is on the screen any more.
+ */
 export interface Resume {
-  readonly last_frame: number;
+  readonly last_frame?: number | null;
   readonly ticket: string;
 }
 
@@ -309,10 +315,17 @@ export interface Usual {
   readonly mean: number;
 }
 
-/** The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered. */
+/**
+ * The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered.
+ *
+ * `generation` counts how often the session has been resumed; then `last_seq` is the newest act that it has (-1 for
+ * none): later ones were lost on the way.
+ */
 export interface WelcomeMessage {
   readonly type: "welcome";
   readonly encoding: "jpeg" | "png";
+  readonly generation?: number;
+  readonly last_seq?: number | null;
   readonly limits: Limits;
   readonly pacing: "realtime" | "lockstep";
   readonly resume_ticket: string | null;

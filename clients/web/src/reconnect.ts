@@ -10,7 +10,7 @@ import type { ErrorCode } from "./protocol";
 const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 8000;
 
-/** Refusals that waiting does not mend. */
+/** Refusals that waiting does not mend, or that should not be answered by coming back at once. */
 const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "bad_message",
   "bad_version",
@@ -22,6 +22,10 @@ const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "bad_image",
   "message_too_large",
   "origin_refused",
+  "unauthorized",
+  // Taking it back, or staying though nobody is there, is for the player to say.
+  "taken_over",
+  "idle",
 ]);
 
 /** Close codes that mean the same: policy violation and message too big (RFC 6455, section 7.4.1). */

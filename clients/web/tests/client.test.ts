@@ -182,6 +182,68 @@ describe("a lost connection", () => {
     expect(client.state).toMatchObject({ name: "reconnecting", attempt: 1 });
   });
 
+  const resumable = { ...welcome, resume_ticket: "s.secret", generation: 0, last_seq: null };
+  const resumed = { ...resumable, generation: 1, last_seq: 1 };
+
+  it("goes on with the session, and sends again what did not arrive", () => {
+    const { client, latest, join } = setUp();
+    join();
+    latest().delivers(resumable);
+    client.act(["up"], {}, 1);
+    client.act([], {}, 2);
+    latest().delivers({ type: "frame", index: 41 });
+    latest().closes(1006);
+    vi.advanceTimersByTime(400);
+    latest().opens();
+    expect(latest().sent[0]).toMatchObject({ type: "hello", resume: { ticket: "s.secret", last_frame: 41 } });
+    latest().delivers(resumed);
+    expect(latest().sent[1]).toEqual({ type: "act", seq: 2, buttons: [], axes: {}, t_client: 2 });
+    expect(client.act(["up"], {}, 3)).toBe(3);
+    expect(client.state.name).toBe("playing");
+  });
+
+  it("begins a new session where the old one is gone", () => {
+    const { latest, join } = setUp();
+    join();
+    latest().delivers(resumable);
+    latest().closes(1006);
+    vi.advanceTimersByTime(400);
+    latest().opens();
+    latest().delivers({ type: "error", code: "unknown_ticket", message: "gone", fatal: true });
+    latest().closes(1013);
+    vi.advanceTimersByTime(1000);
+    latest().opens();
+    expect(latest().sent[0]).not.toHaveProperty("resume");
+  });
+
+  it.each(["idle", "taken_over"])("is come back to when the player says so, after %s", (code) => {
+    const { client, latest, join, sockets } = setUp();
+    join();
+    latest().delivers(resumable);
+    latest().delivers({ type: "error", code, message: "why", fatal: true });
+    latest().closes(1000);
+    expect(client.state).toMatchObject({ name: "failed", reason: { code } });
+    vi.advanceTimersByTime(60_000);
+    expect(sockets).toHaveLength(1);
+    client.connect();
+    latest().opens();
+    expect(latest().sent[0]).toMatchObject({ resume: { ticket: "s.secret", last_frame: null } });
+  });
+
+  it("goes on with a session of before that it is given", () => {
+    const { client, latest } = setUp({ ticket: "s.secret" });
+    client.connect();
+    latest().opens();
+    expect(latest().sent[0]).toMatchObject({ resume: { ticket: "s.secret", last_frame: null } });
+    latest().delivers({ ...resumed, last_seq: 70 });
+    expect(latest().sent[1]).toMatchObject({ command: "play" });
+    expect(client.act([])).toBe(71);
+    client.close();
+    client.connect();
+    latest().opens();
+    expect(latest().sent[0]).not.toHaveProperty("resume");
+  });
+
   it("keeps the player's pause and start", () => {
     const { client, latest, join } = setUp();
     join();
@@ -247,7 +309,7 @@ describe("a lost connection", () => {
 });
 
 describe("an end that waiting does not mend", () => {
-  it.each(["unknown_world", "bad_version", "origin_refused"])("stops at %s", (code) => {
+  it.each(["unknown_world", "bad_version", "origin_refused", "unauthorized"])("stops at %s", (code) => {
     const { client, latest, sockets } = setUp();
     client.connect();
     latest().opens();

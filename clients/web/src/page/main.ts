@@ -6,7 +6,7 @@
  */
 
 import type { ClientState } from "../client";
-import { ConnectionLost, LightconeError } from "../errors";
+import { ConnectionLost, LightconeError, ServerRefusal } from "../errors";
 import { Player, type PlayerOptions, type PlayerStats } from "../player";
 import type { WorldInfo } from "../protocol";
 import { strangers, type Take } from "../take";
@@ -27,6 +27,8 @@ import { loadWorlds } from "./worlds";
 
 const REFRESH_MS = 125;
 const MAX_SEED = 2 ** 31 - 1;
+/** Where the tab keeps the token that the visitor has entered; an address would end in logs. */
+const TOKEN = "lightcone-token";
 /** Pixels. */
 const SMALL_PICTURE = 128 * 128;
 
@@ -71,7 +73,7 @@ function makePlayer(world: WorldInfo, canvas: HTMLCanvasElement, options: Partia
   const made: Player = new Player(
     world,
     canvas,
-    { url: streamUrl(), encodings: encodings(world), ...options },
+    { url: streamUrl(), encodings: encodings(world), token: sessionStorage.getItem(TOKEN) ?? "", ...options },
     {
       state: (state) => onState(made, state),
       buttons: (pressed) => showHeld(view.pad, pressed),
@@ -229,12 +231,20 @@ function exposeStats(): void {
   Object.defineProperty(window, "lightcone", { value: Object.freeze(stats), enumerable: true });
 }
 
+/** What the button of the notice says it does. */
+function retry(): void {
+  const player = branches.active;
+  const state = player?.client.state;
+  const code = state?.name === "failed" && state.reason instanceof ServerRefusal ? state.reason.code : null;
+  if (code === "unauthorized") sessionStorage.setItem(TOKEN, prompt("The token you were given")?.trim() ?? "");
+  const mayGoOn = state?.name === "reconnecting" || code === "idle" || code === "taken_over";
+  if (player && mayGoOn) player.connect();
+  else location.reload();
+}
+
 async function main(): Promise<void> {
   exposeStats();
-  onClick(view.retry, () => {
-    if (branches.active?.client.state.name === "reconnecting") branches.active.connect();
-    else location.reload();
-  });
+  onClick(view.retry, retry);
   worlds = await loadWorlds((why) => view.showNotice({ title: "Waiting for the server", text: why }));
   view.showNotice(null);
   wire();

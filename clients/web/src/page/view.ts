@@ -19,6 +19,15 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
   unauthorized: "This server asks for a token",
   not_ready: "The server is warming up",
   shutting_down: "The server is restarting",
+  taken_over: "This session goes on elsewhere",
+  idle: "Are you still there?",
+};
+
+/** What the button below such a headline does; reloading the page, by default. */
+const REMEDIES: Partial<Record<ErrorCode, string>> = {
+  taken_over: "Play it here",
+  idle: "Go on",
+  unauthorized: "Enter a token",
 };
 
 const TOAST_MS = 6000;
@@ -74,7 +83,7 @@ export function stateNotice(state: ClientState): Notice | null {
       return {
         title: refusalTitle(state.reason) ?? "Cannot play",
         text: sentence(state.reason.message),
-        action: "Reload the page",
+        action: (state.reason instanceof ServerRefusal && REMEDIES[state.reason.code]) || "Reload the page",
       };
     default:
       return null;
