@@ -12,7 +12,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from server.bucket import TokenBucket
@@ -32,7 +31,6 @@ from server.errors import (
     TooManyPendingError,
     UnknownTicketError,
 )
-from server.frames import read_picture
 from server.log import session_key
 from server.outbox import Outbox
 from server.parking import Ticket
@@ -52,7 +50,7 @@ from server.protocol import (
     refusal_of,
 )
 from server.runs import RunRequest
-from server.starting import check_start, start_request
+from server.starting import aside, check_start, has_to_be_read, start_request
 from server.transport import CLOSE_TIMEOUT_S, DisconnectedError, Transport, refuse
 
 logger = logging.getLogger(__name__)
@@ -62,10 +60,6 @@ MESSAGES_PER_TURN = 32  # of one client, before every other connection has had i
 MESSAGES_PER_FRAME = 2.0  # an act and an ack: who answers frames may be as fast as they come
 
 LOGS_PER_S, LOGS_AT_ONCE = 2.0, 4.0
-
-_ASIDE = ThreadPoolExecutor(
-    1, thread_name_prefix="lightcone-aside"
-)  # one picture or log at a time in the whole process
 
 
 async def converse(
@@ -128,7 +122,7 @@ class Conversation:
     async def run(self) -> None:
         """Handshake, then read and write until either ends. Returns after `bye`; raises otherwise."""
         hello = await self._handshake()
-        world = await self._resume(hello, hello.resume) if hello.resume else self._join(hello)
+        world = await self._resume(hello, hello.resume) if hello.resume else await self._join(hello)
         start = StartFrom() if hello.resume else hello.start
         opening, reading, writing = (
             asyncio.create_task(work) for work in (self._open(start, world), self._read(world), self._write())
@@ -180,20 +174,23 @@ class Conversation:
         session_key.set(self._key)
         return world
 
-    def _join(self, hello: Hello) -> WorldInfo:
+    async def _join(self, hello: Hello) -> WorldInfo:
         """Join the world; the welcome (or a place in the queue) is then in the outbox."""
         world = self._engine.info(hello.world)
         check_start(hello.start, self._config)
-        at_once = start_request(hello.start, None, world, self._engine) if hello.start.image is None else None
+        at_once = None if has_to_be_read(hello.start) else await self._request(hello.start, None, world)
         self._engine.join(self._key, hello, at_once, self._outbox, partial(self._signal, self._admitted))
         return world
 
     async def _open(self, start: StartFrom, world: WorldInfo) -> None:
-        """Once there is a slot, and not before: read the picture to start from, if there is one."""
+        """Once there is a slot, and not before: read what it starts from, if it brings something."""
         await self._admitted.wait()
-        if start.image is not None:
-            self._engine.want_start(self._key, await self._start_from_picture(start, None, world))
+        if has_to_be_read(start):
+            self._engine.want_start(self._key, await self._request(start, None, world))
         self._opened.set()
+
+    async def _request(self, start: StartFrom, seq: int | None, world: WorldInfo) -> RunRequest:
+        return await start_request(start, seq, world, self._engine, self._config)
 
     async def _read(self, world: WorldInfo) -> None:
         """Act on messages until `bye`. What is refused but not fatal is answered and forgotten."""
@@ -258,7 +255,7 @@ class Conversation:
         if not self._logs.take(time.monotonic()):
             raise TooManyPendingError(f"more than {LOGS_PER_S:g} logs a second; wait for a log's answer, and a moment")
         if (run := self._engine.run_of(self._key)) is not None:
-            log = await self._loop.run_in_executor(_ASIDE, lambda: encode(run.logged(message.seq)))
+            log = await aside(lambda: encode(run.logged(message.seq)))
             self._outbox.put_encoded(log)
             self._engine.receive(self._key, message)
 
@@ -267,18 +264,7 @@ class Conversation:
         if not self._admitted.is_set():
             return
         await self._opened.wait()  # so that the hello's own start does not overtake this one
-        if message.start.image is None:
-            request = start_request(message.start, message.seq, world, self._engine)
-        else:
-            request = await self._start_from_picture(message.start, message.seq, world)
-        self._engine.want_start(self._key, request)
-
-    async def _start_from_picture(self, start: StartFrom, seq: int | None, world: WorldInfo) -> RunRequest:
-        assert start.image is not None
-        limits = self._config
-        read = partial(read_picture, max_bytes=limits.max_image_bytes, max_pixels=limits.max_image_pixels)
-        picture = await self._loop.run_in_executor(_ASIDE, read, start.image, world.height, world.width)
-        return start_request(start, seq, world, self._engine, picture)
+        self._engine.want_start(self._key, await self._request(message.start, message.seq, world))
 
     def _check_overflow(self) -> None:
         if self._outbox.overflowed:

@@ -19,8 +19,9 @@ from server.log import session_key
 from server.member import Member
 from server.parking import Parked
 from server.pipeline import Pipeline, Row, Tick
-from server.protocol import Forked
+from server.protocol import Forked, Saved
 from server.scheduler import NEVER
+from server.session_file import to_file
 
 KEEP_EVERY_S = 1.0
 """How often a session that goes on is written to the store."""
@@ -152,7 +153,7 @@ class Errands:
             session.busy, member.filled = False, True
 
     def _make_branch(self, member: Member) -> Parts:
-        """Keep the session's state and send the ticket to it."""
+        """Keep the session's state and send the ticket to it; or send the state itself."""
         session = member.session
         assert session.slot is not None
         with self._lock:
@@ -164,11 +165,17 @@ class Errands:
         self._pipeline.wait_for(session.slot)
         state = yield from self._hosting.host(session.world.name).fork(session.slot, request.run_frame)
         with self._lock:
-            ticket = self._branches.put(session.run.branch(state, request.run_frame), time.monotonic())
-            receipts = session.control_applied(request.control_seq)
             session.busy = False
-        forked = Forked(seq=request.control_seq, ticket=ticket, run_frame=request.run_frame, expires_s=LIFETIME_S)
-        member.outbox.put(forked, *receipts)
+            receipts = session.control_applied(request.control_seq)
+            branch = session.run.branch(state, request.run_frame)
+            ticket = None if request.as_file else self._branches.put(branch, time.monotonic())
+        seq, run_frame = request.control_seq, request.run_frame
+        if ticket is None:
+            file = to_file(session.world.name, self._hosting.host(session.world.name), state)
+            member.outbox.put(Saved(seq=seq, run_frame=run_frame, file=file), *receipts)
+        else:
+            forked = Forked(seq=seq, ticket=ticket, run_frame=run_frame, expires_s=LIFETIME_S)
+            member.outbox.put(forked, *receipts)
 
     def _restore(self, member: Member) -> Parts:
         """Put a session that was parked into its slot; nobody sees anything of it."""

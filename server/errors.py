@@ -14,6 +14,7 @@
     ├── UnsupportedError        a message or option this server does not offer (yet)
     ├── ImageTooLargeError      an uploaded picture over the size limit
     ├── BadImageError           an uploaded picture that cannot be read
+    ├── BadStateError           an uploaded session that cannot be gone on with here
     ├── MessageTooLargeError    a message over the size limit
     ├── TooManyPendingError     more unapplied messages than the server keeps for one session
     ├── RateLimitedError        more messages a second than the server takes from one client
@@ -52,6 +53,7 @@ class ErrorCode(StrEnum):
     UNSUPPORTED = "unsupported"
     IMAGE_TOO_LARGE = "image_too_large"
     BAD_IMAGE = "bad_image"
+    BAD_STATE = "bad_state"
     MESSAGE_TOO_LARGE = "message_too_large"
     TOO_MANY_PENDING = "too_many_pending"
     RATE_LIMITED = "rate_limited"
@@ -169,6 +171,13 @@ class BadImageError(ServerError):
     """An uploaded picture that cannot be read."""
 
     code = ErrorCode.BAD_IMAGE
+    fatal = False
+
+
+class BadStateError(ServerError):
+    """An uploaded session that is damaged, or of another world or checkpoint."""
+
+    code = ErrorCode.BAD_STATE
     fatal = False
 
 

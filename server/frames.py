@@ -13,9 +13,11 @@ from PIL import Image, ImageOps
 from server.errors import BadImageError, ImageTooLargeError, UnsupportedError
 from server.protocol import Encoding
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+MAX_CLIP_PIXELS = 4
+"""Times `max_pixels`, of all pictures of a clip together."""
 
-# `read_picture` checks the size itself. Set once: `warnings.catch_warnings` is not safe among threads.
+# `read_clip` checks the size itself. Set once: `warnings.catch_warnings` is not safe among threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -50,8 +52,11 @@ def encode_animation(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
     return out.getvalue()
 
 
-def read_picture(data: bytes, height: int, width: int, *, max_bytes: int, max_pixels: int) -> NDArray[np.uint8]:
-    """An uploaded PNG, JPEG or WebP → uint8 `h w 3`, cropped about its centre to the world's shape.
+def read_clip(
+    data: bytes, height: int, width: int, *, max_bytes: int, max_pixels: int, max_frames: int = 1
+) -> NDArray[np.uint8]:
+    """An uploaded PNG, JPEG, WebP or GIF → uint8 `t h w 3`, cropped about its centre to the world's shape: its last
+    `max_frames` pictures, of a still picture the one.
 
     Raises ImageTooLargeError or BadImageError.
     """
@@ -59,18 +64,29 @@ def read_picture(data: bytes, height: int, width: int, *, max_bytes: int, max_pi
         raise ImageTooLargeError(f"the picture has {len(data)} bytes, the limit is {max_bytes}; send it smaller")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > max_pixels:
+        pixels, number = image.width * image.height, getattr(image, "n_frames", 1)
+        if pixels > max_pixels:
             raise ImageTooLargeError(
                 f"the picture has {image.width} x {image.height} pixels, the limit is {max_pixels}; send it smaller"
             )
+        if pixels * number > MAX_CLIP_PIXELS * max_pixels:
+            raise ImageTooLargeError(
+                f"the clip has {number} pictures of {image.width} x {image.height} pixels, the limit is "
+                f"{MAX_CLIP_PIXELS * max_pixels} in all; send fewer, or smaller ones"
+            )
         image.draft("RGB", (2 * max(height, width),) * 2)  # a JPEG is decoded no larger than this needs
-        fitted = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+        fitted = []
+        for place in range(max(0, number - max_frames), number):
+            if number > 1:
+                image.seek(place)
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            fitted.append(np.asarray(ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS), np.uint8))
     except ImageTooLargeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise ImageTooLargeError(f"the picture has more than {max_pixels} pixels; send it smaller") from exc
     except Exception as exc:  # Pillow's decoders raise almost anything on damaged files
         raise BadImageError(
-            f"{len(data)} bytes are not a readable picture ({type(exc).__name__}); send a PNG, JPEG or WebP"
+            f"{len(data)} bytes are not a readable picture ({type(exc).__name__}); send a PNG, JPEG, WebP or GIF"
         ) from exc
-    return np.asarray(fitted, dtype=np.uint8)
+    return np.stack(fitted)

@@ -114,4 +114,4 @@ class Hosting:
 def _first_start(info: WorldInfo) -> StartRequest:
     if info.starts:
         return StartRequest(index=0)
-    return StartRequest(picture=np.zeros((info.height, info.width, 3), np.uint8))
+    return StartRequest(pictures=np.zeros((1, info.height, info.width, 3), np.uint8))

@@ -56,15 +56,17 @@ class _Sent(BaseModel):
 
 
 class StartFrom(_Received):
-    """Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG or WebP) held still, or a
-    `branch`: the ticket of a `forked` message, which goes on from there.
+    """Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG, WebP or GIF; one that moves
+    is a clip that is gone on from, one that does not is held still), a `branch`: the ticket of a `forked` message,
+    which goes on from there, or a `state`: the `file` of a `saved` message.
 
-    At most one of the three; with none, the world's first start. `seed` fixes the noise of everything generated after
-    (a branch has its own already: with the same input it makes the same frames as what it branched from).
+    At most one of the four; with none, the world's first start. `seed` fixes the noise of everything generated after
+    (a branch and a state have their own: with the same input they make the same frames as what they branched from).
     """
 
     index: Index | None = None
     image: bytes | None = None
+    state: bytes | None = None
     branch: Annotated[str, Field(max_length=MAX_TICKET_CHARS)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
@@ -172,6 +174,13 @@ class Fork(_Control):
     """Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`."""
 
     command: Literal["fork"] = "fork"
+    run_frame: Index | None = None
+
+
+class Save(_Control):
+    """Ask for the session at the run's frame `run_frame`, by default the newest, as a file; answered by `saved`."""
+
+    command: Literal["save"] = "save"
     run_frame: Index | None = None
 
 
@@ -332,6 +341,16 @@ class Forked(_Sent):
     expires_s: float
 
 
+class Saved(_Sent):
+    """The session as a file to start from (`StartFrom.state`), here or on another server of the same world, at any
+    time. It begins with the picture of the run's frame `run_frame`. `seq`: of the `save`."""
+
+    type: Literal["saved"] = "saved"
+    seq: int | None
+    run_frame: int
+    file: bytes
+
+
 class LoggedInput(_Sent):
     """The same input for `num_chunks` chunks: `buttons` that were down, `axes` movement of each chunk."""
 
@@ -382,9 +401,9 @@ class Error(_Sent):
     seq: int | None = None
 
 
-Control: TypeAlias = Pause | Play | Step | Start | SetPacing | SetSpeed | Rewind | Fork | GetLog
+Control: TypeAlias = Pause | Play | Step | Start | SetPacing | SetSpeed | Rewind | Fork | Save | GetLog
 ClientMessage: TypeAlias = Hello | Act | Ack | Control | Bye
-ServerMessage: TypeAlias = Welcome | Frame | Receipt | Forked | ActionLog | Queued | GoAway | Error
+ServerMessage: TypeAlias = Welcome | Frame | Receipt | Forked | Saved | ActionLog | Queued | GoAway | Error
 
 _AnyControl: TypeAlias = Annotated[Control, Field(discriminator="command")]
 _CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StartRequest:
-    """From the world's start `index`, or from `picture` (uint8 h w 3, the world's size) held still."""
+    """From the world's start `index`, or from `pictures` (uint8 `t h w 3`, the world's size), the first held still
+    before the others."""
 
     index: int = 0
-    picture: NDArray[np.uint8] | None = None
+    pictures: NDArray[np.uint8] | None = None
     seed: int = 0
     control_seq: int | None = None
 
@@ -52,10 +53,11 @@ RunRequest = StartRequest | BranchRequest | RewindRequest
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """Make a branch at a frame of the run."""
+    """Make a branch at a frame of the run; to be kept here, or to be sent as a file."""
 
     run_frame: int
     control_seq: int | None
+    as_file: bool = False
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Run:
         self.number += 1
         match request:
             case StartRequest():
-                self.origin = Origin(request.index if request.picture is None else None, request.seed)
+                self.origin = Origin(request.index if request.pictures is None else None, request.seed)
                 self.log, self.frame, self.first_frame = ActionLog(), 0, 0
             case BranchRequest(branch=branch):
                 self.origin, self.log = branch.origin, branch.log.copy()

@@ -21,6 +21,7 @@ from server.protocol import (
     Play,
     Receipt,
     Rewind,
+    Save,
     ServerMessage,
     SetPacing,
     SetSpeed,
@@ -38,7 +39,7 @@ PLAIN = (
 )
 """What of a session is a plain value and has to be kept, beside its run and its mailbox."""
 
-Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | GetLog
+Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | Save | GetLog
 
 
 class Session:
@@ -71,18 +72,13 @@ class Session:
         self._wanted = Wanted(max_pending_acts)
         self._start_after_seq = -1
         self._unacked_start: int | None = None  # frame index of a start picture
-        self._chunk_frames = chunk_frames
-        self._jpeg_quality = jpeg_quality
-        self._receipts = receipts
-        self._max_unacked = max_unacked
+        self._chunk_frames, self._jpeg_quality = chunk_frames, jpeg_quality
+        self._receipts, self._max_unacked = receipts, max_unacked
         self._speed: float | None = 1.0
-        self._paused = False
-        self._num_steps = 0
-        self._asked_at = 0.0
-        self._due_at = -NEVER
+        self._paused, self._num_steps = False, 0
+        self._asked_at, self._due_at = 0.0, -NEVER
         self._in_flight: deque[int] = deque()  # last frame index of each unacked chunk
-        self._next_index = 0
-        self._next_chunk = 0
+        self._next_index = self._next_chunk = 0
         self._mailbox = Mailbox.of(world, max_pending_acts)
 
     @property
@@ -128,10 +124,10 @@ class Session:
             case Rewind():
                 self.want_start(RewindRequest(run_frame=message.run_frame, control_seq=message.seq), now)
                 return []
-            case Fork():
+            case Fork() | Save():
                 run_frame = self.run.frame if message.run_frame is None else message.run_frame
                 self.run.check_frame(run_frame)
-                self._wanted.put_fork(ForkRequest(run_frame, message.seq))
+                self._wanted.put_fork(ForkRequest(run_frame, message.seq, as_file=isinstance(message, Save)))
                 return []
             case GetLog():
                 return self.control_applied(message.seq)  # the log itself went before: it takes longer to write down
@@ -145,7 +141,7 @@ class Session:
         """
         if isinstance(request, RewindRequest):
             self.run.check_frame(request.run_frame)
-        elif isinstance(request, StartRequest) and request.picture is None and request.index >= len(self.world.starts):
+        elif isinstance(request, StartRequest) and request.pictures is None and request.index >= len(self.world.starts):
             there = f"0 to {len(self.world.starts) - 1}" if self.world.starts else "none; send a picture"
             raise UnknownStartError(f"start {request.index}: {self.world.name} has {there}")
         self._wanted.put_start(request, now)
@@ -163,8 +159,7 @@ class Session:
 
     def come_back(self, last_frame: int | None) -> None:
         """Its player is here again and has every frame up to `last_frame`; or none: then a picture comes first."""
-        self.generation += 1
-        self.away_since = None
+        self.generation, self.away_since = self.generation + 1, None
         if last_frame is not None:
             self.receive(Ack(frame=min(last_frame, self._next_index - 1)), 0.0)
             return

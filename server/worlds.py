@@ -66,6 +66,21 @@ class WorldHost:
         return self.world.chunk_pixel_frames
 
     @property
+    def context_frames(self) -> int:
+        """Pixel frames that a start takes, at most."""
+        return self.world.context_pixel_frames
+
+    def check(self, state: RolloutState) -> None:
+        """Raises world.errors.ShapeError for a state that is none of this world."""
+        from world.saved import check_state  # here, since it loads torch
+
+        check_state(self.world, state)
+
+    def run_frame_of(self, state: RolloutState) -> int:
+        """How many pixel frames it has made."""
+        return (state.next_chunk - state.start_chunk) * self.chunk_pixel_frames
+
+    @property
     def latency_ms(self) -> Mapping[int, float]:
         """Milliseconds one step and its decode took at warm-up, by batch size."""
         return self._latency_ms
@@ -76,9 +91,9 @@ class WorldHost:
         Each part runs on the thread that will run it: torch keeps some of what it warms up by thread.
         """
         slots = (*range(self.num_slots), *self._spare)
-        blank = np.zeros((self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
+        blank = np.zeros((1, self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
         for slot in slots:
-            self.start(slot, StartRequest(picture=blank))
+            self.start(slot, StartRequest(pictures=blank))
         for size in range(1, self.max_batch + 1):  # the decoder meets each size, the model its bucket
             chosen = slots[:size]
             took = []
@@ -126,12 +141,13 @@ class WorldHost:
         return run_frame // self.world.codec.config.temporal_patch
 
     def start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
-        """Fill a slot from a start of the world or from one picture; returns the context's last picture."""
-        if request.picture is None:
+        """Fill a slot from a start of the world or from pictures; returns the context's last picture."""
+        if request.pictures is None:
             context = self.world.starts[request.index]
             frames, actions = context.frames[None].numpy(), context.actions
         else:
-            frames, actions = request.picture[None, None], self._actions([Sample()])
+            frames = request.pictures[None]
+            actions = self._actions([Sample()]).repeat(len(request.pictures))
         self._rollout.start([slot], frames, actions, [request.seed])
         last: NDArray[np.uint8] = frames[0, -1]
         return last

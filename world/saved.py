@@ -13,6 +13,8 @@ from world.replay import history_frames
 from world.timeline import RolloutState
 
 FORMAT = 1
+MAX_CHUNKS = 2**48
+"""No session lives so long; angles and noise are sure of their index up to there."""
 
 
 def to_bytes(state: RolloutState) -> bytes:
@@ -54,18 +56,22 @@ def from_bytes(data: bytes) -> RolloutState:
 
 
 def check_state(model: Model, state: RolloutState) -> None:
-    """Raises ShapeError where this is no state of a rollout of `model`; its K/V and text are for others to check."""
+    """Raises ShapeError where this is no state of a rollout of `model`; its K/V are not looked at."""
     config = model.transformer.config
     chunk, sink = config.chunk_frames, config.sink_frames
-    made = state.next_chunk * chunk
+    made = min(state.next_chunk, MAX_CHUNKS) * chunk
     num = min(made, sink + history_frames(config))
     index = (*range(sink), *range(made - num + sink, made))
     first = -(-config.context_frames // chunk)
-    if not first <= state.start_chunk <= state.next_chunk or state.history_index != index:
+    if not first <= state.start_chunk <= state.next_chunk <= MAX_CHUNKS or state.history_index != index:
         raise ShapeError(
             f"the state's {len(state.history_index)} frames are not those that {model.card.name} would have kept "
             f"before chunk {state.next_chunk}; save it anew"
         )
+    if state.text is not None:
+        fits = state.text.ndim == 2 and 0 < len(state.text) <= config.num_text_tokens
+        if not config.text_dim or not fits or state.text.shape[1] != config.text_dim:
+            raise ShapeError(f"the state's text is {tuple(state.text.shape)}; {model.card.name} takes none such")
     for what, tensor, shape in (
         ("latents", state.history, (num, config.channels, config.height, config.width)),
         ("actions", state.history_actions, (num, config.action_dim)),

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
-from server import connection
+from server import starting
 from server.config import ServerConfig
-from server.frames import read_picture
+from server.frames import read_clip
 from server.protocol import Ack, Act, Bye, Fork, Rewind, SetSpeed, Start, StartFrom, encode
 from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.serving import RunningServer, serve
@@ -184,9 +184,9 @@ async def test_pictures_are_read_one_at_a_time(raw: RawClient, monkeypatch: pyte
         most.append(len(reading))
         time.sleep(0.1)
         reading.pop()
-        return read_picture(data, *where, **limits)
+        return read_clip(data, *where, **limits)
 
-    monkeypatch.setattr(connection, "read_picture", slow_read)
+    monkeypatch.setattr(starting, "read_clip", slow_read)
     out = io.BytesIO()
     Image.fromarray(np.full((32, 32, 3), 70, dtype=np.uint8)).save(out, "PNG")
     mine = hello(start={"image": out.getvalue()})

@@ -244,7 +244,7 @@ def test_an_unknown_start_is_refused_but_a_picture_always_fits() -> None:
     made = session()
     with pytest.raises(UnknownStartError, match="0 to 1"):
         made.want_start(StartRequest(index=2), 0.0)
-    made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8)), 0.0)
+    made.want_start(StartRequest(pictures=np.zeros((1, 8, 8, 3), dtype=np.uint8)), 0.0)
 
 
 def _with_chunks(num: int, timeline_frames: int = 600) -> Session:
@@ -344,7 +344,7 @@ def test_forks_that_wait_are_bounded() -> None:
 
 def test_a_log_of_a_run_from_a_picture_names_no_start() -> None:
     made = session()
-    made.want_start(StartRequest(picture=np.zeros((8, 8, 3), dtype=np.uint8), seed=5), 1.0)
+    made.want_start(StartRequest(pictures=np.zeros((1, 8, 8, 3), dtype=np.uint8), seed=5), 1.0)
     made.begin_run(1.0)
     log = made.run.logged(2)
     assert (log.seq, log.start_index, log.seed, log.inputs) == (2, None, 5, ())

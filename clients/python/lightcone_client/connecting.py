@@ -21,6 +21,7 @@ async def connect(
     index: int | None = None,
     image: bytes | None = None,
     branch: str | None = None,
+    state: bytes | None = None,
     seed: int | None = None,
     receipts: bool = False,
     token: str | None = None,
@@ -33,8 +34,8 @@ async def connect(
 ) -> AsyncIterator[Session]:
     """A session in `world` of the server at `url`, open inside `async with`.
 
-    Starts from the world's start `index`, from a picture `image`, or from a `branch` (the ticket of a fork); `seed`
-    fixes the noise. `encoding="png"` is exact.
+    Starts from the world's start `index`, from a picture or clip `image`, from a `branch` (the ticket of a fork), or
+    from a `state` (what `Session.save` gave); `seed` fixes the noise. `encoding="png"` is exact.
     A connection that is lost is made anew for up to `resume_s` seconds (0: not at all), here or at one of `also`, other
     servers of the same store; the session goes on where it was. `ticket` (a welcome's `resume_ticket`) goes on with the
     session of a process before this one.
@@ -46,7 +47,7 @@ async def connect(
         "world": world,
         "encodings": [encoding],
         "pacing": pacing,
-        "start": {"index": index, "image": image, "branch": branch, "seed": seed},
+        "start": {"index": index, "image": image, "branch": branch, "state": state, "seed": seed},
         "receipts": receipts,
         "token": token,
     }

@@ -146,6 +146,15 @@ class Forked:
     expires_s: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Saved:
+    """A session as a file: `start(state=file)`, here or on another server of the same world, at any time."""
+
+    seq: int | None
+    run_frame: int
+    file: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedInput:
     """The same input for `num_chunks` chunks."""
@@ -194,7 +203,7 @@ class Refusal:
     about: str | None = None
 
 
-ServerMessage = Welcome | Frame | Receipt | Forked | ActionLog | Queued | GoAway | Refusal
+ServerMessage = Welcome | Frame | Receipt | Forked | Saved | ActionLog | Queued | GoAway | Refusal
 
 
 def pack(kind: str, **values: Any) -> bytes:
@@ -217,6 +226,8 @@ def unpack(data: bytes) -> ServerMessage | None:
                 return _build(Receipt, message)
             case "forked":
                 return _build(Forked, message)
+            case "saved":
+                return _build(Saved, message)
             case "action_log":
                 inputs = tuple(_build(LoggedInput, {**i, "buttons": tuple(i["buttons"])}) for i in message["inputs"])
                 return _build(ActionLog, {**message, "inputs": inputs})

@@ -19,6 +19,7 @@ from lightcone_client.messages import (
     GoAway,
     Receipt,
     Refusal,
+    Saved,
     ServerMessage,
     Welcome,
     WorldInfo,
@@ -43,7 +44,7 @@ class Session:
         self._controls: dict[int, asyncio.Future[None]] = {}
         self._num_starting = 0
         self._newest: Frame | None = None
-        self._answers: dict[int, Forked | ActionLog] = {}
+        self._answers: dict[int, Forked | Saved | ActionLog] = {}
         self._ended: LightconeClientError | None = None
         link.on_lost, link.on_resumed = self._refuse_controls, self._resumed
         link.opened()
@@ -122,13 +123,16 @@ class Session:
         index: int | None = None,
         image: bytes | None = None,
         branch: str | None = None,
+        state: bytes | None = None,
         seed: int | None = None,
     ) -> None:
-        """Start again from one of the world's starts, from a picture (PNG, JPEG or WebP), or from a branch's ticket.
+        """Start again from one of the world's starts, from a picture or clip (PNG, JPEG, WebP or GIF), from a branch's
+        ticket, or from what `save` gave.
 
         Frames not taken yet stay to be taken, but count as seen: the server waits for none of them.
         """
-        await self._begin("start", start={"index": index, "image": image, "branch": branch, "seed": seed})
+        start = {"index": index, "image": image, "branch": branch, "state": state, "seed": seed}
+        await self._begin("start", start=start)
 
     async def rewind(self, run_frame: int) -> None:
         """Go back to a frame of this run, as `Frame.run_frame` counts them, at most `limits.timeline_frames` ago."""
@@ -140,6 +144,24 @@ class Session:
         if isinstance(answer, Forked):
             return answer
         raise ProtocolError("the server answered a fork without a ticket")
+
+    async def save(self, run_frame: int | None = None) -> bytes:
+        """The session at a frame of this run, now by default, as a file: see `start(state=…)`."""
+        answer = self._answers.pop(await self._control("save", run_frame=run_frame), None)
+        if isinstance(answer, Saved):
+            return answer.file
+        raise ProtocolError("the server answered a save without a file")
+
+    async def replay(self, log: ActionLog) -> AsyncIterator[list[Frame]]:
+        """What a log tells of, once more: from its start, in lock-step, chunk by chunk; the same frames. Raises
+        ProtocolError for a log that is not complete, or of a run that began with a picture."""
+        if log.start_index is None or not log.complete:
+            raise ProtocolError("the log does not say all that has led there: it cannot be replayed")
+        await self.set_pacing("lockstep")
+        await self.start(index=log.start_index, seed=log.seed)
+        for part in log.inputs:
+            for _ in range(part.num_chunks):
+                yield await self.advance(part.buttons, part.axes)
 
     async def action_log(self) -> ActionLog:
         """The input of every chunk of this run so far."""
@@ -250,7 +272,7 @@ class Session:
                 self.last_receipt = receipt
                 if receipt.about == "control":
                     self._answer(receipt.seq)
-            case Forked() | ActionLog() as answer if answer.seq in self._controls:
+            case Forked() | Saved() | ActionLog() as answer if answer.seq in self._controls:
                 self._answers[answer.seq] = answer
             case GoAway() as go_away:
                 self.go_away = go_away

@@ -94,10 +94,11 @@ class SyncSession:
         index: int | None = None,
         image: bytes | None = None,
         branch: str | None = None,
+        state: bytes | None = None,
         seed: int | None = None,
     ) -> None:
-        """Start again from one of the world's starts, from a picture, or from a branch's ticket."""
-        self._loop.call(self._session.start(index=index, image=image, branch=branch, seed=seed))
+        """Start again from one of the world's starts, a picture or clip, a branch's ticket, or what `save` gave."""
+        self._loop.call(self._session.start(index=index, image=image, branch=branch, state=state, seed=seed))
 
     def rewind(self, run_frame: int) -> None:
         """Go back to a frame of this run."""
@@ -106,6 +107,16 @@ class SyncSession:
     def fork(self, run_frame: int | None = None) -> Forked:
         """Branch at a frame of this run, now by default."""
         return self._loop.call(self._session.fork(run_frame))
+
+    def save(self, run_frame: int | None = None) -> bytes:
+        """The session at a frame of this run, now by default, as a file: see `start(state=…)`."""
+        return self._loop.call(self._session.save(run_frame))
+
+    def replay(self, log: ActionLog) -> Iterator[list[Frame]]:
+        """What a log tells of, once more, chunk by chunk."""
+        parts = self._session.replay(log)
+        while (chunk := self._loop.call(anext(parts, None))) is not None:
+            yield chunk
 
     def action_log(self) -> ActionLog:
         """The input of every chunk of this run so far."""

@@ -17,6 +17,7 @@ import {
   type FrameMessage,
   type HelloMessage,
   type ReceiptMessage,
+  type SavedMessage,
   type ServerMessage,
   type StartFrom,
   type WelcomeMessage,
@@ -212,6 +213,11 @@ export class LightconeClient {
     return this.ask("forked", { command: "fork", run_frame: runFrame });
   }
 
+  /** The session at a frame of this run, now by default, as a file; see `StartFrom.state`. */
+  save(runFrame: number | null = null): Promise<SavedMessage> {
+    return this.ask("saved", { command: "save", run_frame: runFrame });
+  }
+
   /** The input of every chunk of this run so far. */
   actionLog(): Promise<ActionLogMessage> {
     return this.ask("action_log", { command: "log" });
@@ -278,6 +284,7 @@ export class LightconeClient {
         if (message.about === "control") this.questions.answer(message);
         return events.receipt?.(message);
       case "forked":
+      case "saved":
       case "action_log":
         return this.questions.answer(message);
       case "queued":

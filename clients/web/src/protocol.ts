@@ -18,6 +18,7 @@ export type ClientMessage =
   | SetSpeedMessage
   | RewindMessage
   | ForkMessage
+  | SaveMessage
   | GetLogMessage
   | ByeMessage;
 
@@ -26,6 +27,7 @@ export type ServerMessage =
   | FrameMessage
   | ReceiptMessage
   | ForkedMessage
+  | SavedMessage
   | ActionLogMessage
   | QueuedMessage
   | GoAwayMessage
@@ -99,7 +101,7 @@ export interface ErrorMessage {
 }
 
 /** Every `code` that an `error` message can carry. */
-export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "unknown_ticket" | "taken_over" | "idle" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "too_many_connections" | "unauthorized" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
+export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "unknown_ticket" | "taken_over" | "idle" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "bad_state" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "too_many_connections" | "unauthorized" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
 
 /** Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`. */
 export interface ForkMessage {
@@ -246,6 +248,25 @@ export interface RewindMessage {
   readonly seq?: number | null;
 }
 
+/** Ask for the session at the run's frame `run_frame`, by default the newest, as a file; answered by `saved`. */
+export interface SaveMessage {
+  readonly command: "save";
+  readonly type: "control";
+  readonly run_frame?: number | null;
+  readonly seq?: number | null;
+}
+
+/**
+ * The session as a file to start from (`StartFrom.state`), here or on another server of the same world, at any
+ * time. It begins with the picture of the run's frame `run_frame`. `seq`: of the `save`.
+ */
+export interface SavedMessage {
+  readonly type: "saved";
+  readonly file: Uint8Array;
+  readonly run_frame: number;
+  readonly seq: number | null;
+}
+
 /** Change between real time (the world's own rate) and lock-step (one chunk per act, none dropped). */
 export interface SetPacingMessage {
   readonly command: "pacing";
@@ -271,17 +292,19 @@ export interface StartMessage {
 }
 
 /**
- * Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG or WebP) held still, or a
- * `branch`: the ticket of a `forked` message, which goes on from there.
+ * Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG, WebP or GIF; one that moves
+ * is a clip that is gone on from, one that does not is held still), a `branch`: the ticket of a `forked` message,
+ * which goes on from there, or a `state`: the `file` of a `saved` message.
  *
- * At most one of the three; with none, the world's first start. `seed` fixes the noise of everything generated after
- * (a branch has its own already: with the same input it makes the same frames as what it branched from).
+ * At most one of the four; with none, the world's first start. `seed` fixes the noise of everything generated after
+ * (a branch and a state have their own: with the same input they make the same frames as what they branched from).
  */
 export interface StartFrom {
   readonly branch?: string | null;
   readonly image?: Uint8Array | null;
   readonly index?: number | null;
   readonly seed?: number | null;
+  readonly state?: Uint8Array | null;
 }
 
 /** Pause, then generate `num_chunks` chunks with the newest action. */

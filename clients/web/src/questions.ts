@@ -3,9 +3,9 @@
  */
 
 import type { LightconeError } from "./errors";
-import type { ActionLogMessage, ForkedMessage, ReceiptMessage } from "./protocol";
+import type { ActionLogMessage, ForkedMessage, ReceiptMessage, SavedMessage } from "./protocol";
 
-export type Answer = ForkedMessage | ActionLogMessage | ReceiptMessage;
+export type Answer = ForkedMessage | SavedMessage | ActionLogMessage | ReceiptMessage;
 export type AnswerTo<T extends Answer["type"]> = Extract<Answer, { readonly type: T }>;
 
 interface Question {

@@ -13,6 +13,7 @@ const KNOWN: Readonly<Record<ServerMessage["type"], true>> = {
   frame: true,
   receipt: true,
   forked: true,
+  saved: true,
   action_log: true,
   queued: true,
   go_away: true,
