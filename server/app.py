@@ -1,8 +1,7 @@
-"""The FastAPI application: routes, the stream's socket, the page. The only file that touches sockets.
+"""The FastAPI application: the stream's socket and the page; the other routes are `http`'s. The only file that touches
+sockets.
 
-`/v1/stream` the WebSocket · `/v1/worlds` the cards, each with a `/preview` · `/healthz` the process answers ·
-`/readyz` 503 until warm · `/metrics` for Prometheus · `/` the built page. Knows no models: the engine it starts and
-stops has them.
+`/v1/stream` the WebSocket · `/` the built page. Knows no models: the engine it starts and stops has them.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import FastAPI, Response, WebSocket, WebSocketDisconnect
+from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
 from server.config import ServerConfig
 from server.connection import converse
 from server.engine import Engine
-from server.errors import BadMessageError, ServerError, UnknownWorldError
-from server.frames import encode_animation
+from server.errors import BadMessageError, ServerError
 from server.gate import Gate
-from server.metrics import CONTENT_TYPE
+from server.http import add_routes
 from server.origin import check_origin
 from server.transport import DisconnectedError, refuse
 from server.worlds import WorldLoader
@@ -82,16 +80,11 @@ def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | 
         finally:
             await asyncio.to_thread(engine.stop)
 
-    app = FastAPI(title="Lightcone", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Lightcone", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.config = config
     app.state.gate = Gate(config, time.monotonic)
-    app.state.previews = {}  # by world, being encoded or done
     app.add_api_websocket_route("/v1/stream", _stream)
-    app.add_api_route("/v1/worlds", _worlds, methods=["GET"])
-    app.add_api_route("/v1/worlds/{name}/preview", _preview, methods=["GET"])
-    app.add_api_route("/healthz", _healthz, methods=["GET"])
-    app.add_api_route("/readyz", _readyz, methods=["GET"])
-    app.add_api_route("/metrics", _metrics, methods=["GET"])
+    add_routes(app)
     _add_page(app, config.web_dist)
     return app
 
@@ -117,56 +110,6 @@ async def _stream(socket: WebSocket) -> None:
         visit.leave(ended)
         if ended is not None:
             engine.metrics.refusals.labels(ended.code).inc()
-
-
-async def _worlds(request: Request) -> Response:
-    engine: Engine = request.app.state.engine
-    if not engine.is_ready:
-        return _not_ready(engine)
-    return JSONResponse({"worlds": [info.model_dump(mode="json") for info in engine.hosting.worlds]})
-
-
-async def _preview(request: Request) -> Response:
-    """Two seconds of a world in motion, as it is made on this machine: an animated WebP."""
-    engine: Engine = request.app.state.engine
-    name = str(request.path_params["name"])
-    try:
-        info = engine.info(name)
-        frames = engine.hosting.preview(name)
-    except UnknownWorldError as error:
-        return JSONResponse({"error": str(error)}, status_code=404)
-    except ServerError:
-        return _not_ready(engine)
-    if frames is None:
-        return JSONResponse({"status": "being made"}, status_code=503, headers={"Retry-After": "1"})
-    encoded: dict[str, asyncio.Task[bytes]] = request.app.state.previews
-    if name not in encoded:
-        encoded[name] = asyncio.create_task(asyncio.to_thread(encode_animation, frames, info.fps))
-    picture = await asyncio.shield(encoded[name])  # others wait for it too
-    return Response(picture, media_type="image/webp", headers={"Cache-Control": "public, max-age=600"})
-
-
-async def _healthz() -> Response:
-    return JSONResponse({"status": "ok"})
-
-
-async def _readyz(request: Request) -> Response:
-    engine: Engine = request.app.state.engine
-    if not engine.is_ready:
-        return _not_ready(engine)
-    playing, waiting = engine.num_sessions
-    return JSONResponse({"status": "ready", "playing": playing, "waiting": waiting})
-
-
-async def _metrics(request: Request) -> Response:
-    """For Prometheus."""
-    engine: Engine = request.app.state.engine
-    return Response(engine.metrics.text(), media_type=CONTENT_TYPE)
-
-
-def _not_ready(engine: Engine) -> Response:
-    status = "loading" if engine.failure is None else "failed"
-    return JSONResponse({"status": status}, status_code=503, headers={"Retry-After": "1"})
 
 
 def _add_page(app: FastAPI, dist: Path) -> None:

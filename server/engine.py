@@ -47,7 +47,7 @@ class Engine:
         self.failure: Exception | None = None
         self.num_ticks = 0
         self.hosting = Hosting(config, loaders)
-        self.metrics = Metrics(lambda: self.num_sessions)
+        self.metrics = Metrics(lambda: self.num_sessions, lambda: len(self._roster.parking))
         self.store = None if config.store is None else Store(config.store, config.resume_s)
         self._news = threading.Condition()
         self._stopping = False

@@ -16,9 +16,9 @@ ACTION_S = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics:
-    """`num_sessions()` gives (playing, waiting) whenever it is asked."""
+    """`num_sessions()` gives (playing, waiting) whenever it is asked, `num_parked()` those in memory without a slot."""
 
-    def __init__(self, num_sessions: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, num_sessions: Callable[[], tuple[int, int]], num_parked: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         self.tick_s = Histogram(
             "lightcone_tick_seconds",
@@ -54,6 +54,9 @@ class Metrics:
         playing.set_function(lambda: num_sessions()[0])
         waiting = Gauge("lightcone_queue_length", "Players who wait for a slot", registry=registry)
         waiting.set_function(lambda: num_sessions()[1])
+
+        parked = Gauge("lightcone_parked_sessions", "Sessions in memory that wait for their player", registry=registry)
+        parked.set_function(num_parked)
 
     def count_frames(self, number: int, fate: str) -> None:
         """So many have left, or have been replaced."""

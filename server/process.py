@@ -21,6 +21,7 @@ from server.config import ServerConfig
 from server.engine import Engine
 from server.errors import ConfigError, ShuttingDownError
 from server.log import set_up_logging
+from server.patience import patient
 from server.worlds import WorldLoader
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
+        http=patient(config.handshake_timeout_s),
         ws="websockets-sansio",
         ws_max_size=config.max_wire_bytes,
         ws_per_message_deflate=False,

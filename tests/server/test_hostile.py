@@ -10,8 +10,11 @@ import logging
 import os
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
+import httpx
 import msgpack
 import numpy as np
 import pytest
@@ -20,8 +23,11 @@ from websockets.exceptions import ConnectionClosed
 
 from server import starting
 from server.config import ServerConfig
+from server.errors import ImageTooLargeError
 from server.frames import read_clip
-from server.protocol import Ack, Act, Bye, Fork, Rewind, SetSpeed, Start, StartFrom, encode
+from server.metrics import Metrics
+from server.protocol import Ack, Act, Bye, Fork, Pause, Rewind, SetSpeed, Start, StartFrom, encode
+from tests.server.conftest import CONFIG
 from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
@@ -203,6 +209,80 @@ async def test_who_never_says_hello_is_sent_away(raw: RawClient, bystander: Raw)
         assert await client.close_code() == 1008
 
 
+@pytest.mark.parametrize("sends", ["nothing", "half a line", "headers for ever", "a request, then half of one"])
+async def test_who_never_finishes_a_request_is_sent_away(server: RunningServer, bystander: Raw, sends: str) -> None:
+    """Slow-loris: a byte now and then keeps no connection open for longer than a handshake may take."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    if sends == "a request, then half of one":
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read(1000)).startswith(b"HTTP/1.1 200")
+    if sends != "nothing":
+        writer.write(b"GET /healthz HTTP/1.1\r\nHos")
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while sends != "headers for ever" and time.monotonic() < began + 10 and await reader.read(1000):
+            pass
+        while sends == "headers for ever" and time.monotonic() < began + 10 and not reader.at_eof():
+            writer.write(b": x\r\nHos")
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1000), 0.01)
+    assert CONFIG.handshake_timeout_s * 0.9 < time.monotonic() - began < 5
+    writer.close()
+
+
+async def test_a_request_that_takes_its_time_to_be_answered_is_no_fault(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(_self: Metrics) -> bytes:
+        time.sleep(1.5)
+        return b"slow"
+
+    monkeypatch.setattr(Metrics, "text", slow)
+    async with httpx.AsyncClient(timeout=10) as client:
+        assert (await client.get(f"{server.url}/metrics")).text == "slow"
+
+
+async def test_a_frame_that_never_ends_ends_the_connection_of_a_player_who_is_idle() -> None:
+    """Half a WebSocket message is no message; the session is kept like that of any other who is silent."""
+    with serve(replace(CONFIG, idle_timeout_s=0.4, resume_s=60.0), {"pixel": tiny_world}) as server:
+        async with raw_client(server.url, hello(), close_timeout=0.1) as client:
+            await client.send(Pause())
+            client.socket.transport.write(bytes([0x82, 0xFE, 0x10, 0x00, 1, 2, 3, 4]))
+            for _ in range(10):
+                client.socket.transport.write(b"x")
+                await asyncio.sleep(0.05)
+            assert (await client.error()).code == "idle"
+
+
+@pytest.mark.parametrize("asks", ["for deflate", "nothing"])
+async def test_a_compression_bomb_is_not_unpacked(server: RunningServer, bystander: Raw, asks: str) -> None:
+    """Compression is not offered, and a message that says it is compressed is refused as it stands."""
+    options = {"compression": "deflate"} if asks == "for deflate" else {}
+    async with raw_client(server.url, hello(), **options) as client:
+        assert not client.socket.protocol.extensions
+        bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)[2:-4]
+        mask = bytes(4)
+        client.socket.transport.write(bytes([0xC2, 0xFF]) + len(bomb).to_bytes(8, "big") + mask + bomb)
+        assert await client.close_code() in (1002, 1006, None)
+    assert len(await bystander.play(3)) == 3
+
+
+def test_a_picture_that_unpacks_to_far_more_is_refused_unread() -> None:
+    """A picture of 400 megapixels in a few kilobytes, and a clip of a million pictures."""
+    out = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(out, "PNG")
+    began = time.monotonic()
+    with pytest.raises(ImageTooLargeError):
+        read_clip(out.getvalue(), 32, 32, max_bytes=10**6, max_pixels=2048 * 2048)
+    clip = io.BytesIO()
+    frames = [Image.new("P", (1000, 1000), n % 2) for n in range(20)]
+    frames[0].save(clip, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageTooLargeError, match="20 pictures"):
+        read_clip(clip.getvalue(), 32, 32, max_bytes=10**6, max_pixels=2048 * 2048)
+    assert time.monotonic() - began < 2
+
+
 async def test_a_page_of_another_origin_is_refused(raw: RawClient) -> None:
     async with raw(origin="https://evil.example.org") as client:
         error = await client.error()
@@ -247,7 +327,7 @@ async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
 
 @pytest.fixture(scope="module")
 def tight() -> Iterator[RunningServer]:
-    config = ServerConfig(max_sessions=4, num_threads=1, max_messages_per_s=1e6)
+    config = ServerConfig(max_sessions=4, num_threads=1, max_messages_per_s=1e6, resume_s=0.0)
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as running:
         yield running
 
@@ -261,7 +341,7 @@ def deaf_socket(server: RunningServer) -> socket.socket:
 
 
 async def test_a_client_that_reads_nothing_and_stays_is_let_go() -> None:
-    config = ServerConfig(max_sessions=4, num_threads=1, send_timeout_s=0.5)
+    config = ServerConfig(max_sessions=4, num_threads=1, send_timeout_s=0.5, resume_s=0.0)
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as server:
         deaf = raw_client(server.url, hello(), sock=deaf_socket(server), max_queue=1, close_timeout=0.1)
         async with deaf as client:

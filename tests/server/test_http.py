@@ -1,0 +1,31 @@
+"""Plain HTTP, held to its own description by schemathesis: by requests that fit it, and by those that do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.server.conftest import CONFIG
+from tests.server.serving import serve
+from world.testing import tiny_world
+
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+
+
+def test_every_route_answers_as_its_description_says(tmp_path: Path) -> None:
+    with serve(CONFIG, {"pixel": tiny_world}) as server:
+        for _ in range(200):
+            if httpx.get(f"{server.url}/v1/worlds/pixel/preview").status_code != 503:
+                break
+            time.sleep(0.05)
+        paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+        assert set(paths) == {"/v1/worlds", "/v1/worlds/{name}/preview", "/healthz", "/readyz", "/metrics"}
+        command = [str(SCHEMATHESIS), "run", f"{server.url}/openapi.json", "--checks", "all", "--max-examples", "40"]
+        done = subprocess.run(
+            [*command, "--seed", "1"], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
