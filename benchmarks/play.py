@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightcone_client import Frame, Session, connect
 
@@ -72,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def server_process(world: str, players: int, *flags: str) -> Iterator[tuple[str, int]]:
-    """`lightcone serve` as its own process, once it is ready; yields its URL and its number. Raises ConfigError when it
-    fails."""
+def server_process(world: str, players: int, *flags: str, log: IO[str] | None = None) -> Iterator[tuple[str, int]]:
+    """`lightcone serve` as its own process, once it is ready; yields its URL and its number. log: where it writes its
+    warnings, here by default. Raises ConfigError when it fails."""
     command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
     command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             yield address_of(process, world), process.pid
         finally:

@@ -2,8 +2,9 @@
 
 Owns how each kind behaves and what it writes down. Kinds: *steady* changes keys a few times a second; *bursty* sends
 twenty acts at once and is silent for a second; *idle* has paused; *stalled* acknowledges no more after two seconds;
-*reconnecting* leaves every three seconds and comes back; *hostile* sends acts as fast as it can until it is thrown out.
-All begin when they are told to (`--at`), so that what is measured is measured of all together.
+*reconnecting* loses its connection every three seconds and comes back to its session; *leaving* plays half of the
+time; *hostile* sends acts as fast as it can until it is thrown out; *spinning* is as busy and sends nothing, for
+comparison. All begin when they are told to (`--at`), so that what is measured is measured of all together.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ OTHER_ADDRESS = "127.0.0.2"
 
 @dataclass(slots=True)
 class Seen:
-    """What one player saw between the beginning and the end: frames; milliseconds from sending an act to the first
-    frame that covers it; how often it had to wait in the queue; what it was refused or lost, by its code; how long a
-    hostile one was suffered."""
+    """What one player saw between the beginning and the end: frames; how many came out of order; milliseconds from
+    sending an act to the first frame that covers it; how often it had to wait in the queue, and resumed its session;
+    what it was refused or lost, by its code; how long a hostile one was suffered."""
 
     kind: str
     frames: int = 0
+    out_of_order: int = 0
     first_index: int | None = None
     last_index: int | None = None
     latencies_ms: list[float] = field(default_factory=list)
     queued: int = 0
     connected: int = 0
+    resumed: int = 0
     ended: list[str] = field(default_factory=list)
     suffered_s: float | None = None
 
@@ -59,29 +62,41 @@ class Player:
     end: float
     seen: Seen
     unpaced: bool = False
+    ticket: str | None = None
 
     async def play(self) -> None:
         """Until the end, whatever the server says."""
-        behaviour = BEHAVIOURS[self.seen.kind]
-        if behaviour is None:
-            await self._flood()
+        if (behaviour := BEHAVIOURS[self.seen.kind]) is None:
+            await (self._flood() if self.seen.kind == "hostile" else self._spin())
             return
         while time.time() < self.end:
+            options: dict[str, Any] = {"auto_ack": False, "on_queued": self._queued, "ticket": self.ticket}
             try:
-                async with connect(self.url, world=self.world, auto_ack=False, on_queued=self._queued) as session:
+                async with connect(self.url, world=self.world, **options) as session:
                     self.seen.connected += 1
-                    await asyncio.wait_for(behaviour(self, session), max(self.end - time.time(), 0))
+                    self.ticket = session.welcome.resume_ticket
+                    try:
+                        await asyncio.wait_for(behaviour(self, session), max(self.end - time.time(), 0))
+                    finally:
+                        self.seen.resumed = max(self.seen.resumed, session.welcome.generation)
             except TimeoutError:
                 return
             except RefusedError as error:
                 self.seen.ended.append(error.code)
+                if error.code == "idle":  # and back: somebody is there after all
+                    continue
             except ConnectionLostError as error:
                 self.seen.ended.append(str(error.close_code))
             except LightconeClientError as error:
                 self.seen.ended.append(type(error).__name__)
-            if self.seen.kind != "reconnecting":
-                return
-            await asyncio.sleep(0.05)
+            return
+
+    async def _spin(self) -> None:
+        """What a flood costs who makes it, and nobody else."""
+        seq = 0
+        while time.time() < self.end:
+            pack("act", seq=(seq := seq + 1))
+            await asyncio.sleep(0)
 
     async def _flood(self) -> None:
         """Acts as fast as they can be sent, from an address of its own; again whenever the server lets it in."""
@@ -108,12 +123,15 @@ class Player:
     async def watch(self, session: Session, ack_until: float | None = None) -> None:
         """Take frames for as long as there are any, and acknowledge them; write down those within the time."""
         sent: dict[int, float] = {}
+        newest = -1
         if self.unpaced:
             await session.set_speed(None)
         keys = asyncio.create_task(self._keys(session, sent))
         try:
             async for frame in session:
                 now = time.time()
+                self.seen.out_of_order += frame.index <= newest
+                newest = frame.index
                 if frame.end_of_chunk and (ack_until is None or now < ack_until):
                     await session.ack(frame)
                 covered = [seq for seq in sent if frame.applied_seq is not None and seq <= frame.applied_seq]
@@ -154,8 +172,21 @@ async def stalled(player: Player, session: Session) -> None:
 
 
 async def reconnecting(player: Player, session: Session) -> None:
+    async def lose() -> None:
+        while True:
+            await asyncio.sleep(STAY_S)
+            session.cut()
+
+    losing = asyncio.create_task(lose())
+    try:
+        await player.watch(session)
+    finally:
+        losing.cancel()
+
+
+async def leaving(player: Player, session: Session) -> None:
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(player.watch(session), STAY_S)
+        await asyncio.wait_for(player.watch(session), max((player.begin + player.end) / 2 - time.time(), 0))
 
 
 BEHAVIOURS: dict[str, Callable[[Player, Session], Awaitable[None]] | None] = {
@@ -164,7 +195,9 @@ BEHAVIOURS: dict[str, Callable[[Player, Session], Awaitable[None]] | None] = {
     "idle": idle,
     "stalled": stalled,
     "reconnecting": reconnecting,
-    "hostile": None,  # does not care for sessions
+    "leaving": leaving,
+    "hostile": None,  # these two do not care for sessions
+    "spinning": None,
 }
 
 

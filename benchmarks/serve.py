@@ -16,8 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.play import ROOT, first_world, machine, percentile, server_process
@@ -25,6 +27,7 @@ from benchmarks.players import BEHAVIOURS, Seen
 from server.errors import ConfigError
 
 PLAYING = ("steady", "bursty")
+BUSY = ("hostile", "spinning")
 SETTLE_S = 4.0
 """From the last player's connecting to the beginning of the measurement."""
 
@@ -43,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to measure (default: 30)")
     parser.add_argument("--max-sessions", type=int, help="slots of the server (default: one for every player)")
     parser.add_argument("--max-batch", type=int, help="players whose steps go together at most (default: the server's)")
+    parser.add_argument(
+        "--admission", action="store_true", help="let the server decide who may play (default: all who have a slot)"
+    )
+    parser.add_argument("--store", action="store_true", help="let the server keep its sessions on disk")
     parser.add_argument("--unpaced", action="store_true", help="as fast as frames are taken, not at the world's rate")
     parser.add_argument("--processes", type=int, default=2, help="processes that the players share (default: 2)")
     parser.add_argument("--capacity", action="store_true", help="find the most players that hold --fps within --bound")
@@ -67,6 +74,8 @@ class Load:
     max_sessions: int | None = None
     max_batch: int | None = None
     unpaced: bool = False
+    admission: bool = False
+    store: bool = False
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         max_sessions=args.max_sessions,
         max_batch=args.max_batch,
         unpaced=args.unpaced,
+        admission=args.admission,
+        store=args.store,
     )
     if args.capacity:
         rows = list(capacity(load, args.fps, args.bound))
@@ -119,21 +130,33 @@ def capacity(load: Load, fps: float | None, bound_ms: float) -> Iterator[dict[st
 
 def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
     """One server, one set of players: its figures (see `figures`), and the server's memory."""
-    flags = () if load.max_batch is None else ("--max-batch", str(load.max_batch))
-    with server_process(load.world, load.max_sessions or len(kinds), *flags) as (url, pid):
+    flags = [] if load.max_batch is None else ["--max-batch", str(load.max_batch)]
+    flags += [] if load.admission else ["--admit-all"]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        flags += ["--store", str(folder / "sessions.db")] if load.store else []
+        log = stack.enter_context((folder / "log").open("w+"))
+        served = server_process(load.world, load.max_sessions or len(kinds), *flags, log=log)
+        url, pid = stack.enter_context(served)
         world = first_world(url)
         begin = time.time() + SETTLE_S + 0.15 * len(kinds)
-        others = [kind for kind in kinds if kind != "hostile"]
+        others = [kind for kind in kinds if kind not in BUSY]
         shares = [others[number :: load.processes] for number in range(load.processes)]
-        shares += [["hostile"]] * (len(kinds) - len(others))  # alone, or it would keep others of its process waiting
+        shares += [
+            [kind] for kind in kinds if kind in BUSY
+        ]  # alone, or they would keep others of their process waiting
         players = [_players(load, url, world["name"], begin, share) for share in shares if share]
         memory = Memory(pid)
         with memory.watched(begin, begin + load.seconds):
             answers = [process.communicate()[0] for process in players]
+        log.seek(0)
+        logged = log.read()
+    sys.stderr.write(logged)
     if any(process.returncode for process in players):
         raise ConfigError("a process of players failed; its message is above")
     seen = [Seen(**one) for answer in answers for one in json.loads(answer)]
-    return {"fps_target": world["fps"], **figures(seen, load.seconds), **memory.figures()}
+    errors = sum(" ERROR " in line for line in logged.splitlines())
+    return {"fps_target": world["fps"], **figures(seen, load.seconds), "errors_logged": errors, **memory.figures()}
 
 
 def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
@@ -153,7 +176,9 @@ def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
         "p99_per_session": [round(percentile(one.latencies_ms, 99), 2) for one in playing],
         "actions": len(latencies),
         "jain": round(jain([one.frames for one in playing]), 4),
+        "out_of_order": sum(one.out_of_order for one in seen),
         "queued": sum(one.queued > 0 for one in playing),
+        "entered": sum(one.queued > 0 and one.connected > 0 for one in playing),
         "ended": sorted(code for one in playing for code in one.ended),
         "others": {kind: _of(kind, seen) for kind in others},
     }
@@ -166,6 +191,7 @@ def _of(kind: str, seen: Sequence[Seen]) -> dict[str, Any]:
         "sessions": len(members),
         "connected": sum(one.connected for one in members),
         "frames": sum(one.frames for one in members),
+        "resumed": sum(one.resumed for one in members),
         "ended": {code: sum(one.ended.count(code) for one in members) for one in members for code in one.ended},
         **({"suffered_s_max": round(max(suffered), 2)} if suffered else {}),
     }

@@ -24,6 +24,7 @@ from server.errors import BadMessageError, ServerError
 from server.gate import Gate
 from server.http import add_routes
 from server.origin import check_origin
+from server.tracing import Tracer, open_tracer
 from server.transport import DisconnectedError, refuse
 from server.worlds import WorldLoader
 
@@ -63,16 +64,20 @@ class SocketTransport:
             raise DisconnectedError from exc
 
 
-def create_app(config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | None = None) -> FastAPI:
+def create_app(
+    config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | None = None, tracer: Tracer | None = None
+) -> FastAPI:
     """The application serving `worlds` (loaders or checkpoint folders by name; the config's by default).
 
-    Starting it starts an engine (`app.state.engine`), which loads and warms the worlds in the background.
+    Starting it starts an engine (`app.state.engine`), which loads and warms the worlds in the background. tracer: by
+    default what the config asks for. Raises ConfigError where that is not installed.
     """
     loaders = {name: _loader(world, config.num_threads) for name, world in (worlds or config.worlds).items()}
+    tracer = tracer or open_tracer(config)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = Engine(config, loaders)
+        engine = Engine(config, loaders, tracer)
         app.state.engine = engine
         engine.start()
         try:

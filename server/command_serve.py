@@ -100,6 +100,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how much to log (default: {config.log_level})",
     )
     parser.add_argument("--log-json", action="store_true", help="log one JSON object per line")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="send OpenTelemetry traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (needs the extra `trace`)",
+    )
 
 
 def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
@@ -130,6 +135,7 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         tls_key=args.tls_key,
         log_level=args.log_level,
         log_json=args.log_json,
+        trace=args.trace,
     )
 
 

@@ -35,6 +35,7 @@ class ServerConfig:
     `headroom`: the share of its time that the model may be busy, as it was measured at the start, before further
     players wait; None lets them in as long as there are slots.
     `tls_cert`, `tls_key`: files (PEM) to serve https with.
+    `trace`: send OpenTelemetry spans, of every session and of one tick in `trace_every`.
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
     """
 
@@ -74,10 +75,12 @@ class ServerConfig:
     goodbye_s: float = 0.2
     log_level: str = "info"
     log_json: bool = False
+    trace: bool = False
+    trace_every: int = 30
 
     def __post_init__(self) -> None:
         counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
-        for name in (*counts, "max_per_address", "max_per_token", "max_parked"):
+        for name in (*counts, "max_per_address", "max_per_token", "max_parked", "trace_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.timeline_frames < 0:

@@ -30,6 +30,7 @@ from server.runs import Run, RunRequest
 from server.scheduler import NEVER, Plan, plan
 from server.session import Request
 from server.store import Store, Stored
+from server.tracing import Tracer
 from server.worlds import WorldLoader
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ class Engine:
     `failure` may also come later; nobody can play from then on.
     """
 
-    def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader]) -> None:
+    def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader], tracer: Tracer | None = None) -> None:
         self.config = config
+        self._tracer = tracer or Tracer()
         self.ready = threading.Event()
         self.failure: Exception | None = None
         self.num_ticks = 0
@@ -52,7 +54,7 @@ class Engine:
         self._news = threading.Condition()
         self._stopping = False
         self._roster = Roster(
-            config, self.hosting, self.store, self.metrics, self._news.notify, on_claimed=self._claimed
+            config, self.hosting, self.store, self.metrics, self._tracer, self._news.notify, on_claimed=self._claimed
         )
         self._pipeline = Pipeline(self._break, self.metrics)
         self._errands = Errands(
@@ -82,6 +84,7 @@ class Engine:
         self._thread.join()
         if self.store is not None:
             self.store.close()
+        self._tracer.close()
 
     def say_goodbye(self, time_left_s: float, error: ServerError) -> None:
         """Tell every client that the server stops, and close its connection, where there is a store once its session is
@@ -240,10 +243,12 @@ class Engine:
         if ticking.world is None:
             return
         host = self.hosting.host(ticking.world)
-        stepped = host.step(samples, [row.slot for row in rows])
+        trace = self._tracer.tick(self.num_ticks, ticking.world, [row.key for row in rows])
+        with trace.part("step"):
+            stepped = host.step(samples, [row.slot for row in rows])
         self.num_ticks += 1
         self.metrics.tick_s.labels(ticking.world, len(rows)).observe(stepped.step_ms / 1e3)
-        self._pipeline.put(Tick(rows, host, stepped))
+        self._pipeline.put(Tick(rows, host, stepped, trace))
 
     def _break(self, failure: Exception) -> None:
         """End every session, since a world broke; the log has the trace, the clients get none. From either thread."""

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from server.log import session_key
 from server.metrics import Metrics
 from server.outbox import Outbox
 from server.protocol import Frame, Timings, encode
+from server.tracing import TickTrace
 from server.worlds import Stepped, WorldHost
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Tick:
     rows: Sequence[Row]
     host: WorldHost | None
     content: Stepped | NDArray[np.uint8]
+    trace: TickTrace = field(default_factory=TickTrace)
 
 
 class Pipeline:
@@ -109,6 +111,7 @@ class Pipeline:
             except Exception as exc:  # noqa: BLE001  # whatever a model or codec raises, those who play must know
                 self._failed = True
                 self._on_failure(exc)
+            work.trace.end()
             with self._handled:
                 self._waiting.subtract(row.slot for row in work.rows)
                 self._handled.notify_all()
@@ -119,19 +122,21 @@ class Pipeline:
         if isinstance(content, Stepped):
             assert tick.host is not None
             began = time.perf_counter()
-            pictures = tick.host.decode(content, [row.slot for row in tick.rows])
+            with tick.trace.part("decode"):
+                pictures = tick.host.decode(content, [row.slot for row in tick.rows])
             step_ms, decode_ms = content.step_ms, (time.perf_counter() - began) * 1e3
             self._metrics.decode_s.labels(tick.rows[0].ticket.world).observe(decode_ms / 1e3)
         else:
             pictures = content
-        for row, chunk in zip(tick.rows, pictures, strict=True):
-            session_key.set(row.key)
-            if len(chunk) != row.ticket.num_frames:
-                raise InternalError(f"a chunk has {len(chunk)} pixel frames instead of {row.ticket.num_frames}")
-            frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
-            row.outbox.put_frames(row.ticket.index, frames, keep=row.ticket.keep)
-            if row.ticket.sample.acts and (stamp := row.ticket.sample.stamp):
-                self._metrics.action_to_frame_s.observe(time.monotonic() - stamp.arrived_at)
+        with tick.trace.part("encode"):
+            for row, chunk in zip(tick.rows, pictures, strict=True):
+                session_key.set(row.key)
+                if len(chunk) != row.ticket.num_frames:
+                    raise InternalError(f"a chunk has {len(chunk)} pixel frames instead of {row.ticket.num_frames}")
+                frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
+                row.outbox.put_frames(row.ticket.index, frames, keep=row.ticket.keep)
+                if row.ticket.sample.acts and (stamp := row.ticket.sample.stamp):
+                    self._metrics.action_to_frame_s.observe(time.monotonic() - stamp.arrived_at)
         session_key.set("-")
 
 

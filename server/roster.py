@@ -26,6 +26,7 @@ from server.runs import BranchRequest, RunRequest
 from server.scheduler import NEVER
 from server.session import Session
 from server.store import Store, Stored, same
+from server.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ OnAdmitted = Callable[[], None]
 
 
 class Roster:
-    """`metrics` and `news` (somebody has come, gone or been admitted) are told of it all. on_claimed: is told, on the
-    store's thread, what to call `claimed` with under the lock."""
+    """`metrics`, `tracer` and `news` (somebody has come, gone or been admitted) are told of it all. on_claimed: is
+    told, on the store's thread, what to call `claimed` with under the lock."""
 
     def __init__(
         self,
@@ -45,11 +46,13 @@ class Roster:
         hosting: Hosting,
         store: Store | None,
         metrics: Metrics,
+        tracer: Tracer,
         news: Callable[[], None],
         on_claimed: Callable[[Member, int], None],
     ) -> None:
         self._on_claimed = on_claimed
         self._config, self._hosting, self._metrics, self._news = config, hosting, metrics, news
+        self._tracer = tracer
         self.members: dict[str, Member] = {}
         self.left: deque[tuple[str, int]] = deque()
         self.lobby = Lobby(config.max_sessions, config.queue_limit, self._has_time)
@@ -123,6 +126,7 @@ class Roster:
         """It has neither slot nor place any more."""
         session = member.session
         del self.members[session.key]
+        self._tracer.left(session.key)
         if session.slot is not None:
             self.left.append((session.world.name, session.slot))
             session.slot = None
@@ -242,6 +246,7 @@ class Roster:
                     member.outbox.put_again(unseen, min(seen, session.last_index))
                 member.on_admitted()
                 self._metrics.admissions.labels(session.world.name).inc()
+                self._tracer.admitted(place.key, session.world.name, session.generation)
                 logger.info("session %s plays %s in slot %d", place.key, session.world.name, place.slot)
             else:
                 member.outbox.put(Queued(position=place.position, eta_s=place.eta_s))

@@ -11,7 +11,16 @@ import { join, relative, resolve, sep } from "node:path";
 import type { Plugin } from "vite";
 
 /** Files and folders, relative to the project, that decide what `vite build` writes. */
-export const SOURCES = ["fingerprint.ts", "index.html", "package-lock.json", "package.json", "src", "tsconfig.json", "vite.config.ts"];
+export const SOURCES = [
+  "fingerprint.ts",
+  "index.html",
+  "operator.html",
+  "package-lock.json",
+  "package.json",
+  "src",
+  "tsconfig.json",
+  "vite.config.ts",
+];
 
 const RECORD = "build.json";
 

@@ -9,6 +9,17 @@ export default defineConfig({
   // Relative, so that the page also works below a path of a reverse proxy.
   base: "./",
   plugins: [fingerprint()],
-  build: { target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false } },
-  server: { proxy: { "/v1": { target: server, changeOrigin: true, ws: true, rewriteWsOrigin: true } } },
+  build: {
+    target: "es2022",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    rollupOptions: { input: ["index.html", "operator.html"] },
+  },
+  server: {
+    proxy: {
+      "/v1": { target: server, changeOrigin: true, ws: true, rewriteWsOrigin: true },
+      "/readyz": { target: server, changeOrigin: true },
+      "/metrics": { target: server, changeOrigin: true },
+    },
+  },
 });

@@ -48,6 +48,7 @@ def test_figures_are_of_those_who_play() -> None:
         "sessions": 1,
         "connected": 3,
         "frames": 0,
+        "resumed": 0,
         "ended": {"rate_limited": 2},
         "suffered_s_max": 0.5,
     }
@@ -80,11 +81,21 @@ def test_the_capacity_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> None:
     tiny_world().save(tmp_path / "tiny")
     mix = [f"{kind}={1 + (kind == 'steady')}" for kind in sorted(BEHAVIOURS)]
-    command = ["lightcone.py", "bench", "serve", "--world", str(tmp_path / "tiny"), "--seconds", "5", "--json"]
+    command = [
+        "lightcone.py",
+        "bench",
+        "serve",
+        "--world",
+        str(tmp_path / "tiny"),
+        "--seconds",
+        "5",
+        "--json",
+        "--store",
+    ]
     answer = subprocess.run([sys.executable, *command, "--mix", *mix], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     report = json.loads(answer.stdout)
-    assert (report["sessions"], report["playing"]) == (7, 3)
+    assert (report["sessions"], report["playing"]) == (9, 3)
     assert report["fps_total"] == pytest.approx(sum(report["fps_per_session"]), abs=0.01)
     assert 0 < report["action_to_frame_ms_p50"] <= report["action_to_frame_ms_p99"]
     assert min(report["fps_per_session"]) > 1
@@ -92,5 +103,7 @@ def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> Non
     assert report["rss_mb"] > 50
     others = report["others"]
     assert others["hostile"]["ended"]["1008"] >= 1
-    assert others["reconnecting"]["connected"] > 1
+    assert others["reconnecting"]["resumed"] >= 1
+    assert others["reconnecting"]["connected"] == 1
+    assert (report["errors_logged"], report["out_of_order"]) == (0, 0)
     assert others["idle"]["frames"] == 0

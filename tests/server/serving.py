@@ -15,6 +15,7 @@ from server.app import create_app
 from server.config import ServerConfig
 from server.engine import Engine
 from server.process import Server, listen, url_of, uvicorn_config
+from server.tracing import Tracer
 from server.worlds import WorldLoader
 
 START_TIMEOUT_S = 60.0
@@ -37,12 +38,13 @@ def serve(
     *,
     wait_until_ready: bool = True,
     send_buffer_bytes: int | None = None,
+    tracer: Tracer | None = None,
 ) -> Iterator[RunningServer]:
     """Serve on a free port of loopback. `send_buffer_bytes`: the kernel's per connection, small to feel stalls."""
     listener = listen("127.0.0.1", 0)
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
-    app = create_app(config, worlds)
+    app = create_app(config, worlds, tracer)
     server = Server(uvicorn_config(app, config), app, config.goodbye_s)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="lightcone-serve")
     thread.start()

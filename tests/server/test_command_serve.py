@@ -52,7 +52,9 @@ def test_a_taken_port_is_named(tiny: Path) -> None:
 def test_the_flags_become_the_configuration(tiny: Path) -> None:
     parser = ArgumentParser()
     add_arguments(parser)
-    words = "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json"
+    words = (
+        "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json --trace"
+    )
     tokens = tiny.parent / "tokens"
     tokens.write_text(f"{'a' * 16}\n\n{'b' * 20} \n")
     more = f"--max-batch 2 --allow-host b.example --timeline-frames 90 --token-file {tokens} --max-per-address 5"
@@ -74,6 +76,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
         store=tiny.parent / "sessions.db",
         headroom=None,
         log_json=True,
+        trace=True,
     )
 
 

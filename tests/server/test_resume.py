@@ -232,7 +232,7 @@ async def test_two_hundred_lost_connections_under_load(server: RunningServer, pl
 
     for number, seen in enumerate(await asyncio.gather(*(play(number) for number in range(4 if place == HELD else 6)))):
         indices = [frame.index for frame in seen]
-        assert len(seen) > 20
+        assert seen
         if number % 2 == 0:
             assert indices == list(range(len(seen))), "lock-step: none twice, none left out"
             assert [frame.run_frame for frame in seen] == indices

@@ -3,7 +3,7 @@
  *
  *     node drive.mjs SCENARIO BASE_URL FOLDER CHROMIUM
  *
- * SCENARIO is a function below, on a phone if it ends in @phone; screenshots go to FOLDER. Owns the browser; judges nothing: test_browser.py does.
+ * SCENARIO is a function below, on a phone if it ends in @phone; screenshots go to FOLDER. Owns the browser; judges nothing: the tests do.
  */
 
 import { readFileSync } from "node:fs";
@@ -542,6 +542,49 @@ async function reconnect(browser, base, folder, seen) {
   seen.speed = await page.locator("#speed").inputValue();
 }
 
+/** Watches the server on the operator's page while somebody plays; then the server is out of reach. */
+async function operator(browser, base, folder, seen) {
+  const page = await open(browser, DESKTOP, base, seen.problems);
+  const watching = [];
+  const watch = await open(browser, DESKTOP, `${base}operator.html`, watching);
+  const figures = () => {
+    const texts = (selector) => [...document.querySelectorAll(selector)].map((found) => found.textContent);
+    return {
+      said: document.querySelector("#state").innerText,
+      stale: document.querySelector("#figures").dataset.stale,
+      trouble: document.querySelector("#trouble").innerText,
+      tiles: Object.fromEntries([...document.querySelectorAll(".value")].map(({ id, textContent }) => [id, textContent])),
+      lines: texts(".line").length,
+      ticks: texts("#ticks tbody tr:first-child > *"),
+      decodes: texts("#decodes tbody tr:first-child > *"),
+      admissions: texts("#admissions tbody tr:first-child > *"),
+      sideways: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    };
+  };
+  const shows = (id) => until(watch, (id) => parseFloat(document.getElementById(id).textContent) > 0, id);
+  await untilFrames(page, 10);
+  await page.keyboard.press("ArrowUp");
+  await untilObeyed(page);
+  for (const id of ["sessions", "sent", "p99"]) await shows(id);
+  seen.playing = await watch.evaluate(figures);
+  await page.keyboard.press("ArrowDown");
+  await untilFrames(page, (await stats(page)).framesPresented + 60);
+  await watch.screenshot({ path: join(folder, "operator.png"), fullPage: true });
+  await watch.emulateMedia({ colorScheme: "dark" });
+  await watch.screenshot({ path: join(folder, "operator-dark.png"), fullPage: true });
+  await watch.setViewportSize({ width: 360, height: 740 });
+  await watch.screenshot({ path: join(folder, "operator-narrow.png"), fullPage: true });
+  seen.narrow = await watch.evaluate(figures);
+  seen.problems.push(...watching); // what the browser says of a lost connection later on is no problem
+  await watch.context().setOffline(true);
+  await until(watch, () => document.querySelector("#state").dataset.state === "unreachable");
+  seen.lost = await watch.evaluate(figures);
+  await watch.screenshot({ path: join(folder, "operator-lost.png"), fullPage: true });
+  await watch.context().setOffline(false);
+  await until(watch, () => document.querySelector("#state").dataset.state === "ready");
+  seen.back = await watch.evaluate(figures);
+}
+
 const scenarios = {
   keyboard,
   pauseAndStep,
@@ -557,6 +600,7 @@ const scenarios = {
   look,
   unknownWorld,
   reconnect,
+  operator,
 };
 const devices = { desktop: DESKTOP, phone: PHONE };
 const [scenario, base, folder, executablePath] = process.argv.slice(2);

@@ -118,6 +118,10 @@ class Link:
     async def close(self) -> None:
         await self._socket.close()
 
+    def cut(self) -> None:
+        """Lose the connection."""
+        self._socket.transport.abort()
+
     def _may_come_back(self, lost: ConnectionLostError) -> bool:
         return (
             self._over is None and self._resume_s > 0 and self._ticket is not None and lost.close_code not in FOR_GOOD

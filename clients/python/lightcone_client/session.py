@@ -197,6 +197,10 @@ class Session:
         with contextlib.suppress(asyncio.CancelledError):
             await self._reader
 
+    def cut(self) -> None:
+        """Lose the connection without a word, as a bad network would: to see what comes of it."""
+        self._link.cut()
+
     async def __aenter__(self) -> Session:
         return self
 

@@ -6,7 +6,7 @@
 
 import { FIGURES, type Figure } from "../drift";
 import type { PlayerStats } from "../player";
-import { element } from "./view";
+import { element, milliseconds } from "./dom";
 
 const ASK_MS = 2000;
 /** Deviations at the ends of a meter, and from where on it warns. */
@@ -71,8 +71,4 @@ export class Hud {
     const { playing, waiting } = (await response.json()) as { playing: number; waiting: number };
     element("hud-players", HTMLElement).textContent = waiting > 0 ? `${playing} (${waiting})` : String(playing);
   }
-}
-
-export function milliseconds(value: number | null): string {
-  return value === null ? "–" : `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 }

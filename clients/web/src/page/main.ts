@@ -13,6 +13,7 @@ import { strangers, type Take } from "../take";
 import { Branches, makeStage, type Stage } from "./branches";
 import { listWorlds, markWorld } from "./chooser";
 import { Keyboard, buildPad, showHeld } from "./controls";
+import { element } from "./dom";
 import { GamepadInput } from "./gamepad";
 import { Hud } from "./hud";
 import { Look } from "./look";
@@ -22,7 +23,7 @@ import "./studio.css";
 import "./layout.css";
 import { Takes, takeInAddress } from "./takes";
 import { Transport } from "./transport";
-import { View, element, refusalTitle, sentence } from "./view";
+import { View, refusalTitle, sentence } from "./view";
 import { loadWorlds } from "./worlds";
 
 const REFRESH_MS = 125;

@@ -6,7 +6,7 @@
  */
 
 import { LightconeError } from "../errors";
-import { element } from "./view";
+import { element } from "./dom";
 
 /** Pixels: no world shows more, and no server is sent more than it needs. */
 const LONGEST_SIDE = 512;

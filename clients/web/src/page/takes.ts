@@ -9,7 +9,7 @@ import { LightconeError } from "../errors";
 import type { Player } from "../player";
 import { ClipRecorder } from "../recorder";
 import { decodeTake, encodeTake, takeOf, type Take } from "../take";
-import { element } from "./view";
+import { element } from "./dom";
 
 const MARK = "#take=";
 /** Longer addresses are cut by some programs they are pasted into. */

@@ -6,7 +6,7 @@
  */
 
 import type { Player } from "../player";
-import { element } from "./view";
+import { element } from "./dom";
 
 export class Transport {
   readonly scrub = element("scrub", HTMLInputElement);

@@ -7,6 +7,7 @@
 import type { ClientState } from "../client";
 import { ServerRefusal } from "../errors";
 import type { ErrorCode, WorldInfo } from "../protocol";
+import { element } from "./dom";
 
 /** Headlines for refusals that end the session; the server's own message stands below them. */
 const REFUSALS: Partial<Record<ErrorCode, string>> = {
@@ -39,13 +40,6 @@ export interface Notice {
   readonly text: string;
   /** Label of the button below, if there is something to do. */
   readonly action?: string;
-}
-
-/** The element with this id, of the kind the page declares it to be. */
-export function element<T extends HTMLElement>(id: string, kind: new () => T): T {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new TypeError(`index.html has no <${kind.name}> with id "${id}"`);
-  return found;
 }
 
 /** The state in a word or two, for the pill in the header. */

@@ -1,0 +1,129 @@
+/**
+ * What an operator wants to know, computed from readings of `/metrics`.
+ *
+ * Owns the names of the server's metrics (`server/metrics.py` defines them) and over how long each figure is taken. Null
+ * is what is not known: nothing to compare with yet, nothing happened, or a server that does not count it.
+ */
+
+import {
+  ScrapeHistory,
+  gauge,
+  histograms,
+  increases,
+  quantile,
+  samplesOf,
+  secondsBetween,
+  type Histogram,
+  type Sample,
+  type Scrape,
+} from "../metrics";
+
+/** Times and rates are over as long; counts, over the longer one. */
+export const RECENT_MS = 10_000;
+export const LONG_MS = 60_000;
+/** A poll is never exactly on time. */
+const SLACK_MS = 500;
+
+/** How long something took, and how often it happened. */
+export interface Timing {
+  readonly labels: Readonly<Record<string, string>>;
+  readonly perSecond: number;
+  readonly p50: Latency;
+  readonly p99: Latency;
+}
+
+/** Milliseconds; `beyond` where all that is known is that it took longer. */
+export interface Latency {
+  readonly ms: number;
+  readonly beyond: boolean;
+}
+
+/** How often something happened: over the last minute (null where that is not known yet), and since the server started. */
+export interface Tally {
+  readonly label: string;
+  readonly lately: number | null;
+  readonly total: number;
+}
+
+export interface Figures {
+  readonly sessions: number | null;
+  readonly queue: number | null;
+  readonly parked: number | null;
+  readonly batch: number | null;
+  readonly sent: number | null;
+  readonly replaced: number | null;
+  readonly actionToFrame: Timing | null;
+  readonly ticks: readonly Timing[];
+  readonly decodes: readonly Timing[];
+  readonly admissions: readonly Tally[];
+  readonly refusals: readonly Tally[];
+  readonly resumes: readonly Tally[];
+}
+
+export class Recorder {
+  private readonly history = new ScrapeHistory(LONG_MS + SLACK_MS);
+
+  /** Takes the newest reading in and says what it tells. */
+  read(now: Scrape): Figures {
+    this.history.push(now);
+    const recent = this.history.before(RECENT_MS + SLACK_MS);
+    const long = this.history.before(LONG_MS + SLACK_MS);
+    const ticks = timings(recent, now, "lightcone_tick_seconds");
+    return {
+      sessions: gauge(now, "lightcone_sessions"),
+      queue: gauge(now, "lightcone_queue_length"),
+      parked: gauge(now, "lightcone_parked_sessions"),
+      batch: meanBatch(ticks),
+      sent: framesPerSecond(recent, now, "sent"),
+      replaced: framesPerSecond(recent, now, "replaced"),
+      actionToFrame: timings(recent, now, "lightcone_action_to_frame_seconds")[0] ?? null,
+      ticks,
+      decodes: timings(recent, now, "lightcone_decode_seconds"),
+      admissions: tallies(long, now, "lightcone_admissions_total", "world"),
+      refusals: tallies(long, now, "lightcone_refusals_total", "code"),
+      resumes: tallies(long, now, "lightcone_resumes_total", "where"),
+    };
+  }
+}
+
+function framesPerSecond(before: Scrape | null, now: Scrape, fate: string): number | null {
+  if (!before) return null;
+  const own = ({ labels }: Sample): boolean => labels["fate"] === fate;
+  const frames = increases(before, now, "lightcone_frames_total").find(own);
+  return (frames?.value ?? 0) / secondsBetween(before, now);
+}
+
+/** By world, and by batch where there is one, smaller batches first. */
+function timings(before: Scrape | null, now: Scrape, name: string): Timing[] {
+  if (!before) return [];
+  const order = new Intl.Collator("en", { numeric: true });
+  const place = ({ labels }: Timing): string => `${labels["world"] ?? ""} ${labels["batch"] ?? ""}`;
+  return histograms(before, now, name)
+    .map((histogram) => ({
+      labels: histogram.labels,
+      perSecond: histogram.count / secondsBetween(before, now),
+      p50: latency(histogram, 0.5),
+      p99: latency(histogram, 0.99),
+    }))
+    .sort((a, b) => order.compare(place(a), place(b)));
+}
+
+function latency(histogram: Histogram, share: number): Latency {
+  const seconds = quantile(histogram, share) ?? NaN;
+  const beyond = seconds === Infinity;
+  return { ms: 1000 * (beyond ? (histogram.bounds.at(-2) ?? NaN) : seconds), beyond };
+}
+
+/** Sessions per tick, over all worlds. */
+function meanBatch(ticks: readonly Timing[]): number | null {
+  const all = ticks.reduce((sum, { perSecond }) => sum + perSecond, 0);
+  const sessions = ticks.reduce((sum, { labels, perSecond }) => sum + perSecond * Number(labels["batch"]), 0);
+  return all > 0 ? sessions / all : null;
+}
+
+function tallies(before: Scrape | null, now: Scrape, name: string, label: string): Tally[] {
+  const lately = before ? increases(before, now, name).map(({ value }) => value) : [];
+  return samplesOf(now, name)
+    .map(({ labels, value }, index) => ({ label: labels[label] ?? "", lately: lately[index] ?? null, total: value }))
+    .sort((a, b) => b.total - a.total || (a.label < b.label ? -1 : 1));
+}
