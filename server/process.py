@@ -6,6 +6,7 @@ uvicorn must be newer than 0.51: in 0.51 a slow client's messages pile up in mem
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -113,6 +114,8 @@ async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], No
     if app.state.engine.failure is not None:
         server.should_exit = True
     else:
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through all of it now and then would halt every player for 0.1 s
         announce()
 
 
