@@ -61,6 +61,8 @@ MESSAGES_PER_FRAME = 2.0  # an act and an ack: who answers frames may be as fast
 
 LOGS_PER_S, LOGS_AT_ONCE = 2.0, 4.0
 
+FAULTS = (CloseCode.POLICY, CloseCode.TOO_BIG)  # after these nobody is waited for
+
 
 async def converse(
     transport: Transport, engine: Engine, config: ServerConfig, show: Callable[[str | None], None]
@@ -69,11 +71,12 @@ async def converse(
     raises for what a client does. show: is given the hello's token, raises a ServerError where it is not enough."""
     talk = Conversation(transport, engine, config, show)
     try:
-        for_good = True
+        for_good = False
         try:
             await talk.run()
-        except (DisconnectedError, IdleError, asyncio.CancelledError):
-            for_good = False
+            for_good = True
+        except ServerError as error:
+            for_good = error.close_code in FAULTS
             raise
         finally:
             talk.leave(for_good=for_good)  # before any goodbye, which a deaf client could draw out
@@ -197,6 +200,8 @@ class Conversation:
         count = 0
         while True:
             message = self._decode(await self._hear())
+            if self._outbox.ending is not None:  # the session may be another connection's by now
+                raise self._outbox.ending
             if isinstance(message, Bye):
                 return
             if not self._allowance.take(time.monotonic()):

@@ -315,6 +315,25 @@ async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_
                     assert (await back.play(3))[-1].index > seen[-1].index
 
 
+async def test_a_session_that_waits_for_its_slot_outlives_its_server(tmp_path: Path) -> None:
+    config = replace(CONFIG, max_sessions=1, hold_s=0.0, store=tmp_path / "s.db")
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone:
+            seen, welcome = await gone.play(3), gone.welcome
+        async with raw_client(server.url) as other, raw_client(server.url) as back:
+            await other.send(hello())
+            while not isinstance(await other.receive(), Welcome):
+                pass
+            await back.send(resuming(welcome, seen[-1].index))
+            assert isinstance(await back.receive(), Queued)
+            await asyncio.to_thread(server.stop)
+            assert (await back.error()).code == "shutting_down"
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, resuming(welcome, seen[-1].index)) as back:
+            assert back.welcome.generation == 2
+            assert (await back.play(3))[-1].run == 0, "to the frame"
+
+
 async def test_who_is_silent_for_long_makes_room_and_may_come_back() -> None:
     with serve(replace(CONFIG, idle_timeout_s=0.3, max_sessions=1), WORLDS) as server:
         async with raw_client(server.url, hello()) as idle:
