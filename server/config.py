@@ -63,7 +63,7 @@ class ServerConfig:
     max_parked: int = 64
     store: Path | None = None
     idle_timeout_s: float = 600.0
-    headroom: float | None = 0.8
+    headroom: float | None = 0.75
     tls_cert: Path | None = None
     tls_key: Path | None = None
     handshake_timeout_s: float = 10.0
