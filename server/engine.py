@@ -225,7 +225,7 @@ class Engine:
             return False
 
     def _plan(self, now: float) -> Plan:
-        return plan((m.session.view() for m in self._roster.playing()), now, self.config.max_batch)
+        return plan((m.session.view() for m in self._roster.playing() if m.filled), now, self.config.max_batch)
 
     def _tick(self) -> None:
         """One batched step of what is runnable now, if anything is."""

@@ -27,8 +27,8 @@ KEEP_EVERY_S = 1.0
 """How often a session that goes on is written to the store."""
 
 Parts = Generator[None, None, None]
-Errand = tuple[float, Callable[[Member], Parts]]
-"""When it is due, and what is to be done."""
+Errand = tuple[float, Callable[[Member, int], Parts]]
+"""When it is due, and what is to be done for a member in this slot; it may leave the slot meanwhile."""
 
 
 class Sessions(Protocol):
@@ -38,6 +38,9 @@ class Sessions(Protocol):
     """Slots that nobody has any more, with their worlds: what they hold is to be let go."""
 
     def playing(self) -> Iterable[Member]: ...
+
+    def has(self, member: Member) -> bool:
+        """Whether it is still here."""
 
     def park(self, parked: Parked) -> None:
         """It has left its slot."""
@@ -118,8 +121,8 @@ class Errands:
             self._branches.forget(time.monotonic())
             left = list(self._sessions.left)
             self._sessions.left.clear()
-            remaining = {id(member.session) for member in self._sessions.playing()}
-        if self._under_way is not None and id(self._under_way[0].session) not in remaining:
+            is_gone = self._under_way is not None and not self._sessions.has(self._under_way[0])
+        if self._under_way is not None and is_gone:
             self._under_way[1].close()
             self._under_way = None
         for world, slot in left:
@@ -135,35 +138,35 @@ class Errands:
             at, what, member = min(asked, key=lambda errand: errand[0], default=(NEVER, None, None))
             if what is None or member is None or at > time.monotonic():
                 return None
-        return member, what(member)
+            slot = member.session.slot
+        assert slot is not None
+        return member, what(member, slot)
 
-    def _begin_run(self, member: Member) -> Parts:
+    def _begin_run(self, member: Member, slot: int) -> Parts:
         """Fill the session's slot. The first picture goes out as a frame of kind "start", in place of frames that have
         not left yet."""
         session = member.session
-        assert session.slot is not None
         with self._lock:
             request, ticket, replies = session.begin_run(time.monotonic())
             session.busy = True
-        self._pipeline.wait_for(session.slot)  # the codec's state of this slot must not be in use
-        picture = yield from self._hosting.host(session.world.name).begin(session.slot, request)
+        self._pipeline.wait_for(slot)  # the codec's state of this slot must not be in use
+        picture = yield from self._hosting.host(session.world.name).begin(slot, request)
         member.outbox.put(*replies)
-        self._pipeline.put(Tick([Row(session.key, session.slot, ticket, member.outbox)], None, picture[None, None]))
+        self._pipeline.put(Tick([Row(session.key, slot, ticket, member.outbox)], None, picture[None, None]))
         with self._lock:
             session.busy, member.filled = False, True
 
-    def _make_branch(self, member: Member) -> Parts:
+    def _make_branch(self, member: Member, slot: int) -> Parts:
         """Keep the session's state and send the ticket to it; or send the state itself."""
         session = member.session
-        assert session.slot is not None
         with self._lock:
             request, refusals = session.begin_fork(time.monotonic())
             session.busy = not refusals
         member.outbox.put(*refusals)
         if refusals:
             return
-        self._pipeline.wait_for(session.slot)
-        state = yield from self._hosting.host(session.world.name).fork(session.slot, request.run_frame)
+        self._pipeline.wait_for(slot)
+        state = yield from self._hosting.host(session.world.name).fork(slot, request.run_frame)
         with self._lock:
             session.busy = False
             receipts = session.control_applied(request.control_seq)
@@ -177,34 +180,33 @@ class Errands:
             forked = Forked(seq=seq, ticket=ticket, run_frame=run_frame, expires_s=LIFETIME_S)
             member.outbox.put(forked, *receipts)
 
-    def _restore(self, member: Member) -> Parts:
+    def _restore(self, member: Member, slot: int) -> Parts:
         """Put a session that was parked into its slot; nobody sees anything of it."""
         session, parked = member.session, member.parked
-        assert session.slot is not None
         assert parked is not None
-        self._hosting.host(session.world.name).restore(session.slot, parked.state)
+        self._hosting.host(session.world.name).restore(slot, parked.state)
         with self._lock:
-            member.parked, member.filled, session.busy = None, True, False
+            if self._sessions.has(member):
+                member.parked, member.filled, session.busy = None, True, False
         yield from ()  # all in one part
 
-    def _park(self, member: Member) -> Parts:
+    def _park(self, member: Member, slot: int) -> Parts:
         """Take a session out of its slot; unless its player comes back meanwhile."""
         session = member.session
-        assert session.slot is not None
-        self._pipeline.wait_for(session.slot)  # its last frames must be among those to send again
-        state = self._hosting.host(session.world.name).snapshot(session.slot, exact=True)
+        self._pipeline.wait_for(slot)  # its last frames must be among those to send again
+        state = self._hosting.host(session.world.name).snapshot(slot, exact=True)
         with self._lock:
-            if session.away_since is not None:
+            if session.away_since is not None and self._sessions.has(member):
                 session.run.first_frame = session.run.frame  # what is older is not in the state
                 self._sessions.park(Parked(session, member.ticket, state, member.outbox.unseen()))
         yield from ()  # all in one part
 
-    def _keep(self, member: Member) -> Parts:
+    def _keep(self, member: Member, slot: int) -> Parts:
         """Write down what the session is now."""
         session = member.session
-        assert session.slot is not None
-        state = self._hosting.host(session.world.name).snapshot(session.slot, exact=False)
+        state = self._hosting.host(session.world.name).snapshot(slot, exact=False)
         with self._lock:
-            member.kept_at, member.kept_as = time.monotonic(), member.standing
-            self._sessions.keep(Parked(session, member.ticket, state, []))
+            if self._sessions.has(member):
+                member.kept_at, member.kept_as = time.monotonic(), member.standing
+                self._sessions.keep(Parked(session, member.ticket, state, []))
         yield from ()  # all in one part

@@ -62,6 +62,9 @@ class Roster:
     def playing(self) -> list[Member]:
         return [member for member in self.members.values() if member.session.slot is not None]
 
+    def has(self, member: Member) -> bool:
+        return self.members.get(member.session.key) is member
+
     def join(
         self, key: str, hello: Hello, start: RunRequest | None, outbox: Outbox, on_admitted: OnAdmitted
     ) -> Session:
@@ -106,7 +109,7 @@ class Roster:
         if member is None or member.outbox is not outbox:
             return
         outbox.silence()
-        if not member.filled or not self._config.resume_s:
+        if member.session.slot is None or not member.session.has_begun or not self._config.resume_s:
             self.remove(member)
             if member.parked is not None:
                 self.parking.put(member.parked, self._fingerprint(member), time.monotonic())
@@ -129,7 +132,6 @@ class Roster:
         self._tracer.left(session.key)
         if session.slot is not None:
             self.left.append((session.world.name, session.slot))
-            session.slot = None
         self._announce(self.lobby.leave(session.key, time.monotonic()))
 
     def look_after(self, now: float) -> float:
@@ -160,7 +162,7 @@ class Roster:
     def claimed(self, member: Member, generation: int) -> None:
         """Another server has had this session, it seems, since it had this generation here; or this one is about to
         resume it. If that is said twice, it is over here."""
-        if self.members.get(member.session.key) is member and member.session.generation == generation:
+        if self.has(member) and member.session.generation == generation:
             member.kept_as, member.times_claimed = None, member.times_claimed + 1
             if member.times_claimed > 1:
                 member.outbox.end(TakenOverError("this session goes on at another server"))
@@ -176,7 +178,7 @@ class Roster:
         self.close(error)
         for member in list(self.members.values()):
             member.outbox.put(GoAway(time_left_s=time_left_s, reason=str(error)))
-            if self.parking.store is None or not member.filled:
+            if self.parking.store is None or member.session.slot is None or not member.session.has_begun:
                 member.outbox.end(error)
             else:
                 member.session.away_since = -NEVER
@@ -225,10 +227,9 @@ class Roster:
     def _go_on(self, parked: Parked, last_frame: int | None, outbox: Outbox, on_admitted: OnAdmitted) -> Session:
         """With a session that needs a slot again."""
         session = parked.session
+        session.slot = None  # the one that it had is somebody else's
         session.come_back(last_frame)
-        if parked.exact:
-            session.busy = True
-        else:
+        if not parked.exact:
             session.fall_back(BranchRequest(branch=parked.as_branch()), last_frame)
         self._enter(Member(session, outbox, on_admitted, parked.ticket, parked if parked.exact else None, last_frame))
         return session

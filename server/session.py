@@ -135,10 +135,8 @@ class Session:
                 assert_never(message)
 
     def want_start(self, request: RunRequest, now: float) -> None:
-        """Begin another run as soon as `start_at` allows; the newest request wins.
-
-        Raises UnknownStartError, UnknownFrameError or TooManyPendingError.
-        """
+        """Begin another run as soon as `start_at` allows; the newest request wins. Raises UnknownStartError,
+        UnknownFrameError or TooManyPendingError."""
         if isinstance(request, RewindRequest):
             self.run.check_frame(request.run_frame)
         elif isinstance(request, StartRequest) and request.pictures is None and request.index >= len(self.world.starts):
@@ -151,6 +149,11 @@ class Session:
     def last_seq(self) -> int:
         """The newest act taken, -1 before the first."""
         return self._mailbox.last_seq
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run, or will be without a further word of its player."""
+        return self.run.number >= 0 or self._wanted.start is not None
 
     @property
     def last_index(self) -> int:
@@ -192,11 +195,8 @@ class Session:
         self._mailbox.restore(data["mailbox"], now)
 
     def start_at(self) -> float:
-        """When the wanted start may be carried out.
-
-        NEVER without one, while acts sent before it wait in lock-step, and until the picture of the start before is
-        acknowledged. Other chunks in flight do not count: a start makes them obsolete.
-        """
+        """When the wanted start may be carried out. NEVER without one, while acts sent before it wait in lock-step, and
+        until the picture of the start before is acknowledged. What else is in flight, a start makes obsolete."""
         return NEVER if self._unacked_start is not None or self._acts_come_first() else self._wanted.start_at()
 
     def fork_at(self) -> float:
@@ -234,9 +234,7 @@ class Session:
 
     def begin_run(self, now: float) -> tuple[RunRequest, ChunkTicket, list[ServerMessage]]:
         """The wanted start is being carried out: the ticket of its one still picture, and the receipts owed for it.
-
-        Chunks in flight are forgotten: the picture takes the place of those that have not left.
-        """
+        Chunks in flight are forgotten: the picture takes the place of those that have not left."""
         request, answered = self._wanted.take_start(now)
         replies = [receipt for seq in answered for receipt in self.control_applied(seq)]
         self.run.begin(request)

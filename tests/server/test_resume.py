@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Iterator
@@ -14,9 +15,25 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from websockets.exceptions import ConnectionClosed
 
 from server.config import ServerConfig
-from server.protocol import Ack, Act, Bye, Frame, Hello, Pause, Queued, SetSpeed, Step, Welcome
+from server.protocol import (
+    Ack,
+    Act,
+    Bye,
+    Error,
+    Fork,
+    Frame,
+    Hello,
+    Pause,
+    Queued,
+    Save,
+    SetSpeed,
+    Start,
+    Step,
+    Welcome,
+)
 from server.worlds import WorldLoader
 from tests.server.raw import Raw, hello, raw_client
 from tests.server.serving import RunningServer, serve
@@ -239,6 +256,36 @@ async def test_two_hundred_lost_connections_under_load(server: RunningServer, pl
         else:
             assert all(a < b for a, b in pairwise(indices))
         assert {frame.run for frame in seen} == {0}
+
+
+async def test_players_who_go_at_any_moment_break_nothing(server: RunningServer) -> None:
+    """Right after hello, amid a start, a fork or a restore; for good, or to come back."""
+    rng = random.Random(7)
+
+    async def come_and_go() -> None:
+        welcome: Welcome | None = None
+        for _ in range(40):
+            async with raw_client(server.url, close_timeout=0.1) as client:
+                await client.send(hello() if welcome is None else resuming(welcome, None))
+                with contextlib.suppress(TimeoutError, ConnectionClosed):
+                    async with asyncio.timeout(rng.choice((0.0, 0.002, 0.01, 0.03))):
+                        while True:
+                            if isinstance(message := await client.receive(), Welcome):
+                                welcome = message
+                                await client.send(rng.choice((Start(), Fork(), Save(), Step(num_chunks=3))))
+                            assert not isinstance(message, Error) or not message.fatal or message.code == "server_full"
+                if rng.random() < 0.5:
+                    welcome = None
+                    with contextlib.suppress(ConnectionClosed):
+                        await client.send(Bye())
+                client.socket.transport.abort()
+
+    await asyncio.gather(*(come_and_go() for _ in range(6)))
+    assert server.engine.failure is None
+    server.engine._errands._hold_s = 0.0  # room for another
+    async with raw_client(server.url) as last:
+        await last.send(hello())
+        assert len(await last.play(3)) == 3
 
 
 async def test_who_comes_back_takes_the_session_from_the_connection_that_has_it(server: RunningServer) -> None:
