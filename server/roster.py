@@ -114,7 +114,7 @@ class Roster:
             if member.parked is not None:
                 self.parking.put(member.parked, self._fingerprint(member), time.monotonic())
         else:
-            member.session.away_since = time.monotonic()
+            member.session.away_since = -NEVER if self.closed else time.monotonic()
             self._news()
 
     def leave(self, key: str, outbox: Outbox) -> None:
@@ -231,7 +231,13 @@ class Roster:
         session.come_back(last_frame)
         if not parked.exact:
             session.fall_back(BranchRequest(branch=parked.as_branch()), last_frame)
-        self._enter(Member(session, outbox, on_admitted, parked.ticket, parked if parked.exact else None, last_frame))
+        member = Member(session, outbox, on_admitted, parked.ticket, parked if parked.exact else None, last_frame)
+        try:
+            self._enter(member)
+        except ServerError:  # no place, not even in the queue: it may try again
+            if parked.exact:  # what is not is in the store still
+                self.parking.put(parked, self._fingerprint(member), time.monotonic())
+            raise
         return session
 
     def _announce(self, places: Sequence[Admitted | Waiting]) -> None:

@@ -362,6 +362,32 @@ async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_
                     assert (await back.play(3))[-1].index > seen[-1].index
 
 
+async def test_who_comes_back_to_a_full_queue_may_try_again() -> None:
+    config = replace(CONFIG, max_sessions=1, queue_limit=1, hold_s=0.0)
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone:
+            seen, welcome = await gone.play(3), gone.welcome
+        async with raw_client(server.url) as playing, raw_client(server.url) as waiting:
+            await playing.send(hello())
+            while not isinstance(await playing.receive(), Welcome):
+                pass
+            await waiting.send(hello())
+            assert isinstance(await waiting.receive(), Queued)
+            for _ in range(3):
+                async with raw_client(server.url) as back:
+                    await back.send(resuming(welcome, seen[-1].index))
+                    assert (await back.error()).code == "server_full"
+            await waiting.send(Bye())
+            await waiting.close_code()
+            async with raw_client(server.url) as back:
+                await back.send(resuming(welcome, seen[-1].index))
+                assert isinstance(await back.receive(), Queued)
+                await playing.send(Bye())
+                frames = await back.play(3)
+                assert frames[0].index == seen[-1].index + 1
+                assert frames[0].run == 0
+
+
 async def test_a_session_that_waits_for_its_slot_outlives_its_server(tmp_path: Path) -> None:
     config = replace(CONFIG, max_sessions=1, hold_s=0.0, store=tmp_path / "s.db")
     with serve(config, WORLDS) as server:
