@@ -182,12 +182,11 @@ class Errands:
 
     def _restore(self, member: Member, slot: int) -> Parts:
         """Put a session that was parked into its slot; nobody sees anything of it."""
-        session, parked = member.session, member.parked
-        assert parked is not None
-        self._hosting.host(session.world.name).restore(slot, parked.state)
+        assert member.parked is not None
+        self._hosting.host(member.session.world.name).restore(slot, member.parked.state)
         with self._lock:
             if self._sessions.has(member):
-                member.parked, member.filled, session.busy = None, True, False
+                member.parked, member.filled = None, True
         yield from ()  # all in one part
 
     def _park(self, member: Member, slot: int) -> Parts:

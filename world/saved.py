@@ -48,7 +48,7 @@ def from_bytes(data: bytes) -> RolloutState:
             kv=tuple(tensors[f"kv.{number}"] for number in range(_num_kv(tensors))) or None,
             text=tensors.get("text"),
         )
-    except (SafetensorError, KeyError, ValueError, TypeError) as exc:
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as exc:
         raise StateError(f"{len(data)} bytes are no saved session ({type(exc).__name__})") from exc
     if version != FORMAT:
         raise StateError(f"the saved session has format {version}, this program reads {FORMAT}")
@@ -70,8 +70,9 @@ def check_state(model: Model, state: RolloutState) -> None:
         )
     if state.text is not None:
         fits = state.text.ndim == 2 and 0 < len(state.text) <= config.num_text_tokens
-        if not config.text_dim or not fits or state.text.shape[1] != config.text_dim:
-            raise ShapeError(f"the state's text is {tuple(state.text.shape)}; {model.card.name} takes none such")
+        fits = fits and state.text.shape[1] == config.text_dim and bool(state.text.isfinite().all())
+        if not config.text_dim or not fits:
+            raise ShapeError(f"the state's text is {tuple(state.text.shape)}; {model.card.name} takes no such text")
     for what, tensor, shape in (
         ("latents", state.history, (num, config.channels, config.height, config.width)),
         ("actions", state.history_actions, (num, config.action_dim)),

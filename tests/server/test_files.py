@@ -17,13 +17,13 @@ from lightcone_client import Session, connect, play
 from PIL import Image
 
 from server.errors import BadStateError
-from server.protocol import Ack, Act, Frame, Rewind, Save, Saved, Start, StartFrom
+from server.protocol import Ack, Frame, Rewind, Save, Saved, Start, StartFrom
 from server.runs import StartRequest
 from server.session_file import from_file
 from server.worlds import WorldHost
 from tests.server.raw import Raw, RawClient, hello
+from tests.server.resuming import CONFIG, WORLDS, acted, state_of
 from tests.server.serving import RunningServer, serve
-from tests.server.test_resume import CONFIG, WORLDS, state_of
 from world.saved import to_bytes
 from world.testing import tiny_world
 
@@ -41,16 +41,6 @@ async def saved(client: Raw, run_frame: int | None = None) -> Saved:
     return message
 
 
-async def acted(client: Raw, first_seq: int, num: int) -> list[Frame]:
-    frames: list[Frame] = []
-    for seq in range(first_seq, first_seq + num):
-        await client.send(Act(seq=seq, buttons=("up",) if seq % 2 else ("down",)))
-        while not (frames and frames[-1].applied_seq == seq and frames[-1].end_of_chunk):
-            frames.append(await client.frame())
-        await client.send(Ack(frame=frames[-1].index))
-    return frames
-
-
 def pictures(frames: list[Frame]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(io.BytesIO(frame.payload))).astype(int) for frame in frames])
 
@@ -62,14 +52,14 @@ async def test_a_saved_session_goes_on_elsewhere_as_it_did(raw: RawClient, world
     chunk = tiny_world(config=world).chunk_pixel_frames
     async with raw(hello(world, pacing="lockstep", start={"index": 1, "seed": 5})) as client:
         await client.send(Ack(frame=(await client.frame()).index))
-        before = await acted(client, 1, 8)
+        before = await acted(client, range(1, 9))
         at = before[-1].run_frame - back * chunk
         file = await saved(client, at if back else None)
         assert file.run_frame == at
         if back:
             await client.send(Rewind(run_frame=at))
             await client.send(Ack(frame=(await client.frame()).index))
-        expected = pictures(await acted(client, 9, 4))
+        expected = pictures(await acted(client, range(9, 13)))
         for place in ("hello", "in place"):
             if place == "hello":
                 opened = raw(hello(world, pacing="lockstep", start={"state": file.file}))
@@ -84,7 +74,7 @@ async def test_a_saved_session_goes_on_elsewhere_as_it_did(raw: RawClient, world
                 await other.send(Ack(frame=picture.index))
                 assert (picture.kind, picture.run_frame) == ("start", at)
                 assert np.abs(pictures([picture]) - pictures(before)[-1 - back * chunk]).max() <= 1
-                again = await acted(other, 9, 4)
+                again = await acted(other, range(9, 13))
                 assert again[0].run_frame == at + 1
                 assert np.abs(pictures(again) - expected).max() <= 1
 
@@ -110,7 +100,7 @@ async def test_what_cannot_be_gone_on_with_is_refused_and_the_session_goes_on(ra
             await client.send(Start(seq=9, start=StartFrom(state=data)))
             error = await client.error()
             assert (error.code, error.fatal, error.seq) == ("bad_state", False, 9)
-        assert len(await acted(client, 1, 3)) == 3
+        assert len(await acted(client, range(1, 4))) == 3
         await client.send(Start(seq=10, start=StartFrom(state=bytes(65 * 1024))))
         assert (await client.error()).code == "image_too_large"
 
@@ -181,3 +171,5 @@ def test_the_same_without_await(server: RunningServer) -> None:
         log, file = session.action_log(), session.save()
         assert all(np.array_equal(a, b[-1].picture) for a, b in zip(first, session.replay(log), strict=True))
         session.start(state=file)
+        picture = next(frame for frame in session if frame.kind == "start" and frame.run == 2)
+        assert picture.run_frame == 3

@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 from websockets.exceptions import ConnectionClosed
 
-from server.config import ServerConfig
 from server.protocol import (
     Ack,
     Act,
@@ -25,7 +20,6 @@ from server.protocol import (
     Error,
     Fork,
     Frame,
-    Hello,
     Pause,
     Queued,
     Save,
@@ -34,22 +28,21 @@ from server.protocol import (
     Step,
     Welcome,
 )
-from server.worlds import WorldLoader
-from tests.server.raw import Raw, hello, raw_client
-from tests.server.serving import RunningServer, serve
-from world import Rollout, RolloutState
-from world.testing import tiny_world
-
-WORLDS: dict[str, WorldLoader | Path] = {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}
-CONFIG = ServerConfig(
-    max_sessions=4,
-    queue_limit=8,
-    num_threads=1,
-    headroom=None,
-    max_per_address=1000,
-    connections_per_s=1000.0,
+from tests.server.raw import hello, raw_client
+from tests.server.resuming import (
+    CONFIG,
+    HELD,
+    PARKED,
+    STORED,
+    WORLDS,
+    acted,
+    assert_same,
+    content,
+    resuming,
+    settled,
+    state_of,
 )
-HELD, PARKED, STORED = "in its slot", "in memory", "on disk"
+from tests.server.serving import RunningServer, serve
 
 
 @pytest.fixture(params=[HELD, PARKED, STORED])
@@ -67,58 +60,6 @@ def server(place: str, tmp_path: Path) -> Iterator[RunningServer]:
         if place == STORED:  # nothing stays in memory
             running.engine._roster.parking._max_parked = 0
         yield running
-
-
-def resuming(welcome: Welcome, last_frame: int | None, **fields: object) -> Hello:
-    assert welcome.resume_ticket is not None
-    return hello(welcome.world.name, resume={"ticket": welcome.resume_ticket, "last_frame": last_frame}, **fields)
-
-
-async def settled(server: RunningServer, key: str, *, hold_s: float) -> None:
-    """Until what happens to a session whose player has gone has happened."""
-    while True:
-        member = server.engine._roster.members.get(key)
-        if member is None or (hold_s and member.session.away_since is not None):
-            break
-        await asyncio.sleep(0.005)
-    store = server.engine.store
-    if store is not None:
-        await asyncio.wrap_future(store._work.submit(lambda: None))
-        server.engine._roster.parking.forget(time.monotonic())
-
-
-def rollout_of(server: RunningServer, world: str) -> Rollout:
-    return server.engine.hosting.host(world)._rollout
-
-
-def state_of(server: RunningServer, key: str, world: str) -> RolloutState:
-    slot = server.engine._roster.members[key].session.slot
-    assert slot is not None
-    return rollout_of(server, world).snapshot(slot)
-
-
-def assert_same(one: RolloutState, other: RolloutState) -> None:
-    assert one.kv is not None
-    assert other.kv is not None
-    tensors: list[tuple[Tensor, Tensor]] = [(one.history, other.history), *zip(one.kv, other.kv, strict=True)]
-    tensors += [(one.codec[name], other.codec[name]) for name in one.codec]
-    assert all(torch.equal(a, b) for a, b in tensors)
-    assert (one.next_chunk, one.history_index, one.seed) == (other.next_chunk, other.history_index, other.seed)
-
-
-async def acted(client: Raw, seqs: range, *, buttons: tuple[str, ...] = ("up",)) -> list[Frame]:
-    """Acts in lock-step, one after the other, each with its whole chunk."""
-    frames: list[Frame] = []
-    for seq in seqs:
-        await client.send(Act(seq=seq, buttons=buttons if seq % 3 else ()))
-        while not (frames and frames[-1].applied_seq == seq and frames[-1].end_of_chunk):
-            frames.append(await client.frame())
-        await client.send(Ack(frame=frames[-1].index))
-    return frames
-
-
-def content(frames: list[Frame]) -> list[tuple[int, int, int, bytes]]:
-    return [(frame.index, frame.run, frame.run_frame, frame.payload) for frame in frames]
 
 
 @pytest.mark.parametrize("world", ["pixel", "wan"])
@@ -335,95 +276,3 @@ async def test_a_session_is_kept_for_its_time_and_no_longer(server: RunningServe
     async with raw_client(server.url) as late:
         await late.send(resuming(welcome, 1))
         assert (await late.error()).code == "unknown_ticket"
-
-
-async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_back_waits(tmp_path: Path) -> None:
-    config = replace(CONFIG, max_sessions=1, hold_s=0.1, store=tmp_path / "s.db")
-    with serve(config, WORLDS) as server:
-        async with raw_client(server.url, hello()) as gone:
-            seen, welcome = await gone.play(3), gone.welcome
-            async with raw_client(server.url) as waiting:
-                await waiting.send(hello())
-                assert isinstance(await waiting.receive(), Queued)
-                gone.socket.transport.abort()
-                assert isinstance(await waiting.receive(), Welcome)
-                await waiting.play(2)
-                async with raw_client(server.url) as back:
-                    await back.send(resuming(welcome, seen[-1].index))
-                    assert isinstance(await back.receive(), Queued)
-                    back.socket.transport.abort()
-                    await asyncio.sleep(0.1)
-                async with raw_client(server.url) as back:  # lost again while it waited
-                    await back.send(resuming(welcome, seen[-1].index))
-                    assert isinstance(await back.receive(), Queued)
-                    await waiting.send(Bye())
-                    while not isinstance(message := await back.receive(), Welcome):
-                        assert isinstance(message, Queued)
-                    assert (await back.play(3))[-1].index > seen[-1].index
-
-
-async def test_who_comes_back_to_a_full_queue_may_try_again() -> None:
-    config = replace(CONFIG, max_sessions=1, queue_limit=1, hold_s=0.0)
-    with serve(config, WORLDS) as server:
-        async with raw_client(server.url, hello()) as gone:
-            seen, welcome = await gone.play(3), gone.welcome
-        async with raw_client(server.url) as playing, raw_client(server.url) as waiting:
-            await playing.send(hello())
-            while not isinstance(await playing.receive(), Welcome):
-                pass
-            await waiting.send(hello())
-            assert isinstance(await waiting.receive(), Queued)
-            for _ in range(3):
-                async with raw_client(server.url) as back:
-                    await back.send(resuming(welcome, seen[-1].index))
-                    assert (await back.error()).code == "server_full"
-            await waiting.send(Bye())
-            await waiting.close_code()
-            async with raw_client(server.url) as back:
-                await back.send(resuming(welcome, seen[-1].index))
-                assert isinstance(await back.receive(), Queued)
-                await playing.send(Bye())
-                frames = await back.play(3)
-                assert frames[0].index == seen[-1].index + 1
-                assert frames[0].run == 0
-
-
-async def test_a_session_that_waits_for_its_slot_outlives_its_server(tmp_path: Path) -> None:
-    config = replace(CONFIG, max_sessions=1, hold_s=0.0, store=tmp_path / "s.db")
-    with serve(config, WORLDS) as server:
-        async with raw_client(server.url, hello()) as gone:
-            seen, welcome = await gone.play(3), gone.welcome
-        async with raw_client(server.url) as other, raw_client(server.url) as back:
-            await other.send(hello())
-            while not isinstance(await other.receive(), Welcome):
-                pass
-            await back.send(resuming(welcome, seen[-1].index))
-            assert isinstance(await back.receive(), Queued)
-            await asyncio.to_thread(server.stop)
-            assert (await back.error()).code == "shutting_down"
-    with serve(config, WORLDS) as server:
-        async with raw_client(server.url, resuming(welcome, seen[-1].index)) as back:
-            assert back.welcome.generation == 2
-            assert (await back.play(3))[-1].run == 0, "to the frame"
-
-
-async def test_who_is_silent_for_long_makes_room_and_may_come_back() -> None:
-    with serve(replace(CONFIG, idle_timeout_s=0.3, max_sessions=1), WORLDS) as server:
-        async with raw_client(server.url, hello()) as idle:
-            seen = await idle.play(2)
-            await idle.send(Pause())
-            async with raw_client(server.url) as waiting:
-                await waiting.send(hello())
-                assert isinstance(await waiting.receive(), Queued)
-                await asyncio.sleep(0.5)
-                assert waiting.socket.close_code is None, "who waits may be silent"
-                error = await idle.error()
-                assert (error.code, await idle.close_code()) == ("idle", 1000)
-        async with raw_client(server.url, resuming(idle.welcome, seen[-1].index)) as back:
-            assert back.welcome.generation == 1
-
-
-async def test_without_resuming_no_ticket_is_given() -> None:
-    with serve(replace(CONFIG, resume_s=0.0), WORLDS) as server:
-        async with raw_client(server.url, hello()) as client:
-            assert client.welcome.resume_ticket is None

@@ -131,6 +131,16 @@ def test_whatever_a_rollout_keeps_fits_its_world_and_no_other(world: World, num_
         check_state(other, state)
 
 
+def test_a_text_that_the_world_does_not_take_is_refused(world: World) -> None:
+    state = _played(world, 1).snapshot(0)
+    dim = world.transformer.config.text_dim
+    for shape in ((0, dim), (5, dim), (2, dim + 1), (2, 2, dim)):
+        with pytest.raises(ShapeError, match="text"):
+            check_state(world, replace(state, text=torch.zeros(shape)))
+    with pytest.raises(ShapeError, match="text"):
+        check_state(world, replace(state, text=torch.full((2, dim), torch.nan)))
+
+
 @given(data=st.binary(max_size=200))
 def test_bytes_that_are_no_session_are_refused(data: bytes) -> None:
     with pytest.raises(StateError):
@@ -146,8 +156,9 @@ def test_a_file_of_another_format_or_with_a_part_missing_is_refused() -> None:
     numbers[0] = 99
     with pytest.raises(StateError, match="format 99"):
         from_bytes(save({**whole, "numbers": numbers}))
-    with pytest.raises(StateError):
-        from_bytes(save({**whole, "numbers": numbers[:2]}))
+    for wrong in (numbers[:2], torch.tensor([1.0, torch.inf, 1.0, 1.0]), torch.tensor(1)):
+        with pytest.raises(StateError):
+            from_bytes(save({**whole, "numbers": wrong}))
 
 
 def test_forks_are_equal_under_equal_actions_and_diverge_under_others(world: World) -> None:

@@ -1,0 +1,82 @@
+"""Servers and clients for sessions that are lost and come back, and what such a session is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from server.config import ServerConfig
+from server.protocol import Ack, Act, Frame, Hello, Welcome
+from server.worlds import WorldLoader
+from tests.server.raw import Raw, hello
+from tests.server.serving import RunningServer
+from world import Rollout, RolloutState
+from world.testing import tiny_world
+
+WORLDS: dict[str, WorldLoader | Path] = {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}
+CONFIG = ServerConfig(
+    max_sessions=4,
+    queue_limit=8,
+    num_threads=1,
+    headroom=None,
+    max_per_address=1000,
+    connections_per_s=1000.0,
+)
+HELD, PARKED, STORED = "in its slot", "in memory", "on disk"
+
+
+def resuming(welcome: Welcome, last_frame: int | None, **fields: object) -> Hello:
+    assert welcome.resume_ticket is not None
+    return hello(welcome.world.name, resume={"ticket": welcome.resume_ticket, "last_frame": last_frame}, **fields)
+
+
+async def settled(server: RunningServer, key: str, *, hold_s: float) -> None:
+    """Until what happens to a session whose player has gone has happened."""
+    while True:
+        member = server.engine._roster.members.get(key)
+        if member is None or (hold_s and member.session.away_since is not None):
+            break
+        await asyncio.sleep(0.005)
+    store = server.engine.store
+    if store is not None:
+        await asyncio.wrap_future(store._work.submit(lambda: None))
+        server.engine._roster.parking.forget(time.monotonic())
+
+
+def rollout_of(server: RunningServer, world: str) -> Rollout:
+    return server.engine.hosting.host(world)._rollout
+
+
+def state_of(server: RunningServer, key: str, world: str) -> RolloutState:
+    slot = server.engine._roster.members[key].session.slot
+    assert slot is not None
+    return rollout_of(server, world).snapshot(slot)
+
+
+def assert_same(one: RolloutState, other: RolloutState) -> None:
+    assert one.kv is not None
+    assert other.kv is not None
+    tensors: list[tuple[Tensor, Tensor]] = [(one.history, other.history), *zip(one.kv, other.kv, strict=True)]
+    tensors += [(one.codec[name], other.codec[name]) for name in one.codec]
+    assert all(torch.equal(a, b) for a, b in tensors)
+    assert (one.next_chunk, one.history_index, one.seed) == (other.next_chunk, other.history_index, other.seed)
+
+
+async def acted(client: Raw, seqs: range) -> list[Frame]:
+    """Acts in lock-step, one after the other, each with its whole chunk."""
+    frames: list[Frame] = []
+    for seq in seqs:
+        await client.send(Act(seq=seq, buttons=("up",) if seq % 3 else ("down",)))
+        while not (frames and frames[-1].applied_seq == seq and frames[-1].end_of_chunk):
+            frames.append(await client.frame())
+        await client.send(Ack(frame=frames[-1].index))
+    return frames
+
+
+def content(frames: list[Frame]) -> list[tuple[int, int, int, bytes]]:
+    return [(frame.index, frame.run, frame.run_frame, frame.payload) for frame in frames]
