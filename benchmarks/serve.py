@@ -173,12 +173,14 @@ def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
         "fps_per_session": rates,
         "action_to_frame_ms_p50": round(percentile(latencies, 50), 2),
         "action_to_frame_ms_p99": round(percentile(latencies, 99), 2),
-        "p99_per_session": [round(percentile(one.latencies_ms, 99), 2) for one in playing],
+        "p99_per_session": [
+            round(percentile(one.latencies_ms, 99), 2) if one.latencies_ms else None for one in playing
+        ],
         "actions": len(latencies),
         "jain": round(jain([one.frames for one in playing]), 4),
         "out_of_order": sum(one.out_of_order for one in seen),
         "queued": sum(one.queued > 0 for one in playing),
-        "entered": sum(one.queued > 0 and one.connected > 0 for one in playing),
+        "entered": sum(one.queued > 0 and one.frames > 0 for one in playing),
         "ended": sorted(code for one in playing for code in one.ended),
         "others": {kind: _of(kind, seen) for kind in others},
     }

@@ -6,7 +6,7 @@ There must be a slot, and time for one more to play in; the latter is for whoeve
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from server.errors import ServerFullError
@@ -32,9 +32,12 @@ class Waiting:
 
 
 class Lobby:
-    """`num_slots` players at once; `queue_limit` more may wait. has_time: whether this one could play, too."""
+    """`num_slots` players at once; `queue_limit` more may wait. has_time: whether these could play, too, beside
+    those whom an earlier call admitted."""
 
-    def __init__(self, num_slots: int, queue_limit: int, has_time: Callable[[str], bool] = lambda _key: True) -> None:
+    def __init__(
+        self, num_slots: int, queue_limit: int, has_time: Callable[[Sequence[str]], bool] = lambda _keys: True
+    ) -> None:
         self._has_time = has_time
         self._num_slots = num_slots
         self._queue_limit = queue_limit
@@ -53,7 +56,7 @@ class Lobby:
 
     def join(self, key: str, now: float) -> Admitted | Waiting:
         """A slot, or a place in the queue. Raises ServerFullError when there is neither."""
-        if not self._queue and self._admits(key):
+        if not self._queue and self._may_play([key]):
             return self._admit(key, now)
         if len(self._queue) >= self._queue_limit:
             raise ServerFullError(
@@ -83,13 +86,14 @@ class Lobby:
 
     def admit_more(self, now: float) -> list[Admitted | Waiting]:
         """Whoever may play now, and then everybody's new place in the queue; nothing where nobody may."""
-        admitted: list[Admitted | Waiting] = []
-        while self._queue and self._admits(self._queue[0]):
+        admitted: list[Admitted] = []
+        while self._queue and self._may_play([*(one.key for one in admitted), self._queue[0]]):
             admitted.append(self._admit(self._queue.popleft(), now))
         return [*admitted, *map(self.place, self._queue)] if admitted else []
 
-    def _admits(self, key: str) -> bool:
-        return bool(self._free) and self._has_time(key)
+    def _may_play(self, keys: Sequence[str]) -> bool:
+        """Whether the last of these could, too, the others having just been admitted."""
+        return bool(self._free) and self._has_time(keys)
 
     def _admit(self, key: str, now: float) -> Admitted:
         slot = self._free.pop()

@@ -33,7 +33,7 @@ class ServerConfig:
     of that in its slot; `max_parked`: how many in memory without one; `store`: a file (SQLite) to keep them in, which
     other servers may share. `idle_timeout_s`: after how long a player of whom nothing is heard must make room.
     `headroom`: the share of its time that the model may be busy, as it was measured at the start, before further
-    players wait; None lets them in as long as there are slots.
+    players wait; the rest is for all that runs beside it. None lets them in as long as there are slots.
     `tls_cert`, `tls_key`: files (PEM) to serve https with.
     `trace`: send OpenTelemetry spans, of every session and of one tick in `trace_every`.
     `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
@@ -63,7 +63,7 @@ class ServerConfig:
     max_parked: int = 64
     store: Path | None = None
     idle_timeout_s: float = 600.0
-    headroom: float | None = 0.75
+    headroom: float | None = 0.65
     tls_cert: Path | None = None
     tls_key: Path | None = None
     handshake_timeout_s: float = 10.0

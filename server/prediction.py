@@ -30,7 +30,11 @@ def load(demands: Iterable[Demand], latency_s: Mapping[str, Mapping[int, float]]
 
 
 def round_s(number: int, latency_s: Mapping[int, float]) -> float:
-    """Seconds for one chunk of each of `number` sessions: whole batches, and what remains."""
+    """Seconds for one chunk of each of `number` sessions: whole batches, and what remains.
+
+    A batch counts for no more than a larger one takes (sizes that are not compiled can be slower), so that who leaves
+    never leaves too little time for another.
+    """
     largest = max(latency_s)
     whole, rest = divmod(number, largest)
-    return whole * latency_s[largest] + (latency_s[rest] if rest else 0.0)
+    return whole * latency_s[largest] + (min(s for size, s in latency_s.items() if size >= rest) if rest else 0.0)

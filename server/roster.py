@@ -276,13 +276,14 @@ class Roster:
     def _fingerprint(self, member: Member) -> str:
         return self._hosting.fingerprint(member.session.world.name)
 
-    def _has_time(self, key: str) -> bool:
-        """Whether one more would let everybody's ticks be in time, as they were measured at the start."""
+    def _has_time(self, keys: Sequence[str]) -> bool:
+        """Whether these, too, would let everybody's ticks be in time, as they were measured at the start."""
         now, headroom = time.monotonic(), self._config.headroom
         busy = [member for member in self.playing() if now - member.session.stepped_at < RECENT_S]
-        if headroom is None or not busy:
+        sessions = [member.session for member in (*busy, *(self.members[key] for key in keys))]
+        if headroom is None or len(sessions) == 1:
             return True
-        demands = [Demand(m.session.world.name, m.session.period_s) for m in (*busy, self.members[key])]
+        demands = [Demand(session.world.name, session.period_s) for session in sessions]
         return load(demands, self._hosting.latency_s) <= headroom
 
 

@@ -54,6 +54,13 @@ def test_figures_are_of_those_who_play() -> None:
     }
 
 
+def test_who_is_let_in_when_all_is_over_has_not_entered() -> None:
+    found = figures(
+        [Seen("steady", frames=9, latencies_ms=[1.0], connected=1), Seen("steady", connected=1, queued=2)], 1.0
+    )
+    assert (found["queued"], found["entered"], found["p99_per_session"]) == (1, 0, [1.0, None])
+
+
 def test_growth_is_from_the_first_tenth_to_the_last() -> None:
     memory = Memory(0, [100.0, 100.0, *[150.0] * 16, 110.0, 110.0])
     assert memory.figures()["rss_growth"] == pytest.approx(0.1)

@@ -103,6 +103,13 @@ def test_a_round_of_ticks_is_whole_batches_and_a_rest_world_by_world(players: di
     assert load(demands, LATENCY_S) == pytest.approx(expected, abs=1e-9)
 
 
+def test_fewer_players_never_count_for_more() -> None:
+    uneven = {"pixel": {1: 0.010, 2: 0.031, 3: 0.022, 4: 0.024}}
+    loads = [load([Demand("pixel", 0.1)] * players, uneven) for players in range(9)]
+    assert loads == sorted(loads)
+    assert loads[2] == pytest.approx(0.22)
+
+
 def test_the_quickest_player_of_a_world_sets_its_pace() -> None:
     """Others of that world are ticked with it or apart; together is the least that can be promised."""
     demands = [Demand("pixel", 1 / 30), Demand("pixel", 1 / 60)]
@@ -155,6 +162,31 @@ async def test_one_too_many_waits_and_enters_when_another_makes_room(narrow: Run
                 await first.send(Pause())
             assert await admitted(third)
             assert len(await third.play(5)) == 5
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+@pytest.mark.parametrize("paused", [1, 2])
+async def test_no_more_enter_together_than_there_is_time_for(narrow: RunningServer, paused: int) -> None:
+    """Three wait at once for the time that one or two leave."""
+    async with AsyncExitStack() as stack:
+        first, second, *waiting = [await stack.enter_async_context(raw_client(narrow.url)) for _ in range(5)]
+        for client in (first, second):
+            await client.send(hello())
+            assert await admitted(client)
+        playing = [asyncio.create_task(keep_playing(client)) for client in (first, second)]
+        await asyncio.sleep(0.3)
+        for client in waiting:
+            await client.send(hello())
+            assert isinstance(await client.receive(), Queued)
+        for client in (first, second)[:paused]:
+            await client.send(Pause())
+        entered = [await admitted(client) for client in waiting[:paused]]
+        playing += [asyncio.create_task(keep_playing(client)) for client in waiting[:paused]]
+        assert all(entered)
+        assert not await admitted(waiting[paused], within_s=2.5)
+        assert narrow.engine.num_sessions == (2 + paused, 3 - paused)
         for task in playing:
             task.cancel()
         await asyncio.gather(*playing, return_exceptions=True)
