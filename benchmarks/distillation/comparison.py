@@ -4,9 +4,11 @@ caller says."""
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -34,46 +36,75 @@ class Row:
     train_steps: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """A network at one number of steps before it is timed. make: what the row's time is of."""
+
+    method: str
+    num_steps: int
+    quality: dict[str, float]
+    make: Callable[[], object]
+    train_s: float | None
+    train_steps: int
+
+
 def compare(setting: Setting, quality: Quality, num_samples: int, methods: Iterable[Method] = METHODS) -> Iterator[Row]:
     """The teacher at its step counts, then each method's student at 1, 2 and 4, all from the same noise."""
+    return in_turns(list(_judged_all(setting, quality, num_samples, methods)))
+
+
+def _judged_all(setting: Setting, quality: Quality, num_samples: int, methods: Iterable[Method]) -> Iterator[Judged]:
     noise = torch.randn(num_samples, setting.size, generator=torch.Generator().manual_seed(3))
     started = time.perf_counter()
     teacher = train_teacher(setting)
     train_s = time.perf_counter() - started
-    yield from rows("teacher", TEACHER_STEPS, teacher_samples(teacher, noise), quality, train_s, setting.teacher_steps)
+    samples = teacher_samples(teacher, noise)
+    yield from judged("teacher", TEACHER_STEPS, samples, quality, train_s, setting.teacher_steps)
     for method in methods:
         started = time.perf_counter()
         student = method.train(setting, teacher)
         train_s = time.perf_counter() - started
         steps = method.train_steps(setting)
-        yield from rows(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, steps)
+        yield from judged(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, steps)
 
 
 def teacher_samples(teacher: nn.Module, noise: Tensor) -> Samples:
     return lambda num_steps: integrated(teacher, noise, NONE, sampling_sigmas(num_steps))
 
 
-def rows(
+def judged(
     name: str, counts: tuple[int, ...], make: Samples, quality: Quality, train_s: float, train_steps: int
-) -> Iterator[Row]:
-    """One row for each number of steps."""
+) -> Iterator[Judged]:
+    """One for each number of steps; says what it found, since times come only when everything is trained."""
     for num_steps in counts:
-        samples, sample_s = timed(make, num_steps)
-        yield Row(
+        found = quality(make(num_steps))
+        figures = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
+        print(f"{name:26s} {num_steps:3d}  {figures}  (trained in {train_s:.0f} s)", file=sys.stderr)
+        yield Judged(
             method=name,
             num_steps=num_steps,
-            quality=quality(samples),
-            sample_s=sample_s,
+            quality=found,
+            make=partial(make, num_steps),
             train_s=train_s,
             train_steps=train_steps,
         )
 
 
-def timed(make: Samples, num_steps: int, repeats: int = 3) -> tuple[Tensor, float]:
-    """The samples, and the median of the seconds that they took."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        made = make(num_steps)
-        times.append(time.perf_counter() - started)
-    return made, statistics.median(times)
+def in_turns(entries: Sequence[Judged], rounds: int = 5) -> Iterator[Row]:
+    """The rows: each makes its samples once a round, and the median counts. Rows are compared with each other, and a
+    machine is quick in one minute and slow in the next: so all are timed in the same minutes."""
+    times: list[list[float]] = [[] for _ in entries]
+    for _ in range(rounds):
+        for entry, taken in zip(entries, times, strict=True):
+            started = time.perf_counter()
+            entry.make()
+            taken.append(time.perf_counter() - started)
+    for entry, taken in zip(entries, times, strict=True):
+        yield Row(
+            method=entry.method,
+            num_steps=entry.num_steps,
+            quality=entry.quality,
+            sample_s=statistics.median(taken),
+            train_s=entry.train_s,
+            train_steps=entry.train_steps,
+        )

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.distillation.comparison import STUDENT_STEPS, Row
+from benchmarks.distillation.comparison import STUDENT_STEPS, Judged, Row, in_turns
 from benchmarks.distillation.methods import student_of
 from benchmarks.distillation.pong_students import SHIPPED, STUDENTS, Given, PongStudent
-from distill.evaluation.clips import Starts, held_out_starts
+from distill.evaluation.clips import held_out_starts
 from distill.evaluation.drift import drift_figures
 from distill.evaluation.generators import (
     Generator,
@@ -96,23 +96,26 @@ class PongComparison:
 
     def rows(self) -> Iterator[Row]:
         """The bidirectional teacher at its step counts, then every student at 1, 2 and 4. What they are worth is kept
-        as it is measured; times are taken at the end, of all in one go."""
-        measured = []
+        as it is measured; times, of one session's frames, are taken at the end."""
+        one = self.starts.head(1)
+        entries = []
         for contender in self._contenders():
-            training = contender.train()
-            qualities = {count: self._quality(contender, training[1], count) for count in contender.counts}
-            measured.append((contender, training, qualities))
-        for contender, (train_s, train_steps), qualities in measured:
-            for num_steps, quality in qualities.items():
-                sample_s = _seconds(contender.generator(num_steps), self.starts.head(1))
-                yield Row(
-                    method=contender.name,
-                    num_steps=num_steps,
-                    quality={**quality, "frames_per_s": self.setting.num_frames / sample_s},
-                    sample_s=sample_s,
-                    train_s=train_s,
-                    train_steps=train_steps,
+            train_s, train_steps = contender.train()
+            for num_steps in contender.counts:
+                quality = self._quality(contender, train_steps, num_steps)
+                generate = contender.generator(num_steps)
+                entries.append(
+                    Judged(
+                        method=contender.name,
+                        num_steps=num_steps,
+                        quality=quality,
+                        make=partial(generate, one.context, one.context_actions, one.actions),
+                        train_s=train_s,
+                        train_steps=train_steps,
+                    )
                 )
+        for row in in_turns(entries):
+            yield replace(row, quality={**row.quality, "frames_per_s": self.setting.num_frames / row.sample_s})
 
     def _contenders(self) -> Iterator[Contender]:
         setting, preset, shift = self.setting, self.given.run.preset, self.world.sampler.shift
@@ -190,16 +193,6 @@ def _run(folder: Path, checkpoint: Path, setting: PongSetting) -> Run:
         go_on_from(run, checkpoint)
     run.stage("latents")
     return run
-
-
-def _seconds(generate: Generator, start: Starts, repeats: int = 3) -> float:
-    """Median seconds for one session's frames; the first run, which is not counted, warms up."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        generate(start.context, start.context_actions, start.actions)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
 
 
 def _training_s(folder: Path) -> float | None:

@@ -1,0 +1,43 @@
+"""How teacher and students are timed against each other."""
+
+import pytest
+
+from benchmarks.distillation import comparison
+from benchmarks.distillation.comparison import Judged, in_turns
+
+
+class Machine:
+    """A clock and the work it times: every second that is asked for takes `slowness` of them."""
+
+    def __init__(self) -> None:
+        self.now, self.slowness = 0.0, 1.0
+        self.worked: list[str] = []
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def work(self, name: str, seconds: float) -> None:
+        self.worked.append(name)
+        self.now += seconds * self.slowness
+        if self.now >= 24:
+            self.slowness = 3.0
+
+
+def test_a_machine_that_gets_slower_is_slower_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    monkeypatch.setattr(comparison, "time", machine)
+
+    def entry(name: str, seconds: float) -> Judged:
+        return Judged(
+            method=name,
+            num_steps=1,
+            quality={},
+            make=lambda: machine.work(name, seconds),
+            train_s=None,
+            train_steps=1,
+        )
+
+    teacher, first, second = in_turns([entry("teacher", 10.0), entry("first", 1.0), entry("second", 1.0)], rounds=5)
+    assert machine.worked == ["teacher", "first", "second"] * 5
+    assert machine.slowness == 3.0, "the machine got slower on the way"
+    assert (teacher.sample_s, first.sample_s, second.sample_s) == (30.0, 3.0, 3.0)
