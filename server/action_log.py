@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 from server.mailbox import Sample
 from server.protocol import LoggedInput
+
+Input: TypeAlias = tuple[tuple[str, ...], Mapping[str, float]]
+"""Buttons and axes of a chunk."""
 
 
 @dataclass(slots=True)
@@ -18,14 +22,14 @@ class ActionLog:
     complete: bool = True
     num_chunks: int = 0
     _counts: list[int] = field(default_factory=list)
-    _inputs: list[tuple[tuple[str, ...], Mapping[str, float]]] = field(default_factory=list)
+    _inputs: list[Input] = field(default_factory=list)
 
     def append(self, sample: Sample) -> None:
         """One more chunk, made with this input."""
         self.num_chunks += 1
         if not self.complete:
             return
-        what = (tuple(sample.buttons), dict(sample.axes))
+        what = _input(sample.buttons, sample.axes)
         if self._inputs and self._inputs[-1] == what:
             self._counts[-1] += 1
         elif len(self._counts) < self.max_entries:
@@ -61,7 +65,7 @@ class ActionLog:
     @staticmethod
     def from_data(data: dict[str, Any]) -> ActionLog:
         """Raises KeyError, TypeError or ValueError."""
-        inputs = [(tuple(buttons), axes) for buttons, axes in data["inputs"]]
+        inputs = [_input(buttons, axes) for buttons, axes in data["inputs"]]
         return ActionLog(
             complete=data["complete"], num_chunks=data["num_chunks"], _counts=list(data["counts"]), _inputs=inputs
         )
@@ -72,3 +76,13 @@ class ActionLog:
             LoggedInput(num_chunks=count, buttons=buttons, axes=dict(axes))
             for count, (buttons, axes) in zip(self._counts, self._inputs, strict=True)
         )
+
+
+def _input(buttons: Iterable[str], axes: Mapping[str, float]) -> Input:
+    return (tuple(buttons), dict(axes)) if axes else _buttons(tuple(buttons))
+
+
+@lru_cache(maxsize=1024)
+def _buttons(buttons: tuple[str, ...]) -> Input:
+    """Always the same object, which nobody changes: a log has thousands of entries, but few buttons to press."""
+    return buttons, {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +51,22 @@ def test_a_log_that_is_too_long_says_so_until_the_surplus_is_cut_off() -> None:
     assert not log.complete
     log.cut(2)
     assert (spelled(log), log.complete) == ([("a",), ("b",)], True)
+
+
+def test_a_long_log_of_few_buttons_is_small() -> None:
+    """Also one that comes back from a file, where each entry is spelled out."""
+    presses = itertools.islice(itertools.cycle(["up", "down", None]), ActionLog().max_entries)
+    tracemalloc.start()
+    try:
+        log = ActionLog()
+        for button in presses:
+            log.append(Sample(() if button is None else (button,)))
+        appended = tracemalloc.get_traced_memory()[0]
+        data = log.to_data() | {"inputs": [(list(buttons), dict(axes)) for buttons, axes in log.to_data()["inputs"]]}
+        before = tracemalloc.get_traced_memory()[0]
+        again = ActionLog.from_data(data)
+        loaded = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert spelled(again) == spelled(log)
+    assert max(appended, loaded) < 40 * log.max_entries, "bytes: two numbers an entry, and what lists have to spare"
