@@ -25,7 +25,7 @@ class Verb:
 
 VERBS = {
     "serve": Verb(
-        module="server.command_serve",
+        module="server.cli.serve",
         help="serve worlds to browsers and agents",
         examples=(
             "lightcone serve",
@@ -34,37 +34,37 @@ VERBS = {
         ),
     ),
     "play": Verb(
-        module="server.command_play",
+        module="server.cli.play",
         help="serve a world and open the browser",
         examples=("lightcone play", "lightcone play pong"),
     ),
     "worlds": Verb(
-        module="server.command_worlds",
+        module="server.cli.worlds",
         help="list the worlds that can be served",
         examples=("lightcone worlds", "lightcone worlds --json"),
     ),
     "collect": Verb(
-        module="distill.command_collect",
+        module="distill.cli.collect",
         help="record clips and actions from an environment",
         examples=("lightcone collect pong", "lightcone collect --env CarRacing-v3"),
     ),
     "train": Verb(
-        module="distill.command_train",
+        module="distill.cli.train",
         help="turn an environment into a playable world: collect, codec, teacher, student",
         examples=("lightcone train pong", "lightcone train --env CarRacing-v3 --preset quick"),
     ),
     "eval": Verb(
-        module="distill.command_eval",
+        module="distill.cli.eval",
         help="measure a world against its environment on held-out starts",
         examples=("lightcone eval pong", "lightcone eval pong --json"),
     ),
     "compile": Verb(
-        module="world.command_compile",
+        module="world.cli.compile",
         help="make a world faster on this machine's CPU: needs a C++ compiler, and some minutes, once",
         examples=("lightcone compile", "lightcone compile runs/mine --batches 1"),
     ),
     "bench": Verb(
-        module="benchmarks.command",
+        module="benchmarks.cli",
         help="measure latency and speed on this machine",
         examples=("lightcone bench play --seconds 60 --json", "lightcone bench speedup --json"),
     ),

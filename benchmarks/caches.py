@@ -27,13 +27,13 @@ from benchmarks.chunks import Passes, denoised, started
 from benchmarks.other_caches import Concatenated, FlexRing, flex_arena, flex_mask, flex_rows, window_of
 from benchmarks.ring_heads import Heads, compiled_heads, eager_heads
 from kernels.write_attend import without_native
-from world.cache import Arena, ArenaContext
 from world.catalogue import find
-from world.compiled import compiled_transformer
-from world.context import Rotation
-from world.transformer import Conditioning
-from world.tuning import tuned
-from world.world import World
+from world.checkpoint import World
+from world.model.patterns import Rotation
+from world.model.transformer import Conditioning
+from world.rollout.cache import Arena, ArenaPattern
+from world.runtime.ahead_of_time import compiled_transformer
+from world.runtime.tuning import tuned
 
 WARM_UP = 3
 
@@ -151,11 +151,11 @@ class Stepper:
 
     def _ring(self, name: str, network: Any, heads: dict[int, Heads]) -> Way:
         arena = _copied(self.arena)
-        contexts = {count: ArenaContext.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
+        contexts = {count: ArenaPattern.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
 
         def passes(x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
-            context = ArenaContext.all_of(arena.rings, first, self._num_chunks(x))
-            velocity: Tensor = network(x, sigma, Conditioning(actions=actions), context=context).prediction
+            pattern = ArenaPattern.all_of(arena.rings, first, self._num_chunks(x))
+            velocity: Tensor = network(x, sigma, Conditioning(actions=actions), pattern=pattern).prediction
             return velocity
 
         def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
@@ -172,16 +172,16 @@ class Stepper:
         def one_pass(
             k: list[Tensor], v: list[Tensor], x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor
         ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-            context = Concatenated(self.config, [*k], [*v], first, self._num_chunks(x))
-            prediction = transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
-            return prediction, context.k, context.v
+            pattern = Concatenated(self.config, [*k], [*v], first, self._num_chunks(x))
+            prediction = transformer(x, sigma, Conditioning(actions=actions), pattern=pattern).prediction
+            return prediction, pattern.k, pattern.v
 
         @wrap
         def one_part(
             k: Tensor, v: Tensor, qkv: Tensor, rotation: Rotation, num_chunks: int
         ) -> tuple[Tensor, Tensor, Tensor]:
-            context = Concatenated(self.config, [k], [v], self.first_chunk, num_chunks)
-            return context.attend(0, qkv, rotation)[0], context.k[0], context.v[0]
+            pattern = Concatenated(self.config, [k], [v], self.first_chunk, num_chunks)
+            return pattern.attend(0, qkv, rotation)[0], pattern.k[0], pattern.v[0]
 
         def passes(*given: Tensor) -> Tensor:
             prediction: Tensor
@@ -211,8 +211,8 @@ class Stepper:
             actions: Tensor,
             first: Tensor,
         ) -> Tensor:
-            context = FlexRing(arena.config, k, v, first, rows, mask)
-            prediction: Tensor = transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
+            pattern = FlexRing(arena.config, k, v, first, rows, mask)
+            prediction: Tensor = transformer(x, sigma, Conditioning(actions=actions), pattern=pattern).prediction
             return prediction
 
         @wrap

@@ -1,5 +1,5 @@
 """Chunks made without a rollout around them: for benchmarks that change what is below it. Owns the two kinds of pass
-of a chunk and their order, as `world.rollout` has them."""
+of a chunk and their order, as `world.rollout.rollout` has them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from world.cache import Arena
-from world.schedule import euler_step
-from world.world import World
+from world.checkpoint import World
+from world.model.schedule import euler_step
+from world.rollout.cache import Arena
 
 Passes = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(x `b f c h w`, sigma `b f`, actions `b f a`, first chunk `b`) → the velocity of all frames."""

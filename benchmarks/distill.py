@@ -29,7 +29,7 @@ from benchmarks.distillation.measured import write_measured
 from benchmarks.distillation.methods import METHODS
 from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
 from benchmarks.distillation.report import Table, write_report
-from distill.runs import runs_root
+from distill.recipes.folders import runs_root
 
 PARTS = (*DENSITIES, "digits", "process", "pong")
 RESULTS = Path(__file__).parent / "results"

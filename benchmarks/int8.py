@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from benchmarks.chunks import denoised, started
 from world.actions import Actions
-from world.cache import ArenaContext
 from world.catalogue import find
-from world.codec import to_float
-from world.inputs import chunk_vectors
-from world.transformer import Conditioning
-from world.world import World
+from world.checkpoint import World
+from world.codecs.convolutional import to_float
+from world.model.transformer import Conditioning
+from world.rollout.cache import ArenaPattern
+from world.rollout.inputs import chunk_vectors
 
 HOLD_STEPS = 12
 
@@ -104,8 +104,8 @@ class Way:
 
     def _pass(self, x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
         num_chunks = x.shape[1] // self.world.transformer.config.chunk_frames
-        context = ArenaContext.all_of(self.arena.rings, first, num_chunks)
-        velocity: Tensor = self.world.transformer(x, sigma, Conditioning(actions=actions), context=context).prediction
+        pattern = ArenaPattern.all_of(self.arena.rings, first, num_chunks)
+        velocity: Tensor = self.world.transformer(x, sigma, Conditioning(actions=actions), pattern=pattern).prediction
         return velocity
 
 

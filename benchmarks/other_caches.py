@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from world.cache import Arena, Rings
-from world.config import TransformerConfig
-from world.context import Positions, Rotation
+from world.model.config import TransformerConfig
+from world.model.patterns import Positions, Rotation
+from world.rollout.cache import Arena, Rings
 
 
 def window_of(arena: Arena, first_chunk: Tensor) -> tuple[list[Tensor], list[Tensor]]:

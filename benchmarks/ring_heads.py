@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from world.compiled import compile_module, heads_of, loaded, weights_of
-from world.context import Rotation
-from world.transformer import Block
+from world.model.patterns import Rotation
+from world.model.transformer import Block
+from world.runtime.ahead_of_time import compile_module, heads_of, loaded, weights_of
 
 Heads = Callable[[Tensor, Rotation], Sequence[Tensor]]
 """(raw `b l 3 n d`, rotation) → queries, keys and values that are ready, `b l n d`."""

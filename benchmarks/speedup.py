@@ -4,7 +4,7 @@ Time is the transformer's, for one session, per generated second of the world; d
 out. Teacher: a clip at a time, `--prefix` frames given and the rest denoised by `--teacher-steps` unguided Euler steps;
 interactively a new action arrives with every frame, so each new frame costs a whole clip. Runs alternate, medians.
 
-Speed counts only at like quality: `distill.evaluation.readers.quality`, over the new frames of one teacher's clip, with
+Speed counts only at like quality: `distill.evaluation.probes.quality`, over the new frames of one teacher's clip, with
 copying the last picture as the floor. The teacher's cheapest step count near its best is found by the same figure.
 """
 
@@ -19,8 +19,6 @@ from typing import Any
 
 import torch
 
-from distill.choice import recipe_of
-from distill.evaluation.clips import Starts, held_out_starts
 from distill.evaluation.evaluate import held_out
 from distill.evaluation.generators import (
     TEACHER_PREFIX,
@@ -32,11 +30,13 @@ from distill.evaluation.generators import (
     student_generator,
     teacher_generator,
 )
-from distill.evaluation.readers import own_figures, quality
-from distill.runs import world_run
+from distill.evaluation.probes import probe_figures, quality
+from distill.evaluation.starts import Starts, held_out_starts
+from distill.recipes.choice import recipe_of
+from distill.recipes.folders import world_run
 from world.catalogue import find
-from world.inputs import action_vectors
-from world.world import World
+from world.checkpoint import World
+from world.rollout.inputs import action_vectors
 
 CHEAPER_STEPS = (2, 4, 8, 16)
 NEAR_BEST = 0.99
@@ -134,11 +134,11 @@ def compare_quality(student: World, teacher: World, starts: Starts, prefix: int,
         "student": quality(card, starts, frames),
         "teacher": {},
         "copy_last": quality(card, starts, copy_last(starts)),
-        "own": {"student": own_figures(card, starts, frames)},
+        "own": {"student": probe_figures(card, starts, frames)},
     }
     for count in steps:
         generator = teacher_generator(teacher, num_steps=count, shift=student.sampler.shift, prefix=prefix)
         frames = in_batches(generator, starts, starts.actions)
         figures["teacher"][count] = quality(card, starts, frames)
-        figures["own"][f"teacher, {count} steps"] = own_figures(card, starts, frames)
+        figures["own"][f"teacher, {count} steps"] = probe_figures(card, starts, frames)
     return figures

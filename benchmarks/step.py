@@ -19,8 +19,8 @@ from benchmarks.matrix_products import MatrixProducts
 from kernels.write_attend import without_native
 from world.actions import Actions
 from world.catalogue import find
-from world.tuning import tuned
-from world.world import World
+from world.checkpoint import World
+from world.runtime.tuning import tuned
 
 WARM_UP_STEPS = 3
 

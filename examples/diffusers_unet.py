@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from distill.methods.adapters import VP
 from distill.methods.sampling import sampled
-from distill.trainer import TrainerConfig, trained
-from distill.trajectory_tasks import BatchConfig, DiscreteConfig, consistency_distillation
-from world.schedule import sampling_sigmas
-from world.transformer import Conditioning, Output
+from distill.tasks.consistency import DiscreteConfig, consistency_distillation
+from distill.tasks.student import BatchConfig
+from distill.training.trainer import TrainerConfig, trained
+from world.model.schedule import sampling_sigmas
+from world.model.transformer import Conditioning, Output
 
 
 class Wrapped(nn.Module):

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.sampling import integrated
-from distill.trainer import TrainerConfig, trained
-from distill.trajectory_tasks import BatchConfig, mean_flow
-from world.transformer import Conditioning, Output
+from distill.tasks.mean_flow import mean_flow
+from distill.tasks.student import BatchConfig
+from distill.training.trainer import TrainerConfig, trained
+from world.model.transformer import Conditioning, Output
 
 
 class Atoms(nn.Module):  # any network of atoms `b 5 3` will do

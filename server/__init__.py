@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from server.config import ServerConfig
 
 if TYPE_CHECKING:
-    from server.worlds import WorldLoader
+    from server.engine.model_runner import WorldLoader
 
 __all__ = ["ServerConfig", "run"]
 
@@ -24,7 +24,7 @@ def run(
     worlds: Mapping[str, WorldLoader | Path] | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until interrupted; see `server.process.run`. Imported late, so that reading settings costs nothing."""
-    from server.process import run as run_process
+    """Serve until interrupted; see `server.http.process.run`. Imported late, so that reading settings costs nothing."""
+    from server.http.process import run as run_process
 
     run_process(config, worlds, on_ready)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import ConfigError
-from server.origin import place_of
-from server.protocol import Limits
+from server.wire.origin import place_of
+from server.wire.protocol import Limits
 
 MAX_TOKEN = 1024
 TIMEOUTS = ("send_timeout_s", "handshake_timeout_s", "idle_timeout_s")
@@ -30,7 +30,7 @@ class ServerConfig:
     `tokens`: who may play has one of these, in `hello`; empty lets everybody in. `max_per_address`, `max_per_token`:
     connections at once; `connections_per_s`: new ones of an address on average, after `max_per_address` at once.
     `resume_s`: how long a session is kept for a player whose connection is gone, 0 for not at all; `hold_s`: how long
-    of that in its slot; `max_parked`: how many in memory without one; `store`: a file (SQLite) to keep them in, which
+    of that in its slot; `max_suspended`: how many in memory without one; `store`: a file (SQLite) to keep them in, which
     other servers may share. `idle_timeout_s`: after how long a player of whom nothing is heard must make room.
     `headroom`: the share of its time that the model may be busy, as it was measured at the start, before further
     players wait; the rest is for all that runs beside it. None lets them in as long as there are slots.
@@ -60,7 +60,7 @@ class ServerConfig:
     connections_per_s: float = 1.0
     resume_s: float = 3600.0
     hold_s: float = 10.0
-    max_parked: int = 64
+    max_suspended: int = 64
     store: Path | None = None
     idle_timeout_s: float = 600.0
     headroom: float | None = 0.65
@@ -80,7 +80,7 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
-        for name in (*counts, "max_per_address", "max_per_token", "max_parked", "trace_every"):
+        for name in (*counts, "max_per_address", "max_per_token", "max_suspended", "trace_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.timeline_frames < 0:

@@ -32,15 +32,15 @@ FOLDERS = {
 # Modules that decide without touching the world: what they must not import, so that time and threads come from outside.
 PURE = {
     "world": {"asyncio", "fastapi", "socket", "threading", "websockets"},
-    "server/scheduler.py": {"asyncio", "threading", "time", "torch"},
-    "server/session.py": {"asyncio", "fastapi", "socket", "threading", "torch", "websockets"},
-    "server/protocol.py": {"asyncio", "fastapi", "socket", "threading", "torch", "websockets"},
+    "server/engine/scheduler.py": {"asyncio", "threading", "time", "torch"},
+    "server/sessions/session.py": {"asyncio", "fastapi", "socket", "threading", "torch", "websockets"},
+    "server/wire/protocol.py": {"asyncio", "fastapi", "socket", "threading", "torch", "websockets"},
     "clients/python/lightcone_client": {"torch"},
 }
 
 MAX_LINES = 300
 LONG = {
-    "server/protocol.py": "the whole wire in one file, each message with its fields explained",
+    "server/wire/protocol.py": "the whole wire in one file, each message with its fields explained",
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lightcone
-from benchmarks.command import BENCHMARKS
+from benchmarks.cli import BENCHMARKS
 from world.testing import tiny_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +134,7 @@ def test_a_fault_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(args: argparse.Namespace) -> int:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("server.command_worlds.run", broken)
+    monkeypatch.setattr("server.cli.worlds.run", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         lightcone.main(["worlds"])
 

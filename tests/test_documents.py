@@ -73,10 +73,12 @@ def test_the_readme_example_of_the_client_runs(tmp_path: Path) -> None:
 
 
 def test_no_address_of_a_package_registry_and_no_path_of_one_machine() -> None:
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    state_variables = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     texts = {".json", ".md", ".py", ".toml", ".ts", ".txt", ".yml", "", ".mjs", ".html", ".css"}
     forbidden = re.compile(rf'"resolved": *"http|https?://\S+(\.whl|\.tgz|/simple)\b|{re.escape(str(ROOT))}/')
-    for name in tracked.split("\0"):
+    for name in state_variables.split("\0"):
         path = ROOT / name
         if name and path.suffix in texts and path.is_file():
             assert not forbidden.search(path.read_text(encoding="utf-8")), f"{name} names a registry or this checkout"

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
 from examples import diffusers_unet, molecule
-from world.transformer import Conditioning
+from world.model.transformer import Conditioning
 
 
 def test_a_diffusers_unet_is_distilled_as_it_is() -> None:

@@ -2,11 +2,11 @@
 
 from world.actions import Actions
 from world.card import Axis, Button, WorldCard
+from world.checkpoint import Start, World
 from world.errors import ActionError, CheckpointError, LightconeError, ShapeError, StateError
-from world.model import Sampler
-from world.rollout import Rollout
-from world.timeline import RolloutState
-from world.world import Start, World
+from world.rollout.networks import Sampler
+from world.rollout.rollout import Rollout
+from world.rollout.timeline import RolloutState
 
 __all__ = [
     "ActionError",

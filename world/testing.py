@@ -7,11 +7,11 @@ from torch import nn
 
 from world.actions import Actions
 from world.card import Axis, Button, WorldCard
-from world.codec import Codec, CodecConfig
-from world.config import TransformerConfig
-from world.model import Sampler
-from world.transformer import Transformer
-from world.world import Start, World
+from world.checkpoint import Start, World
+from world.codecs.convolutional import Codec, CodecConfig
+from world.model.config import TransformerConfig
+from world.model.transformer import Transformer
+from world.rollout.networks import Sampler
 
 PIXEL = (
     CodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8)),

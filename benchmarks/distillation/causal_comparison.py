@@ -19,10 +19,10 @@ from benchmarks.distillation.causal_methods import (
     teacher_forcing,
     train,
 )
-from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS, Judged, Row, in_turns, judged
+from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS, Evaluated, Row, evaluated, in_turns
 from benchmarks.distillation.process import ProcessClips, law_distance, rolled_out
-from distill.trainer import Task
-from world.transformer import Transformer
+from distill.training.trainer import Task
+from world.model.transformer import Transformer
 
 NUM_ROLLOUTS = 4000
 PRETRAINING_STEPS = 3000
@@ -37,20 +37,20 @@ def law_floor() -> dict[str, float]:
 def compare_causal(num_steps: int | None = None) -> Iterator[Row]:
     """The teacher-forced network at the teacher's step counts, which counts as the teacher here; then diffusion
     forcing and each few-step student at 1, 2 and 4. num_steps: of every training, for a quick look."""
-    return in_turns(list(_judged_all(num_steps)))
+    return in_turns(list(_evaluated_all(num_steps)))
 
 
-def _judged_all(num_steps: int | None) -> Iterator[Judged]:
+def _evaluated_all(num_steps: int | None) -> Iterator[Evaluated]:
     before = num_steps or PRETRAINING_STEPS
     causal, seconds = _timed(teacher_forcing, before)
-    yield from _judged("teacher", causal, TEACHER_STEPS, False, seconds, before)
+    yield from _evaluated("teacher", causal, TEACHER_STEPS, False, seconds, before)
     forced, seconds = _timed(diffusion_forcing, before)
-    yield from _judged("diffusion_forcing", forced, STUDENT_STEPS, False, seconds, before)
+    yield from _evaluated("diffusion_forcing", forced, STUDENT_STEPS, False, seconds, before)
     given = Pretrained(teacher=train(bidirectional_teacher(network()), before), causal=causal)
     for method in CAUSAL_METHODS:
         steps = num_steps or method.num_steps
         student, seconds = _timed(partial(method.make, given), steps, **method.trainer)
-        yield from _judged(method.name, student, STUDENT_STEPS, method.renoise, seconds, steps)
+        yield from _evaluated(method.name, student, STUDENT_STEPS, method.renoise, seconds, steps)
 
 
 def _timed(make: Callable[[], Task], num_steps: int, **trainer: object) -> tuple[Transformer, float]:
@@ -58,9 +58,9 @@ def _timed(make: Callable[[], Task], num_steps: int, **trainer: object) -> tuple
     return train(make(), num_steps, **trainer), time.perf_counter() - began
 
 
-def _judged(
+def _evaluated(
     name: str, student: Transformer, counts: tuple[int, ...], renoise: bool, train_s: float, train_steps: int
-) -> Iterator[Judged]:
+) -> Iterator[Evaluated]:
     clips = ProcessClips(FRAMES).draw(NUM_ROLLOUTS, torch.Generator().manual_seed(3))
 
     def made(num_steps: int) -> Tensor:
@@ -69,4 +69,4 @@ def _judged(
     def quality(latents: Tensor) -> dict[str, float]:
         return {"law_distance": law_distance(latents, clips.actions)}
 
-    return judged(name, counts, made, quality, train_s, train_steps)
+    return evaluated(name, counts, made, quality, train_s, train_steps)

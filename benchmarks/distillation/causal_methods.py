@@ -10,27 +10,17 @@ import torch
 
 from benchmarks.distillation.methods import ADVERSARIAL_TRAINER, CRITIC_LR_SHARE, student_of
 from benchmarks.distillation.process import NUM_STEPS, WINDOW, ProcessClips, process_config
-from distill.causal_tasks import (
-    CausalODEConfig,
-    CausalODETask,
-    CausVidConfig,
-    CausVidTask,
-    DiffusionForcingConfig,
-    DiffusionForcingTask,
-)
-from distill.given_context import UNTOUCHED, LevelConfig
 from distill.methods.knowledge_distillation import KnowledgeConfig
-from distill.self_forcing_task import SelfForcingConfig, SelfForcingTask
-from distill.stages import (
-    ConsistencyConfig,
-    ConsistencyTask,
-    TeacherConfig,
-    TeacherForcingConfig,
-    TeacherForcingTask,
-    TeacherTask,
-)
-from distill.trainer import Task, TrainerConfig, trained
-from world.transformer import Transformer
+from distill.tasks.causal_consistency import ConsistencyConfig, ConsistencyTask
+from distill.tasks.causal_ode import CausalODEConfig, CausalODETask
+from distill.tasks.causvid import CausVidConfig, CausVidTask
+from distill.tasks.context_corruption import NO_CORRUPTION, LevelConfig
+from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
+from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
+from distill.tasks.teacher import TeacherConfig, TeacherTask
+from distill.tasks.teacher_forcing import TeacherForcingConfig, TeacherForcingTask
+from distill.training.trainer import Task, TrainerConfig, trained
+from world.model.transformer import Transformer
 
 LEVELS = LevelConfig(std=1.4, shift=1.0)
 BATCH = 128
@@ -59,7 +49,7 @@ def network() -> Transformer:
 
 def teacher_forcing() -> Task:
     config = TeacherForcingConfig(
-        batch_size=BATCH, levels=LEVELS, context_sigma_max=0.0, context=UNTOUCHED, first_loss_frame=1, **PLAIN
+        batch_size=BATCH, levels=LEVELS, context_sigma_max=0.0, corruption=NO_CORRUPTION, first_loss_frame=1, **PLAIN
     )
     return TeacherForcingTask(network(), ProcessClips(FRAMES), config)
 
@@ -82,7 +72,7 @@ def causal_ode(given: Pretrained) -> Task:
 
 def causal_consistency(given: Pretrained) -> Task:
     config = ConsistencyConfig(
-        batch_size=BATCH, num_levels=16, shift=1.0, context=UNTOUCHED, first_loss_frame=1, **PLAIN
+        batch_size=BATCH, num_levels=16, shift=1.0, corruption=NO_CORRUPTION, first_loss_frame=1, **PLAIN
     )
     return ConsistencyTask(student_of(given.causal), student_of(given.causal), ProcessClips(FRAMES), config)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.distillation.methods import METHODS, NONE, Method, Samples, Setting, train_teacher
 from distill.methods.sampling import integrated
-from world.schedule import sampling_sigmas
+from world.model.schedule import sampling_sigmas
 
 STUDENT_STEPS = (1, 2, 4)
 TEACHER_STEPS = (2, 4, 8, 16, 32, 50)
@@ -37,7 +37,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class Evaluated:
     """A network at one number of steps before it is timed. make: what the row's time is of."""
 
     method: str
@@ -50,37 +50,39 @@ class Judged:
 
 def compare(setting: Setting, quality: Quality, num_samples: int, methods: Iterable[Method] = METHODS) -> Iterator[Row]:
     """The teacher at its step counts, then each method's student at 1, 2 and 4, all from the same noise."""
-    return in_turns(list(_judged_all(setting, quality, num_samples, methods)))
+    return in_turns(list(_evaluated_all(setting, quality, num_samples, methods)))
 
 
-def _judged_all(setting: Setting, quality: Quality, num_samples: int, methods: Iterable[Method]) -> Iterator[Judged]:
+def _evaluated_all(
+    setting: Setting, quality: Quality, num_samples: int, methods: Iterable[Method]
+) -> Iterator[Evaluated]:
     noise = torch.randn(num_samples, setting.size, generator=torch.Generator().manual_seed(3))
     started = time.perf_counter()
     teacher = train_teacher(setting)
     train_s = time.perf_counter() - started
     samples = teacher_samples(teacher, noise)
-    yield from judged("teacher", TEACHER_STEPS, samples, quality, train_s, setting.teacher_steps)
+    yield from evaluated("teacher", TEACHER_STEPS, samples, quality, train_s, setting.teacher_steps)
     for method in methods:
         started = time.perf_counter()
         student = method.train(setting, teacher)
         train_s = time.perf_counter() - started
         steps = method.train_steps(setting)
-        yield from judged(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, steps)
+        yield from evaluated(method.name, STUDENT_STEPS, method.sampler(student, noise), quality, train_s, steps)
 
 
 def teacher_samples(teacher: nn.Module, noise: Tensor) -> Samples:
     return lambda num_steps: integrated(teacher, noise, NONE, sampling_sigmas(num_steps))
 
 
-def judged(
+def evaluated(
     name: str, counts: tuple[int, ...], make: Samples, quality: Quality, train_s: float, train_steps: int
-) -> Iterator[Judged]:
+) -> Iterator[Evaluated]:
     """One for each number of steps; says what it found, since times come only when everything is trained."""
     for num_steps in counts:
         found = quality(make(num_steps))
         figures = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
         print(f"{name:26s} {num_steps:3d}  {figures}  (trained in {train_s:.0f} s)", file=sys.stderr)
-        yield Judged(
+        yield Evaluated(
             method=name,
             num_steps=num_steps,
             quality=found,
@@ -90,7 +92,7 @@ def judged(
         )
 
 
-def in_turns(entries: Sequence[Judged], rounds: int = 5) -> Iterator[Row]:
+def in_turns(entries: Sequence[Evaluated], rounds: int = 5) -> Iterator[Row]:
     """The rows: each makes its samples once a round, and the median counts. Rows are compared with each other, and a
     machine is quick in one minute and slow in the next: so all are timed in the same minutes."""
     times: list[list[float]] = [[] for _ in entries]

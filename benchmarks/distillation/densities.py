@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.distillation.distances import mode_variation, sliced_wasserstein
 from benchmarks.distillation.methods import NONE, Setting
-from world.transformer import Conditioning
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, slots=True)

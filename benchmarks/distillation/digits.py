@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from benchmarks.distillation.distances import frechet
 from benchmarks.distillation.methods import NONE, Setting
-from distill.trajectory_tasks import BatchConfig
-from world.transformer import Conditioning
+from distill.tasks.student import BatchConfig
+from world.model.transformer import Conditioning
 
 WEIGHTS = Path(__file__).parent / "digits_classifier.safetensors"
 NUM_SAMPLES = 5_000
@@ -69,9 +69,9 @@ def classifier() -> Classifier:
 
 def digit_quality() -> Callable[[Tensor], dict[str, float]]:
     """Fréchet distance of samples from the held-out images, in the classifier's features."""
-    judge, held_out = classifier(), split()[2]
-    reference = judge.features(held_out)
-    return lambda samples: {"frechet": frechet(judge.features(samples), reference)}
+    discriminator, held_out = classifier(), split()[2]
+    reference = discriminator.features(held_out)
+    return lambda samples: {"frechet": frechet(discriminator.features(samples), reference)}
 
 
 def digit_setting(**changes: Any) -> Setting:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.distillation.perceptron import Perceptron
-from distill.distribution_tasks import AdversarialConfig, DMDConfig, DMDTask, FewStepConfig, LADDTask
 from distill.methods.continuous_consistency import ContinuousConfig
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.knowledge_distillation import KnowledgeConfig
@@ -19,22 +18,19 @@ from distill.methods.latent_adversarial import LADDConfig
 from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.sampling import integrated, sampled
 from distill.methods.truncated_consistency import TruncatedConfig
-from distill.trainer import Task, TrainerConfig, trained
-from distill.trajectory_tasks import (
-    BatchConfig,
-    DiscreteConfig,
-    Draw,
-    StagedConfig,
-    consistency_distillation,
-    consistency_training,
-    continuous_consistency,
-    denoising,
-    knowledge_distillation,
-    mean_flow,
-    truncated_consistency,
-)
-from world.schedule import sampling_sigmas
-from world.transformer import Conditioning
+from distill.tasks.consistency import DiscreteConfig, StagedConfig, consistency_distillation, consistency_training
+from distill.tasks.continuous_consistency import continuous_consistency
+from distill.tasks.critic import AdversarialConfig
+from distill.tasks.denoising import denoising
+from distill.tasks.dmd import DMDConfig, DMDTask, FewStepConfig
+from distill.tasks.knowledge_distillation import knowledge_distillation
+from distill.tasks.ladd import LADDTask
+from distill.tasks.mean_flow import mean_flow
+from distill.tasks.student import BatchConfig, Draw
+from distill.tasks.truncated_consistency import truncated_consistency
+from distill.training.trainer import Task, TrainerConfig, trained
+from world.model.schedule import sampling_sigmas
+from world.model.transformer import Conditioning
 
 NONE = Conditioning()
 

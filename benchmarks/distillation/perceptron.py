@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from world.context import Context
-from world.transformer import Conditioning, Output, sinusoid
+from world.model.patterns import AttentionPattern
+from world.model.transformer import Conditioning, Output, sinusoid
 
 
 class Perceptron(nn.Module):
@@ -36,10 +36,10 @@ class Perceptron(nn.Module):
         cond: Conditioning,
         *,
         sigma_next: Tensor | None = None,
-        context: Context | None = None,
+        pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        if context is not None:
+        if pattern is not None:
             raise ValueError("a perceptron has no frames, so it takes no context")
         dtype = self.first.weight.dtype
         embedding = self.level(_level_features(sigma, self.frequency_dim).to(dtype))

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.distillation.comparison import STUDENT_STEPS, Judged, Row, in_turns
+from benchmarks.distillation.comparison import STUDENT_STEPS, Evaluated, Row, in_turns
 from benchmarks.distillation.methods import student_of
 from benchmarks.distillation.pong_students import SHIPPED, STUDENTS, Given, PongStudent
-from distill.evaluation.clips import held_out_starts
 from distill.evaluation.drift import drift_figures
 from distill.evaluation.generators import (
     Generator,
@@ -28,14 +27,15 @@ from distill.evaluation.generators import (
     teacher_generator,
 )
 from distill.evaluation.long_rollouts import DriftConfig, drift, long_streams
-from distill.evaluation.readers import own_figures
-from distill.onward import go_on_from
-from distill.pipeline import Run
-from distill.presets import PRESETS
-from distill.trainer import Trainer, load_product
+from distill.evaluation.probes import probe_figures
+from distill.evaluation.starts import held_out_starts
+from distill.recipes.catalogue import PRESETS
+from distill.recipes.run import Run
+from distill.recipes.warm_start import warm_start
+from distill.training.trainer import Trainer, load_product
 from world.catalogue import find
-from world.transformer import Transformer
-from world.world import World
+from world.checkpoint import World
+from world.model.transformer import Transformer
 
 ROLES = {"teacher": "teacher", SHIPPED: "student"}
 """Name here → role in the checkpoint."""
@@ -91,7 +91,7 @@ class PongComparison:
         rebuilt = reconstruct(self.world, self.starts.truth)
         speed = rebuilt.shape[0] * rebuilt.shape[1] / (time.perf_counter() - started)
         codec = drift_figures(self.streams.rebuilt, self.streams.real, self.streams.rebuilt)
-        quality = _named(codec["drift_codec_max"], own_figures(self.world.card, self.starts, rebuilt))
+        quality = _named(codec["drift_codec_max"], probe_figures(self.world.card, self.starts, rebuilt))
         return {**quality, "frames_per_s": speed}
 
     def rows(self) -> Iterator[Row]:
@@ -105,7 +105,7 @@ class PongComparison:
                 quality = self._quality(contender, train_steps, num_steps)
                 generate = contender.generator(num_steps)
                 entries.append(
-                    Judged(
+                    Evaluated(
                         method=contender.name,
                         num_steps=num_steps,
                         quality=quality,
@@ -154,7 +154,7 @@ class PongComparison:
         path = self.folder / "quality" / f"{contender.name}-{train_steps}-{num_steps}.json"
         if not path.exists():
             generate = contender.generator(num_steps)
-            own = own_figures(self.world.card, self.starts, in_batches(generate, self.starts, self.starts.actions))
+            own = probe_figures(self.world.card, self.starts, in_batches(generate, self.starts, self.starts.actions))
             quality = _named(drift(self.world.card, generate, self.streams)["drift_max"], own)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(quality) + "\n")
@@ -190,7 +190,7 @@ def _run(folder: Path, checkpoint: Path, setting: PongSetting) -> Run:
     )
     run = Run("pong", replace(preset, collect=collect), folder, folder / "checkpoint")
     if not (folder / "warm_up" / "state.pt").exists():
-        go_on_from(run, checkpoint)
+        warm_start(run, checkpoint)
     run.stage("latents")
     return run
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
 from distill.evaluation.drift import STATISTICS, clip_statistics, drift_figures
-from distill.runs import runs_root
+from distill.recipes.folders import runs_root
 
 SCORE_ROWS, LEFT_COLUMNS, RIGHT_COLUMNS = 12, 12, 12
 

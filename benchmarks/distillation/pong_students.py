@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from benchmarks.distillation.methods import student_of
-from distill.causal_tasks import CausVidConfig, CausVidTask, DiffusionForcingConfig, DiffusionForcingTask
-from distill.given_context import UNTOUCHED
-from distill.pipeline import Run
-from distill.self_forcing_task import SelfForcingConfig, SelfForcingTask
-from distill.stages import ConsistencyTask, TeacherForcingTask
-from distill.trainer import Task, TrainerConfig
-from world.transformer import Transformer
+from distill.recipes.run import Run
+from distill.tasks.causal_consistency import ConsistencyTask
+from distill.tasks.causvid import CausVidConfig, CausVidTask
+from distill.tasks.context_corruption import NO_CORRUPTION
+from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
+from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
+from distill.tasks.teacher_forcing import TeacherForcingTask
+from distill.training.trainer import Task, TrainerConfig
+from world.model.transformer import Transformer
 
 SHIPPED = "teacher_forcing_worn"
 """The checkpoint's own student: teacher-forced with a worn past, as `lightcone train pong` does."""
@@ -42,7 +44,7 @@ class PongStudent:
 
 def _teacher_forcing(given: Given) -> Task:
     preset = given.run.preset
-    config = replace(preset.teacher_forced, context=UNTOUCHED, context_sigma_max=0.0)
+    config = replace(preset.teacher_forced, corruption=NO_CORRUPTION, context_sigma_max=0.0)
     return TeacherForcingTask(given.student("teacher"), given.run.clips(preset.student_clip_frames), config)
 
 

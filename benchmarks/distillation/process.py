@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.distillation.distances import sliced_wasserstein
-from distill.latents import Clips
+from distill.data.latents import Clips
 from distill.methods.network import Network
 from distill.methods.self_rollout import RollingCache, self_rollout
-from world.config import TransformerConfig
-from world.schedule import sampling_sigmas
+from world.model.config import TransformerConfig
+from world.model.schedule import sampling_sigmas
 
 DECAY, TURN = 0.9, 0.6
 STD = math.sqrt(1 - DECAY**2)

@@ -4,7 +4,7 @@
     python clients/web/generate_protocol.py --check    # exit 1 when the committed file is stale
 
 Knows JSON Schema and TypeScript; knows nothing about what the messages mean. The schema is what
-`python -m server.protocol` prints, run as a program: the clients import nothing of the server.
+`python -m server.wire.protocol` prints, run as a program: the clients import nothing of the server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TARGET = HERE / "src" / "protocol.ts"
 
 HEADER = """\
 /**
- * The wire protocol's messages. GENERATED from server/protocol.py by generate_protocol.py: do not edit.
+ * The wire protocol's messages. GENERATED from server/wire/protocol.py by generate_protocol.py: do not edit.
  *
  * Messages are named `...Message` so that none shadows a type of the browser.
  */
@@ -40,10 +40,10 @@ class SchemaError(ValueError):
 def load_schema() -> Schema:
     """Runs the server's exporter and returns what it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "server.protocol"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "server.wire.protocol"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise SystemExit(f"`python -m server.protocol` failed:\n{done.stderr}")
+        raise SystemExit(f"`python -m server.wire.protocol` failed:\n{done.stderr}")
     schema: Schema = json.loads(done.stdout)
     return schema
 
@@ -135,7 +135,7 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Generate src/protocol.ts from server/protocol.py.")
+    parser = argparse.ArgumentParser(description="Generate src/protocol.ts from server/wire/protocol.py.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the committed file is stale")
     args = parser.parse_args(argv)
     wanted = Renderer(load_schema()).render()

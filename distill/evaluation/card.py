@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from distill.evaluation.clips import held_out_starts
 from distill.evaluation.evaluate import held_out
 from distill.evaluation.generators import student_generator, teacher_generator
-from distill.presets import Preset
-from world.world import World
+from distill.evaluation.starts import held_out_starts
+from distill.recipes.preset import Preset
+from world.checkpoint import World
 
 CLIP_S, CLIP_SCALE = 10.0, 3
 STRIP_EVERY, STRIP_FRAMES, STRIP_CLIPS, STRIP_TEACHER_STEPS = 6, 64, 2, 16
@@ -80,7 +80,7 @@ def _strip(frames: Tensor) -> np.ndarray:
 
 
 def _kept_track_of(world: World) -> list[str]:
-    names = [tracked.name for tracked in world.codec.config.tracked]
+    names = [state_variables.name for state_variables in world.codec.config.state_variables]
     if not names:
         return []
     return [

@@ -10,18 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.clips import Dataset
-from distill.collect import CollectConfig, collect
-from distill.environments import Control, Environment, idle_control, make_environment
-from distill.environments.doom import MAX_LOOK_DEGREES, TURN_DEGREES
-from distill.evaluation.classifier import accuracy, train_judge
-from distill.evaluation.clips import Starts, held_out_starts
+from distill.data.clips import Dataset
+from distill.data.collect import CollectConfig, collect
+from distill.data.environments import Control, Environment, idle_control, make_environment
+from distill.data.environments.doom import MAX_LOOK_DEGREES, TURN_DEGREES
+from distill.evaluation.discriminator import accuracy, train_discriminator
 from distill.evaluation.generators import in_batches, reconstruct, student_generator
 from distill.evaluation.inverse_dynamics import balanced_accuracy, train_inverse_dynamics
+from distill.evaluation.starts import Starts, held_out_starts
 from world.actions import Actions
-from world.world import World
+from world.checkpoint import World
 
-READER_SEED, CIRCLE_SEED = 7_000_000, 9_500_000
+PROBE_SEED, CIRCLE_SEED = 7_000_000, 9_500_000
 NUM_CLASSES = (3, 3)
 CHANCE = 1 / 3
 LEAST_TURN_DEGREES = 2.5
@@ -30,7 +30,7 @@ NUM_HEADINGS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReaderConfig:
+class ProbeConfig:
     """How much the readers learn from, in streams and clips of their own, and how many circles are turned.
 
     judged_seconds: length of the clips that are told from real ones.
@@ -40,7 +40,7 @@ class ReaderConfig:
     stream_frames: int = 800
     num_clips: int = 1024
     num_generated: int = 192
-    judged_seconds: float = 3.0
+    discriminator_seconds: float = 3.0
     num_circles: int = 96
 
 
@@ -50,11 +50,11 @@ def doom_figures(
     folder: Path,
     starts: Starts,
     frames: Tensor,
-    config: ReaderConfig | None = None,
+    config: ProbeConfig | None = None,
 ) -> dict[str, float]:
     """Figures of `frames`, the student's continuations of held-out `starts`. What the readers learn from is recorded
     in `folder` the first time, from seeds of its own."""
-    config = config or ReaderConfig()
+    config = config or ProbeConfig()
     lessons = _lessons(world, recorded, folder, config, starts.truth.shape[1])
     figures = _inverse_dynamics(world, lessons, starts, frames)
     figures |= _real_or_generated(world, lessons, starts, frames, config)
@@ -71,11 +71,11 @@ def intents(actions: Actions) -> Tensor:
     return torch.stack([turn, 1 + forward - back], dim=-1)
 
 
-def _lessons(world: World, recorded: CollectConfig, folder: Path, config: ReaderConfig, num_frames: int) -> Starts:
+def _lessons(world: World, recorded: CollectConfig, folder: Path, config: ProbeConfig, num_frames: int) -> Starts:
     size = f"{recorded.height}x{recorded.width}"
     root = folder / f"readers_{size}_{config.num_streams}x{config.stream_frames}"
     if not (root / "dataset.json").exists():
-        wanted = replace(recorded, num_train=0, num_heldout=config.num_streams, seed=READER_SEED)
+        wanted = replace(recorded, num_train=0, num_heldout=config.num_streams, seed=PROBE_SEED)
         collect(root, replace(wanted, frames_per_stream=config.stream_frames))
     return held_out_starts(Dataset.open(root), config.num_clips, world.context_pixel_frames, num_frames, seed=1)
 
@@ -97,15 +97,15 @@ def _inverse_dynamics(world: World, lessons: Starts, starts: Starts, frames: Ten
 
 
 def _real_or_generated(
-    world: World, lessons: Starts, starts: Starts, frames: Tensor, config: ReaderConfig
+    world: World, lessons: Starts, starts: Starts, frames: Tensor, config: ProbeConfig
 ) -> dict[str, float]:
-    num = min(round(config.judged_seconds * world.card.fps), frames.shape[1])
+    num = min(round(config.discriminator_seconds * world.card.fps), frames.shape[1])
     some = lessons.head(config.num_generated)
     made = in_batches(student_generator(world), some, some.actions.frames(0, num))
     real, truth = lessons.truth[:, :num], starts.truth[:, :num]
     return {
-        "real_or_generated_accuracy": accuracy(train_judge(real, made), truth, frames[:, :num]),
-        "real_or_real_accuracy": accuracy(train_judge(real[::2], real[1::2]), truth[::2], truth[1::2]),
+        "real_or_generated_accuracy": accuracy(train_discriminator(real, made), truth, frames[:, :num]),
+        "real_or_real_accuracy": accuracy(train_discriminator(real[::2], real[1::2]), truth[::2], truth[1::2]),
     }
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from distill.clips import Dataset, DatasetError
-from distill.collect import collect
-from distill.evaluation.clips import Starts, held_out_starts
+from distill.data.clips import Dataset, DatasetError
+from distill.data.collect import collect
 from distill.evaluation.generators import (
     Generator,
     in_batches,
@@ -24,12 +23,13 @@ from distill.evaluation.generators import (
     teacher_generator,
 )
 from distill.evaluation.long_rollouts import DriftConfig, drift, long_streams
+from distill.evaluation.probes import has_doom_probes, probe_check, probe_figures
 from distill.evaluation.quality import curve, psnr, quality_figures
-from distill.evaluation.readers import own_figures, reader_check, reads_doom
-from distill.presets import Preset
+from distill.evaluation.starts import Starts, held_out_starts
+from distill.recipes.preset import Preset
 from world.actions import Actions
 from world.card import WorldCard
-from world.world import World
+from world.checkpoint import World
 
 NUM_FRAMES = 64
 
@@ -72,8 +72,8 @@ def evaluate(world: World, preset: Preset, folder: Path, config: EvaluationConfi
     report: dict[str, Any] = {"world": world.card.name, "num_starts": len(starts), "num_steps": world.sampler.num_steps}
     report |= codec_figures(world, starts)
     report |= quality_figures(starts.truth, starts.context[:, -1], frames, other, starts.episode)
-    report |= own_figures(world.card, starts, frames)
-    if reads_doom(world.card):
+    report |= probe_figures(world.card, starts, frames)
+    if has_doom_probes(world.card):
         from distill.evaluation.doom import doom_figures  # here, since it loads ViZDoom
 
         report |= doom_figures(world, preset.collect, folder, starts, frames)
@@ -89,7 +89,7 @@ def codec_figures(world: World, starts: Starts) -> dict[str, Any]:
     rebuilt = reconstruct(world, starts.truth)
     truth = starts.truth[:, : rebuilt.shape[1]]
     figures: dict[str, Any] = {"codec_psnr": round(float(psnr(rebuilt, truth).mean()), 3)}
-    return figures | reader_check(world.card, starts, rebuilt)
+    return figures | probe_check(world.card, starts, rebuilt)
 
 
 def still_start_figures(world: World, starts: Starts, generator: Generator) -> dict[str, float]:
@@ -97,7 +97,7 @@ def still_start_figures(world: World, starts: Starts, generator: Generator) -> d
     still = replace_context(starts)
     frames = in_batches(generator, still, still.actions)
     figures = {f"psnr_{k}": v for k, v in curve(psnr(frames, starts.truth)).items()}
-    own = own_figures(world.card, starts, frames)
+    own = probe_figures(world.card, starts, frames)
     return figures | {key: own[key] for key in ("paddle_error_px_mean", "action_response_ratio") if key in own}
 
 
@@ -140,6 +140,6 @@ def compare_stages(
     for label, generator in tqdm(generators.items(), desc="stages"):
         frames = in_batches(generator, starts, starts.actions)
         figures = quality_figures(starts.truth, starts.context[:, -1], frames, None, starts.episode)
-        own = own_figures(world.card, starts, frames)
+        own = probe_figures(world.card, starts, frames)
         rows[label] = {"psnr": figures["psnr"], "sharpness_ratio": figures["sharpness_ratio"]} | own
     return rows

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from distill.evaluation.clips import Starts
+from distill.evaluation.starts import Starts
 from world.actions import Actions
-from world.inputs import action_vectors
-from world.schedule import euler_step, sampling_sigmas
-from world.transformer import Conditioning
-from world.world import World
+from world.checkpoint import World
+from world.model.schedule import euler_step, sampling_sigmas
+from world.model.transformer import Conditioning
+from world.rollout.inputs import action_vectors
 
 Generator = Callable[[Tensor, Actions, Actions], Tensor]
 """(context frames uint8 `b t h w 3`, their actions `b t`, actions to follow `b f`) → frames uint8 `b f h w 3`, on the
@@ -67,7 +67,7 @@ def teacher_generator(
             start = latents.shape[1] - given
             part = vectors[:, start : start + clip]
             new = denoise_clip(world, latents[:, -given:], part, num_steps, shift, generator)
-            latents = torch.cat([latents, world.codec.carried_on(latents[:, -1], new)], dim=1)
+            latents = torch.cat([latents, world.codec.advance_state_channels(latents[:, -1], new)], dim=1)
         return world.decode(latents[:, first:], state)[0].cpu()[:, : actions.num_frames]
 
     return generate

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.trainer import autocast
+from distill.training.trainer import autocast
 
 NEIGHBOURS = 3
 """Frames seen on each side of the one that is judged: where things have inertia, a step shows late."""

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.clips import Dataset, load_episode
-from distill.collect import CollectConfig, collect
+from distill.data.clips import Dataset, load_episode
+from distill.data.collect import CollectConfig, collect
 from distill.evaluation.drift import clip_statistics, drift_figures
 from distill.evaluation.generators import Generator, reconstruct
 from distill.evaluation.pong import response_over_time
-from distill.evaluation.readers import reads_pong
+from distill.evaluation.probes import has_pong_probes
 from world.actions import Actions
 from world.card import WorldCard
-from world.world import World
+from world.checkpoint import World
 
 DRIFT_SEED = 5_000_000
 
@@ -63,7 +63,7 @@ def drift(card: WorldCard, generate: Generator, streams: LongStreams) -> dict[st
     generated = generate(streams.frames[:, :num], streams.actions.frames(0, num), streams.actions.frames(num)).numpy()
     statistics = np.stack([clip_statistics(clip) for clip in generated])
     figures = drift_figures(statistics, streams.real, streams.rebuilt)
-    if reads_pong(card):
+    if has_pong_probes(card):
         truth, buttons = streams.frames[:, num:].numpy(), streams.actions.buttons.numpy()[:, num:]
         figures |= response_over_time(truth, generated, buttons)
     return figures

@@ -2,7 +2,7 @@
 model.
 
 A model that mixes a·x0 + s·noise has sigma = s / (a + s) and sees x·(a + s) where the flow scale has x (see
-`world.schedule`). What the model needs besides x and its own time, it takes out of `cond`.
+`world.model.schedule`). What the model needs besides x and its own time, it takes out of `cond`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from world.context import Context
-from world.schedule import add_noise, expand, flow_sigma, velocity_from_x0
-from world.transformer import Conditioning, Output
+from world.model.patterns import AttentionPattern
+from world.model.schedule import add_noise, expand, flow_sigma, velocity_from_x0
+from world.model.transformer import Conditioning, Output
 
 Model = Callable[[Tensor, Tensor, Conditioning], Tensor]
 """(x on the model's own scale, its own time `b`, conditioning) → its own prediction."""
@@ -41,10 +41,10 @@ class Adapted(ABC):
         cond: Conditioning,
         *,
         sigma_next: Tensor | None = None,
-        context: Context | None = None,
+        pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        if context is not None or sigma_next is not None or features:
+        if pattern is not None or sigma_next is not None or features:
             raise ValueError(
                 "an adapted model takes neither context, sigma_next nor features: wrap one that does itself"
             )

@@ -13,8 +13,8 @@ from torch import Tensor
 from distill.methods.network import Network
 from distill.methods.sampling import frame_mean
 from distill.methods.teacher_forcing import teacher_forced_velocity
-from world.context import TeacherForcing
-from world.schedule import add_noise, euler_step, x0_from_velocity
+from world.model.patterns import TeacherForcing
+from world.model.schedule import add_noise, euler_step, x0_from_velocity
 
 
 def causal_consistency_loss(
@@ -29,14 +29,14 @@ def causal_consistency_loss(
     pattern: TeacherForcing,
     frames: Tensor,
     *,
-    context: Tensor | None = None,
+    past: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Mean squared distance of x0 at neighbouring levels. x0, noise `b f c h w`; sigma > sigma_next `b f`;
-    frames bool `b f` says where the loss counts; context `b f c h w`: frames to be given in x0's place; target is the
+    frames bool `b f` says where the loss counts; past `b f c h w`: frames to be given in x0's place; target is the
     student's moving average; no gradient but the student's."""
     clean_level = torch.zeros_like(sigma)
-    clean, noisy = x0 if context is None else context, add_noise(x0, noise, sigma)
+    clean, noisy = x0 if past is None else past, add_noise(x0, noise, sigma)
     with torch.no_grad():
         teacher_v = teacher_forced_velocity(teacher, clean, noisy, sigma, clean_level, actions, pattern)
         stepped = euler_step(noisy, teacher_v, sigma, sigma_next)

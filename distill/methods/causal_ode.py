@@ -16,9 +16,9 @@ from distill.methods.knowledge_distillation import KnowledgeConfig, student_leve
 from distill.methods.network import Network, predict_velocity
 from distill.methods.sampling import frame_mean
 from distill.methods.teacher_forcing import teacher_forced_velocity
-from world.context import TeacherForcing
-from world.schedule import euler_step, expand, sampling_sigmas, x0_from_velocity
-from world.transformer import Conditioning
+from world.model.patterns import TeacherForcing
+from world.model.schedule import euler_step, expand, sampling_sigmas, x0_from_velocity
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, slots=True)

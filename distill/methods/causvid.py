@@ -10,9 +10,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from distill.methods.network import Network, predict_x0
-from world.context import Banded
-from world.schedule import add_noise, expand
-from world.transformer import Conditioning
+from world.model.patterns import Banded
+from world.model.schedule import add_noise, expand
+from world.model.transformer import Conditioning
 
 
 def causvid_samples(

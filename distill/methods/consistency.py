@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from distill.methods.network import Network, predict_velocity, predict_x0
-from world.schedule import add_noise, euler_step, expand
-from world.transformer import Conditioning
+from world.model.schedule import add_noise, euler_step, expand
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,8 @@ from torch import Tensor
 from distill.methods.adapters import trig_noise, trig_velocity
 from distill.methods.jvp import jvp
 from distill.methods.network import Network, predict_velocity
-from world.schedule import expand, flow_sigma
-from world.transformer import Conditioning
+from world.model.schedule import expand, flow_sigma
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.network import Network
-from world.context import Banded
-from world.transformer import Conditioning
+from world.model.patterns import Banded
+from world.model.transformer import Conditioning
 
 
 def forced_levels(sigma: Tensor, clean_share: float, generator: torch.Generator) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from distill.methods.flow_matching import denoising_loss, flow_matching_loss, frame_levels
 from distill.methods.network import Network, predict_x0
 from distill.methods.sampling import randn_like, sampled
-from world.schedule import add_noise, expand
-from world.transformer import Conditioning
+from world.model.schedule import add_noise, expand
+from world.model.transformer import Conditioning
 
 NORMALISER_FLOOR = 1e-3
 

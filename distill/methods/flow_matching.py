@@ -6,9 +6,9 @@ from torch import Tensor
 
 from distill.methods.network import Network, predict_velocity
 from distill.methods.sampling import frame_mean
-from world.context import Context
-from world.schedule import add_noise, velocity
-from world.transformer import Conditioning
+from world.model.patterns import AttentionPattern
+from world.model.schedule import add_noise, velocity
+from world.model.transformer import Conditioning
 
 
 def frame_levels(sigma: Tensor, frames: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def flow_matching_loss(
     sigma: Tensor,
     frames: Tensor,
     cond: Conditioning,
-    context: Context | None = None,
+    pattern: AttentionPattern | None = None,
     *,
     weights: Tensor | None = None,
 ) -> Tensor:
@@ -33,7 +33,7 @@ def flow_matching_loss(
     `b f 1 h w` or None.
     """
     level = frame_levels(sigma, frames)
-    predicted = predict_velocity(network, add_noise(x0, noise, level), level, cond, context)
+    predicted = predict_velocity(network, add_noise(x0, noise, level), level, cond, pattern)
     return frame_mean((predicted - velocity(x0, noise)).square(), frames, weights)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from distill.methods.network import Network
-from world.context import Context
-from world.transformer import Conditioning, Output
+from world.model.patterns import AttentionPattern
+from world.model.transformer import Conditioning, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class Guided:
         cond: Conditioning,
         *,
         sigma_next: Tensor | None = None,
-        context: Context | None = None,
+        pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        given = self.network(x, sigma, cond, sigma_next=sigma_next, context=context, features=features)
+        given = self.network(x, sigma, cond, sigma_next=sigma_next, pattern=pattern, features=features)
         if self.scale == 1.0:
             return given
-        bare = self.network(x, sigma, self.without, sigma_next=sigma_next, context=context).prediction
+        bare = self.network(x, sigma, self.without, sigma_next=sigma_next, pattern=pattern).prediction
         low, high = self.sigma_range
         inside = ((sigma >= low) & (sigma <= high)).reshape(sigma.shape + (1,) * (x.ndim - sigma.ndim))
         mixed = bare + self.scale * (given.prediction - bare)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from distill.methods.network import Network, predict_velocity, predict_x0
-from world.schedule import euler_step, sampling_sigmas
-from world.transformer import Conditioning
+from world.model.schedule import euler_step, sampling_sigmas
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from distill.methods.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from distill.methods.network import Network
 from distill.methods.sampling import logit_normal_sigma
-from world.schedule import add_noise
-from world.transformer import Conditioning
+from world.model.schedule import add_noise
+from world.model.transformer import Conditioning
 
 Head = Callable[[Tensor], Tensor]
 
@@ -31,7 +31,7 @@ class LADDConfig:
     features: tuple[int, ...] = (0,)
 
 
-def judged_levels(batch: int, generator: torch.Generator, config: LADDConfig) -> Tensor:
+def discriminator_levels(batch: int, generator: torch.Generator, config: LADDConfig) -> Tensor:
     """`b`."""
     return logit_normal_sigma(batch, generator, mean=config.mean, std=config.std)
 

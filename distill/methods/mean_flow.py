@@ -15,8 +15,8 @@ from torch import Tensor
 from distill.methods.jvp import jvp
 from distill.methods.network import Network, predict_velocity
 from distill.methods.sampling import logit_normal_sigma
-from world.schedule import add_noise, expand, velocity
-from world.transformer import Conditioning
+from world.model.schedule import add_noise, expand, velocity
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from world.context import Context
-from world.schedule import x0_from_velocity
-from world.transformer import Conditioning, Output
+from world.model.patterns import AttentionPattern
+from world.model.schedule import x0_from_velocity
+from world.model.transformer import Conditioning, Output
 
 
 class Network(Protocol):
@@ -23,7 +23,7 @@ class Network(Protocol):
         cond: Conditioning,
         *,
         sigma_next: Tensor | None = None,
-        context: Context | None = None,
+        pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output: ...
 
@@ -33,17 +33,17 @@ def predict_velocity(
     x: Tensor,
     sigma: Tensor,
     cond: Conditioning,
-    context: Context | None = None,
+    pattern: AttentionPattern | None = None,
     *,
     sigma_next: Tensor | None = None,
 ) -> Tensor:
     """The network's velocity, float32 or better."""
-    prediction = network(x, sigma, cond, sigma_next=sigma_next, context=context).prediction
+    prediction = network(x, sigma, cond, sigma_next=sigma_next, pattern=pattern).prediction
     return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
 
 def predict_x0(
-    network: Network, x: Tensor, sigma: Tensor, cond: Conditioning, context: Context | None = None
+    network: Network, x: Tensor, sigma: Tensor, cond: Conditioning, pattern: AttentionPattern | None = None
 ) -> Tensor:
     """The network's x0, float32 or better."""
-    return x0_from_velocity(x, predict_velocity(network, x, sigma, cond, context), sigma)
+    return x0_from_velocity(x, predict_velocity(network, x, sigma, cond, pattern), sigma)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from distill.methods.network import Network, predict_velocity, predict_x0
-from world.schedule import add_noise, euler_step, shift_sigma
-from world.transformer import Conditioning
+from world.model.schedule import add_noise, euler_step, shift_sigma
+from world.model.transformer import Conditioning
 
 
 def logit_normal_sigma(batch: int, generator: torch.Generator, *, mean: float = 0.0, std: float = 1.0) -> Tensor:
@@ -71,7 +71,7 @@ def frame_mean(values: Tensor, frames: Tensor, weights: Tensor | None = None) ->
 def motion_weights(x0: Tensor, change: float, rest: float = 0.0) -> Tensor:
     """Weight of each position of clips `b f c h w`: 1 + change where it differs from the frame before or after by one
     standard deviation of the latents or more, + rest where it differs so from the still background (which is 0, see
-    `world.codec`); less below; mean 1. `b f 1 h w`.
+    `world.codecs.convolutional`); less below; mean 1. `b f 1 h w`.
 
     A ball is one position of thirty: unweighted, its motion is the last thing that is learned. A paddle parked at the
     edge is one position that does not even move: it is forgotten.

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from distill.methods.network import Network
 from distill.methods.sampling import randn_like
-from world.config import TransformerConfig
-from world.context import Banded, Continuation, KeyValue
-from world.schedule import add_noise, euler_step, x0_from_velocity
-from world.transformer import Conditioning
+from world.model.config import TransformerConfig
+from world.model.patterns import Banded, Continuation, KeyValue
+from world.model.schedule import add_noise, euler_step, x0_from_velocity
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RollingCache:
         num_frames = latents.shape[1]
         level = latents.new_zeros(latents.shape[:2])
         pattern = Banded(config, tuple(range(num_frames)))
-        kv = network(latents, level, Conditioning(actions=actions), context=pattern).kv
+        kv = network(latents, level, Conditioning(actions=actions), pattern=pattern).kv
         return RollingCache(config, [_trim(config, k, v) for k, v in kv], num_frames)
 
     def push(self, kv: list[KeyValue]) -> RollingCache:
@@ -45,7 +45,7 @@ class RollingCache:
         ]
         return RollingCache(self.config, joined, self.next_frame + self.config.chunk_frames)
 
-    def context(self) -> Continuation:
+    def pattern(self) -> Continuation:
         return Continuation(self.config, self.kv, self.next_frame)
 
 
@@ -85,13 +85,13 @@ def self_rollout(
         for stage in range(last_stage + 1):
             with torch.set_grad_enabled(stage == exit_stage and first >= grad_from):
                 level = sigmas[stage].float().expand(shape[:2])
-                velocity = network(x, level, cond, context=cache.context()).prediction.float()
+                velocity = network(x, level, cond, pattern=cache.pattern()).prediction.float()
                 x0 = x0_from_velocity(x, velocity, level)
             if stage < last_stage:
                 after = sigmas[stage + 1].float().expand(shape[:2])
                 x = add_noise(x0, randn_like(x, generator), after) if renoise else euler_step(x, velocity, level, after)
         outputs.append(x0)
         with torch.no_grad():
-            committed = network(x0.detach(), torch.zeros(shape[:2]), cond, context=cache.context())
+            committed = network(x0.detach(), torch.zeros(shape[:2]), cond, pattern=cache.pattern())
         cache = cache.push(committed.kv)
     return torch.cat(outputs, dim=1)

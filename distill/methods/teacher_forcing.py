@@ -9,9 +9,9 @@ from torch import Tensor
 
 from distill.methods.network import Network
 from distill.methods.sampling import frame_mean
-from world.context import Context, TeacherForcing
-from world.schedule import add_noise, velocity, x0_from_velocity
-from world.transformer import Conditioning, Output
+from world.model.patterns import AttentionPattern, TeacherForcing
+from world.model.schedule import add_noise, velocity, x0_from_velocity
+from world.model.transformer import Conditioning, Output
 
 
 def teacher_forced_velocity(
@@ -28,13 +28,13 @@ def teacher_forced_velocity(
         torch.cat([clean, noisy], dim=1),
         torch.cat([context_sigma, sigma], dim=1),
         Conditioning(actions=torch.cat([actions, actions], dim=1)),
-        context=pattern,
+        pattern=pattern,
     )
     return output.prediction[:, clean.shape[1] :].float()
 
 
 @dataclass(frozen=True, slots=True)
-class GivenPast:
+class CleanPastNetwork:
     """A causal network as a `Network` over whole clips: of x `b f c h w`, frame i is denoised given the frames of
     `clean` before i. What a bidirectional network says of a clip, this says of each frame given its past; so a causal
     network can be a teacher or a critic (as in LongLive 2)."""
@@ -50,10 +50,10 @@ class GivenPast:
         cond: Conditioning,
         *,
         sigma_next: Tensor | None = None,
-        context: Context | None = None,
+        pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        if cond.actions is None or context is not None or sigma_next is not None or features:
+        if cond.actions is None or pattern is not None or sigma_next is not None or features:
             raise ValueError("a network given its past takes actions, and neither context, sigma_next nor features")
         level = torch.zeros_like(sigma)
         velocity = teacher_forced_velocity(self.network, self.clean, x, sigma, level, cond.actions, self.pattern)
@@ -71,13 +71,13 @@ def teacher_forcing_loss(
     frames: Tensor,
     context_noise: Tensor,
     context_sigma: Tensor,
-    context: Tensor | None = None,
+    past: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Flow matching (arXiv:2210.02747, eq. 9) of each frame at its own level, given clean (or slightly noised, as in
-    GameNGen, arXiv:2408.14837, §3.2.1) context. All `b f …`; `frames` bool `b f` says where the loss counts; context:
+    GameNGen, arXiv:2408.14837, §3.2.1) past. All `b f …`; `frames` bool `b f` says where the loss counts; past:
     frames to be given in x0's place; weights: `b f 1 h w` or None."""
-    clean = add_noise(x0 if context is None else context, context_noise, context_sigma)
+    clean = add_noise(x0 if past is None else past, context_noise, context_sigma)
     predicted = teacher_forced_velocity(
         network, clean, add_noise(x0, noise, sigma), sigma, context_sigma, actions, pattern
     )
@@ -93,12 +93,12 @@ def self_resampled(
     actions: Tensor,
     pattern: TeacherForcing,
     *,
-    context: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Clips as the network itself would have them: every frame of x0 `b f c h w` noised to its level `b f` and denoised
-    in one step, given the frames of `context` (default: x0) before it; the first frame stays as it is. As context, they
+    in one step, given the frames of `past` (default: x0) before it; the first frame stays as it is. As past, they
     show a student its own errors, aligned with the truth (self-resampling, arXiv:2512.15702, in its parallel, one-step
-    form). Given as context to another round, errors build on errors, as in a rollout."""
-    given, noisy = x0 if context is None else context, add_noise(x0, noise, sigma)
+    form). Given as past to another round, errors build on errors, as in a rollout."""
+    given, noisy = x0 if past is None else past, add_noise(x0, noise, sigma)
     predicted = teacher_forced_velocity(network, given, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)
     return torch.cat([x0[:, :1], x0_from_velocity(noisy, predicted, sigma)[:, 1:]], dim=1)

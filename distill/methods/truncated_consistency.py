@@ -13,8 +13,8 @@ from torch import Tensor
 
 from distill.methods.consistency import ConsistencyLossConfig, distance
 from distill.methods.network import Network, predict_x0
-from world.schedule import add_noise, expand
-from world.transformer import Conditioning
+from world.model.schedule import add_noise, expand
+from world.model.transformer import Conditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

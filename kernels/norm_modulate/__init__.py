@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.choice import triton_runs
+from kernels.dispatch import triton_runs
 from kernels.library import library
 from kernels.norm_modulate.eager import norm_modulate_eager
 

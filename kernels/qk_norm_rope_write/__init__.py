@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.choice import triton_runs
+from kernels.dispatch import triton_runs
 from kernels.library import check_layout, library
 from kernels.qk_norm_rope_write.reference import qk_norm_rope_write_reference, quantised
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.choice import triton_runs
+from kernels.dispatch import triton_runs
 from kernels.library import check_layout, library
 from kernels.ring_attention.reference import merged, ring_attention_reference
 

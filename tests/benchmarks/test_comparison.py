@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.distillation import comparison
-from benchmarks.distillation.comparison import Judged, in_turns
+from benchmarks.distillation.comparison import Evaluated, in_turns
 
 
 class Machine:
@@ -27,8 +27,8 @@ def test_a_machine_that_gets_slower_is_slower_for_all(monkeypatch: pytest.Monkey
     machine = Machine()
     monkeypatch.setattr(comparison, "time", machine)
 
-    def entry(name: str, seconds: float) -> Judged:
-        return Judged(
+    def entry(name: str, seconds: float) -> Evaluated:
+        return Evaluated(
             method=name,
             num_steps=1,
             quality={},

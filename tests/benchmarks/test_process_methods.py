@@ -25,12 +25,12 @@ from benchmarks.distillation.causal_methods import (
 )
 from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS
 from benchmarks.distillation.process import ProcessClips, law_distance, rolled_out
-from distill import causal_tasks, self_forcing_task
 from distill.methods import flow_matching
 from distill.methods import teacher_forcing as teacher_forcing_losses
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.causal_ode import Trajectories, clip_trajectories
-from world.transformer import Transformer
+from distill.tasks import causal_ode, causvid, self_forcing
+from world.model.transformer import Transformer
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ FEW_STEP = {method.name: method for method in CAUSAL_METHODS}
 
 
 @dataclass(frozen=True)
-class Judge:
+class Discriminator:
     given: Pretrained
     best: float
 
@@ -68,18 +68,20 @@ def distances(student: Transformer, counts: tuple[int, ...], *, renoise: bool) -
 
 
 @cache
-def judge() -> Judge:
+def discriminator() -> Discriminator:
     causal = train(teacher_forcing(), PRETRAINING_STEPS)
     best = min(distances(causal, TEACHER_STEPS, renoise=False).values())
     logger.info("floor %s, the teacher's best %.4f", law_floor(), best)
-    return Judge(Pretrained(teacher=train(bidirectional_teacher(network()), PRETRAINING_STEPS), causal=causal), best)
+    return Discriminator(
+        Pretrained(teacher=train(bidirectional_teacher(network()), PRETRAINING_STEPS), causal=causal), best
+    )
 
 
 @pytest.mark.parametrize("method", [*FORCED, *FEW_STEP])
 def test_a_causal_student_rolls_out_by_the_law(method: str) -> None:
-    found = judge().distances(method)
+    found = discriminator().distances(method)
     logger.info("%s %s", method, found)
-    assert judge().good(found), (found, judge().best)
+    assert discriminator().good(found), (found, discriminator().best)
 
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -99,7 +101,7 @@ def _ends_of_other_clips(patch: pytest.MonkeyPatch) -> None:
         states = torch.cat([found.states[:-1], found.states[-1:].roll(1, dims=1)])
         return Trajectories(states, found.frames, found.actions)
 
-    patch.setattr(causal_tasks, "clip_trajectories", trajectories)
+    patch.setattr(causal_ode, "clip_trajectories", trajectories)
 
 
 def _stale_target(patch: pytest.MonkeyPatch) -> None:
@@ -111,7 +113,7 @@ def _stale_target(patch: pytest.MonkeyPatch) -> None:
         kept[:] = kept or [copy.deepcopy(target)]
         return real(student, kept[0], *rest, **named)
 
-    patch.setattr("distill.stages.causal_consistency_loss", loss)
+    patch.setattr("distill.tasks.causal_consistency.causal_consistency_loss", loss)
 
 
 BROKEN: dict[str, Break] = {
@@ -119,15 +121,15 @@ BROKEN: dict[str, Break] = {
     "diffusion_forcing": _flipped(flow_matching, "velocity"),
     "causal_ode": _ends_of_other_clips,
     "causal_consistency": _stale_target,
-    "causvid": _flipped(causal_tasks, "dmd_gradient"),
-    "self_forcing": _flipped(self_forcing_task, "dmd_gradient"),
-    "self_forcing_long": _flipped(self_forcing_task, "dmd_gradient"),
+    "causvid": _flipped(causvid, "dmd_gradient"),
+    "self_forcing": _flipped(self_forcing, "dmd_gradient"),
+    "self_forcing_long": _flipped(self_forcing, "dmd_gradient"),
 }
 
 
 @pytest.mark.parametrize("method", [*FORCED, *FEW_STEP])
 def test_a_broken_causal_method_is_found_out(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = judge()
+    there = discriminator()
     BROKEN[method](monkeypatch)
     found = there.distances(method)
     logger.info("%s %s", method, found)

@@ -16,10 +16,10 @@ from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS, tea
 from benchmarks.distillation.densities import DENSITIES, NUM_SAMPLES, exact_points, point_quality, point_setting
 from benchmarks.distillation.methods import METHODS, Method, Setting, train_teacher
 from benchmarks.distillation.perceptron import Perceptron
-from distill import distribution_tasks
 from distill.methods import consistency, continuous_consistency, mean_flow
 from distill.methods.knowledge_distillation import ode_path
 from distill.methods.truncated_consistency import truncated_consistency_loss
+from distill.tasks import dmd, ladd
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _answers_of_other_noise(patch: pytest.MonkeyPatch) -> None:
         found = ode_path(*args)
         return torch.cat([found[:-1], found[-1:].roll(1, dims=1)])
 
-    patch.setattr("distill.trajectory_tasks.ode_path", path)
+    patch.setattr("distill.tasks.knowledge_distillation.ode_path", path)
 
 
 def _stale_target(patch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def _untrained_first_stage(patch: pytest.MonkeyPatch) -> None:
     def loss(student: Perceptron, _: Any, *rest: Any) -> Tensor:
         return truncated_consistency_loss(student, untrained, *rest)
 
-    patch.setattr("distill.trajectory_tasks.truncated_consistency_loss", loss)
+    patch.setattr("distill.tasks.truncated_consistency.truncated_consistency_loss", loss)
 
 
 def _no_derivative(module: Any) -> Break:
@@ -127,10 +127,10 @@ def _no_derivative(module: Any) -> Break:
     return without
 
 
-def _flipped(name: str) -> Break:
+def _flipped(module: Any, name: str) -> Break:
     def flip(patch: pytest.MonkeyPatch) -> None:
-        real = getattr(distribution_tasks, name)
-        patch.setattr(distribution_tasks, name, lambda *args, **named: -real(*args, **named))
+        real = getattr(module, name)
+        patch.setattr(module, name, lambda *args, **named: -real(*args, **named))
 
     return flip
 
@@ -144,10 +144,10 @@ BROKEN: dict[str, Break] = {
     "scd": _no_derivative(continuous_consistency),
     "mean_flow": _no_derivative(mean_flow),
     "mean_flow_teacher": _no_derivative(mean_flow),
-    "dmd2": _flipped("dmd_gradient"),
-    "dmd2_gan": _flipped("dmd_gradient"),
-    "f_distill": _flipped("dmd_gradient"),
-    "ladd": _flipped("ladd_student_loss"),
+    "dmd2": _flipped(dmd, "dmd_gradient"),
+    "dmd2_gan": _flipped(dmd, "dmd_gradient"),
+    "f_distill": _flipped(dmd, "dmd_gradient"),
+    "ladd": _flipped(ladd, "ladd_student_loss"),
 }
 
 

@@ -20,9 +20,9 @@ from lightcone_client import ConnectionFailedError, Queued, RefusedError, Sessio
 from lightcone_client import messages as client_messages
 from PIL import Image
 
-from server import protocol
 from server.config import ServerConfig
 from server.errors import ErrorCode
+from server.wire import protocol
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 

@@ -16,8 +16,8 @@ from lightcone_client.gym import LightconeEnv
 
 from server.config import ServerConfig
 from tests.server.serving import RunningServer, serve
+from world.checkpoint import World
 from world.testing import tiny_world
-from world.world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.choice import through_triton
+from kernels.dispatch import through_triton
 
 GUARD = 512
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from server.config import ServerConfig
-from server.protocol import Hello
+from server.wire.protocol import Hello
 from tests.server.raw import Raw, RawClient, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world

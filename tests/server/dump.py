@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from server.protocol import Ack, Act, Frame, Hello, StartFrom, Timings, encode
+from server.wire.protocol import Ack, Act, Frame, Hello, StartFrom, Timings, encode
 
 BYTES_PER_LINE = 16
 

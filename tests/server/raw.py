@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.protocol import (
+from server.wire.protocol import (
     PROTOCOL_VERSION,
     Ack,
     ClientMessage,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from server.config import ServerConfig
-from server.protocol import Ack, Act, Frame, Hello, Welcome
-from server.worlds import WorldLoader
+from server.engine.model_runner import WorldLoader
+from server.wire.protocol import Ack, Act, Frame, Hello, Welcome
 from tests.server.raw import Raw, hello
 from tests.server.serving import RunningServer
 from world import Rollout, RolloutState
@@ -27,7 +27,7 @@ CONFIG = ServerConfig(
     max_per_address=1000,
     connections_per_s=1000.0,
 )
-HELD, PARKED, STORED = "in its slot", "in memory", "on disk"
+HELD, SUSPENDED, STORED = "in its slot", "in memory", "on disk"
 
 
 def resuming(welcome: Welcome, last_frame: int | None, **fields: object) -> Hello:
@@ -38,22 +38,22 @@ def resuming(welcome: Welcome, last_frame: int | None, **fields: object) -> Hell
 async def settled(server: RunningServer, key: str, *, hold_s: float) -> None:
     """Until what happens to a session whose player has gone has happened."""
     while True:
-        member = server.engine._roster.members.get(key)
-        if member is None or (hold_s and member.session.away_since is not None):
+        entry = server.engine._registry.entries.get(key)
+        if entry is None or (hold_s and entry.session.away_since is not None):
             break
         await asyncio.sleep(0.005)
     store = server.engine.store
     if store is not None:
         await asyncio.wrap_future(store._work.submit(lambda: None))
-        server.engine._roster.parking.forget(time.monotonic())
+        server.engine._registry.suspended_sessions.forget(time.monotonic())
 
 
 def rollout_of(server: RunningServer, world: str) -> Rollout:
-    return server.engine.hosting.host(world)._rollout
+    return server.engine.world_registry.runner(world)._rollout
 
 
 def state_of(server: RunningServer, key: str, world: str) -> RolloutState:
-    slot = server.engine._roster.members[key].session.slot
+    slot = server.engine._registry.entries[key].session.slot
     assert slot is not None
     return rollout_of(server, world).snapshot(slot)
 

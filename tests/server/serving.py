@@ -1,4 +1,4 @@
-"""A real server on real loopback sockets, inside a test's process. Owns its thread; the rest is `server.process`'s."""
+"""A real server on real loopback sockets, inside a test's process. Owns its thread; the rest is `server.http.process`'s."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.app import create_app
 from server.config import ServerConfig
-from server.engine import Engine
-from server.process import Server, listen, url_of, uvicorn_config
-from server.tracing import Tracer
-from server.worlds import WorldLoader
+from server.engine.engine import Engine
+from server.engine.model_runner import WorldLoader
+from server.http.app import create_app
+from server.http.process import Server, listen, url_of, uvicorn_config
+from server.telemetry.tracing import Tracer
 
 START_TIMEOUT_S = 60.0
 

@@ -53,7 +53,7 @@ class ServerProcess:
         """Starts the process and waits until it is ready; fails with its log when it is not."""
         flags = [flag for name in self.worlds for flag in ("--world", str(self.path(name)))]
         command = [sys.executable, "lightcone.py", "serve", *flags, "--port", str(self.port), "--threads", "1"]
-        with self.path("server.log").open("ab") as log:
+        with self.path("server.telemetry.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not self.is_ready():
@@ -77,5 +77,5 @@ class ServerProcess:
 
     def log(self) -> str:
         """The last of what the server has said."""
-        path = self.path("server.log")
+        path = self.path("server.telemetry.log")
         return path.read_text(encoding="utf-8")[-4000:] if path.exists() else ""

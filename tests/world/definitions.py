@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from world import Actions
-from world.config import TransformerConfig
-from world.context import KeyValue, Positions, Rotation
-from world.model import Model
-from world.transformer import Conditioning, Output, Transformer
+from world.model.config import TransformerConfig
+from world.model.patterns import KeyValue, Positions, Rotation
+from world.model.transformer import Conditioning, Output, Transformer
+from world.rollout.networks import Model
 
 
 def assert_within(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -164,7 +164,7 @@ def full_pass(network: Transformer, clip: Clip, version: int) -> Output:
         torch.cat([clip.clean, clip.noisy[version]], 1),
         torch.cat([clip.context_sigma, clip.sigma[version]], 1),
         clip.cond(everything, everything, everything),
-        context=CleanNoisy(network.config, clip.num_frames),
+        pattern=CleanNoisy(network.config, clip.num_frames),
     )
 
 

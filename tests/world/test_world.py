@@ -8,8 +8,8 @@ import torch
 
 from tests.world.definitions import assert_within, context, random_actions
 from world import ActionError, Actions, Sampler, ShapeError, World
-from world.codec import Codec
-from world.inputs import action_vectors, fit_context, noise_seed
+from world.codecs.convolutional import Codec
+from world.rollout.inputs import action_vectors, fit_context, noise_seed
 from world.testing import CONFIGS, tiny_transformer, tiny_world
 
 

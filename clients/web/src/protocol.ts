@@ -1,5 +1,5 @@
 /**
- * The wire protocol's messages. GENERATED from server/protocol.py by generate_protocol.py: do not edit.
+ * The wire protocol's messages. GENERATED from server/wire/protocol.py by generate_protocol.py: do not edit.
  *
  * Messages are named `...Message` so that none shadows a type of the browser.
  */

@@ -1,7 +1,7 @@
 /**
  * What an operator wants to know, computed from readings of `/metrics`.
  *
- * Owns the names of the server's metrics (`server/metrics.py` defines them) and over how long each figure is taken. Null
+ * Owns the names of the server's metrics (`server/telemetry/metrics.py` defines them) and over how long each figure is taken. Null
  * is what is not known: nothing to compare with yet, nothing happened, or a server that does not count it.
  */
 

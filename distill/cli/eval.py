@@ -1,0 +1,52 @@
+"""`lightcone eval`: measure a checkpoint on held-out play and write its card. Owns the arguments only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from distill.evaluation.card import load_teacher, write_card
+from distill.evaluation.evaluate import EvaluationConfig, compare_stages, evaluate
+from distill.evaluation.long_rollouts import DriftConfig
+from distill.recipes.choice import recipe_of
+from distill.recipes.folders import world_run
+from distill.recipes.run import Run
+from world.catalogue import find
+from world.checkpoint import World
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("world", help="a world's name (`lightcone worlds` lists them), or its folder")
+    parser.add_argument("--env", help="its environment, for worlds without a preset of their own (default: its card's)")
+    parser.add_argument("--starts", type=int, default=256, help="held-out starts")
+    parser.add_argument("--no-drift", action="store_true", help="leave out the 3,000-frame rollouts")
+    parser.add_argument("--stages", action="store_true", help="also compare the teacher and every stage's student")
+    parser.add_argument("--teacher-starts", type=int, default=64, help="held-out starts for --stages")
+    parser.add_argument("--steps", type=int, help="denoising steps of the student (default: the world's own)")
+    parser.add_argument("--card", action="store_true", help="write report.json, strips and README.md to the checkpoint")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = find(args.world)
+    world = World.load(folder, num_steps=args.steps)
+    name, preset = world.card.name, recipe_of(world.card, args.env)
+    config = EvaluationConfig(
+        num_starts=args.starts, num_teacher_starts=args.teacher_starts, drift=None if args.no_drift else DriftConfig()
+    )
+    report = evaluate(world, preset, world_run(name), config)
+    if args.stages:
+        run_state = Run(name, preset, world_run(name), folder, quiet=True)
+        teacher = load_teacher(folder)
+        report["stages"] = compare_stages(
+            world, run_state.student_worlds(world), teacher, preset, world_run(name), config
+        )
+    if args.card:
+        write_card(folder, world, report, preset, world_run(name))
+    print(json.dumps(report, indent=1) if args.json else _readable(report))
+    return 0
+
+
+def _readable(report: dict[str, object]) -> str:
+    width = max(len(key) for key in report)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in report.items() if key != "stages")

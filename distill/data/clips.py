@@ -1,0 +1,131 @@
+"""Recorded play on disk. Owns the file format between collecting and training; knows no environment and no model.
+
+A dataset is a folder: `dataset.json` (the environment's spec and how it was collected), `train/` and `heldout/` with
+one `episode_00000.npz` per recorded stream: frames uint8 `t h w 3`, buttons bool `t n`, axes float32 `t m`, rewards
+float32 `t`, dones bool `t`, oracle float32 `t k`. The action at index t led to frame t.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distill.data.environments.base import EnvironmentSpec
+from world.actions import Actions
+from world.card import Axis, Button
+from world.codecs.state_channels import state_variables_from_json
+from world.errors import LightconeError
+from world.format_1 import fields_from_disk, fields_to_disk
+
+SPLITS = ("train", "heldout")
+
+
+class DatasetError(LightconeError):
+    """A dataset folder is missing, empty or malformed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """One recorded stream of `t` frames (shapes in the module docstring)."""
+
+    frames: NDArray[np.uint8]
+    buttons: NDArray[np.bool_]
+    axes: NDArray[np.float32]
+    rewards: NDArray[np.float32]
+    dones: NDArray[np.bool_]
+    oracle: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def actions(self) -> Actions:
+        """`1 t`."""
+        return Actions(torch.from_numpy(self.buttons)[None], torch.from_numpy(self.axes)[None])
+
+
+def save_episode(path: Path, episode: Episode) -> None:
+    """Write one episode; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, **{name: getattr(episode, name) for name in Episode.__slots__})
+    partial.replace(path)
+
+
+def load_episode(path: Path) -> Episode:
+    with np.load(path) as arrays:
+        return Episode(**{name: arrays[name] for name in Episode.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset folder opened for reading."""
+
+    root: Path
+    spec: EnvironmentSpec
+    collected: dict[str, Any]
+
+    @staticmethod
+    def open(root: Path) -> Dataset:
+        try:
+            text = json.loads((root / "dataset.json").read_text())
+        except FileNotFoundError as exc:
+            raise DatasetError(f"no dataset at {root}: run `lightcone collect` first") from exc
+        return Dataset(root, spec_from_json(text["environment"]), text["collected"])
+
+    def paths(self, split: str) -> list[Path]:
+        if split not in SPLITS:
+            raise DatasetError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
+        found = sorted(p for p in (self.root / split).glob("episode_*.npz") if ".partial" not in p.name)
+        if not found:
+            raise DatasetError(f"{self.root / split} holds no episodes: run `lightcone collect` again")
+        return found
+
+    def episodes(self, split: str, limit: int | None = None) -> Iterator[Episode]:
+        for path in self.paths(split)[:limit]:
+            yield load_episode(path)
+
+
+def load_dones(path: Path) -> NDArray[np.bool_]:
+    """An episode's `dones` alone, without unpacking its frames."""
+    with np.load(path) as arrays:
+        dones: NDArray[np.bool_] = arrays["dones"]
+        return dones
+
+
+def unbroken(dones: NDArray[np.bool_], *, continuing: bool) -> list[tuple[int, int]]:
+    """Stretches `start, stop` of a stream that clips may be cut from: between the ends of episodes, or all of it."""
+    ends = [] if continuing else [int(i) + 1 for i in np.flatnonzero(dones) if i + 1 < len(dones)]
+    return list(pairwise([0, *ends, len(dones)]))
+
+
+def clip_starts(dones: NDArray[np.bool_], num_frames: int, *, continuing: bool) -> NDArray[np.int64]:
+    """Where clips of `num_frames` frames may start; not at frame 0, which no action led to."""
+    parts = [
+        np.arange(max(start, 1), stop - num_frames + 1, dtype=np.int64)
+        for start, stop in unbroken(dones, continuing=continuing)
+    ]
+    return np.concatenate(parts)
+
+
+def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, Any]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    content = {"environment": fields_to_disk(asdict(spec)), "collected": collected}
+    (root / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
+    fields = fields_from_disk(fields)
+    buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
+    axes = tuple(Axis(**a) for a in fields["axes"])
+    oracle_names = tuple(fields["oracle_names"])
+    state_variables = state_variables_from_json(fields.get("state_variables", ()))
+    known = {"buttons": buttons, "axes": axes, "oracle_names": oracle_names, "state_variables": state_variables}
+    return EnvironmentSpec(**{**fields, **known})

@@ -1,0 +1,95 @@
+"""The contract of an environment adapter. Owns the data types; does not know any particular environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from world.card import Axis, Button
+from world.codecs.state_channels import StateVariable
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvironmentSpec:
+    """What a world needs to know of the environment it imitates.
+
+    continuing: its stream goes on over the end of a game, which is then part of the world; otherwise what follows a
+    `done` is another episode, and no clip runs from one into the other. pixelated: see WorldCard. tracked: of the
+    oracle's numbers.
+    """
+
+    name: str
+    title: str
+    description: str
+    fps: float
+    height: int
+    width: int
+    buttons: tuple[Button, ...] = ()
+    axes: tuple[Axis, ...] = ()
+    exclusive_buttons: bool = True
+    data_license: str
+    oracle_names: tuple[str, ...] = ()
+    state_variables: tuple[StateVariable, ...] = ()
+    continuing: bool = False
+    pixelated: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One step's action: `buttons` bool `n`, `axes` float32 `m`."""
+
+    buttons: NDArray[np.bool_]
+    axes: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step's outcome: `frame` uint8 `h w 3`; `oracle` float32, in the order of `spec.oracle_names`."""
+
+    frame: Frame
+    reward: float
+    done: bool
+    oracle: NDArray[np.float32]
+
+
+class Environment(Protocol):
+    """A source of frames. After `done` the stream goes on: the adapter restarts its game by itself on the next step."""
+
+    spec: EnvironmentSpec
+
+    def reset(self, seed: int) -> Step: ...
+
+    def step(self, control: Control) -> Step: ...
+
+    def skilled_control(self, rng: np.random.Generator) -> Control | None:
+        """A control that plays with purpose, or None where the adapter knows no such policy."""
+        ...
+
+
+def idle_control(spec: EnvironmentSpec) -> Control:
+    """No button, every axis at the point of its range nearest to zero."""
+    return Control(
+        np.zeros(len(spec.buttons), np.bool_),
+        np.array([min(max(0.0, axis.low), axis.high) for axis in spec.axes], np.float32),
+    )
+
+
+def random_control(spec: EnvironmentSpec, rng: np.random.Generator) -> Control:
+    """Exclusive buttons: one of them or none, equally likely; otherwise each at even odds. Axes uniform."""
+    num_buttons = len(spec.buttons)
+    buttons = np.zeros(num_buttons, np.bool_)
+    if spec.exclusive_buttons:
+        choice = int(rng.integers(num_buttons + 1))
+        if choice < num_buttons:
+            buttons[choice] = True
+    else:
+        buttons = rng.random(num_buttons) < 0.5
+    axes = np.array([rng.uniform(axis.low, axis.high) for axis in spec.axes], np.float32)
+    return Control(buttons, axes)

@@ -1,0 +1,110 @@
+"""Everything that makes one world, as data. Owns the `Preset` type; runs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from distill.codec.decoder_finetuning import DecoderFinetuningConfig
+from distill.codec.state_estimator import StateEstimatorConfig
+from distill.codec.tasks import DECODER_LOSS, CodecLossConfig
+from distill.data.collect import CollectConfig
+from distill.data.environments.base import EnvironmentSpec
+from distill.tasks.causal_consistency import ConsistencyConfig
+from distill.tasks.context_corruption import ContextCorruption
+from distill.tasks.self_forcing import SelfForcingConfig
+from distill.tasks.teacher import TeacherConfig
+from distill.tasks.teacher_forcing import TeacherForcingConfig
+from distill.training.trainer import TrainerConfig
+from world.codecs.convolutional import CodecConfig
+from world.model.config import TransformerConfig
+from world.rollout.networks import Sampler
+
+STAGES = (
+    "collect",
+    "codec",
+    "decoder",
+    "latents",
+    "tracker",
+    "warm_up",
+    "teacher",
+    "teacher_forced",
+    "few_step",
+    "distilled",
+    "finish",
+    "export",
+)
+"""In order; each has a folder of its name in the world's run."""
+
+
+STUDENT_STAGES = ("warm_up", "teacher_forced", "few_step", "distilled")
+"""Those that make a causal student; the last two make it a few-step one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """A world's recipe: data, model shape and one trainer per stage."""
+
+    collect: CollectConfig
+    codec_channels: int = 8
+    codec_widths: tuple[int, int, int] = (48, 80, 112)
+    codec_loss: CodecLossConfig = field(default_factory=CodecLossConfig)
+    decoder_loss: CodecLossConfig = DECODER_LOSS
+    codec_trainer: TrainerConfig
+    decoder_trainer: TrainerConfig | None = None
+    codec_episodes: int = 60
+    state_estimator: StateEstimatorConfig = field(default_factory=StateEstimatorConfig)
+    state_estimator_trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(num_steps=3000, lr=1e-3))
+    dim: int = 192
+    ffn_dim: int = 576
+    num_layers: int = 6
+    num_heads: int = 3
+    window_frames: int = 15
+    warm_up_clip_frames: int = 16
+    student_clip_frames: int = 24
+    warm_up_trainer: TrainerConfig
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teacher_trainer: TrainerConfig
+    warm_up: TeacherForcingConfig = field(default_factory=TeacherForcingConfig)
+    teacher_forced: TeacherForcingConfig = field(
+        default_factory=lambda: TeacherForcingConfig(batch_size=8, first_loss_frame=6, corruption=ContextCorruption())
+    )
+    teacher_forced_trainer: TrainerConfig
+    student_from: str = "teacher"
+    few_step: ConsistencyConfig = field(default_factory=lambda: ConsistencyConfig(batch_size=8, first_loss_frame=6))
+    few_step_trainer: TrainerConfig
+    distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
+    distilled_trainer: TrainerConfig
+    decoder_finetuning: DecoderFinetuningConfig = field(default_factory=DecoderFinetuningConfig)
+    decoder_finetuning_trainer: TrainerConfig | None = None
+    shipped_stage: str = "distilled"
+    compile_blocks: bool = False
+    sampler: Sampler = field(default_factory=Sampler)
+    early_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=2, renoise=False))
+
+    def stage_sampler(self, stage: str) -> Sampler:
+        """How a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
+        return self.sampler if stage in ("few_step", "distilled") else self.early_sampler
+
+    def codec_config(self, spec: EnvironmentSpec) -> CodecConfig:
+        return CodecConfig(
+            height=spec.height,
+            width=spec.width,
+            channels=self.codec_channels,
+            widths=self.codec_widths,
+            state_variables=spec.state_variables,
+        )
+
+    def transformer_config(self, spec: EnvironmentSpec) -> TransformerConfig:
+        channels, height, width = self.codec_config(spec).latent_shape
+        return TransformerConfig(
+            channels=channels,
+            height=height,
+            width=width,
+            dim=self.dim,
+            ffn_dim=self.ffn_dim,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_buttons=len(spec.buttons),
+            num_axes=len(spec.axes),
+            window_frames=self.window_frames,
+        )

@@ -1,0 +1,70 @@
+"""Distil a causal student with CausVid. Owns its data, draws and networks; the losses are in `methods`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.data.latents import ClipSource
+from distill.methods.causvid import causvid_samples
+from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
+from distill.methods.sampling import generated_frames, prefix_lengths, randn_like, uniform_sigma
+from distill.training.trainer import autocast
+from world.model.patterns import Banded
+from world.model.schedule import sampling_sigmas
+from world.model.transformer import Conditioning, Transformer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CausVidConfig:
+    """num_steps, shift: the student's levels. sigma_range, sigma_shift: where teacher and critic are compared."""
+
+    batch_size: int = 12
+    num_steps: int = 2
+    shift: float = 6.0
+    sigma_range: tuple[float, float] = (0.2, 0.98)
+    sigma_shift: float = 6.0
+    critic_lr_share: float = 2.0
+    critic_updates: int = 3
+
+
+class CausVidTask:
+    """The student's answers for noised data after a clean prefix, judged by a bidirectional teacher and critic."""
+
+    averaged = "student"
+
+    def __init__(self, student: Transformer, teacher: Transformer, clips: ClipSource, config: CausVidConfig) -> None:
+        critic = copy.deepcopy(teacher).requires_grad_(True)
+        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic}
+        self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
+        self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
+        self.pattern = Banded(student.config, tuple(range(clips.num_frames)))
+        self.levels = sampling_sigmas(config.num_steps, config.shift).float()
+        self.clips = clips
+        self.config = config
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        config = self.config
+        batch = self.clips.draw(config.batch_size, generator)
+        x0, cond = batch.latents, Conditioning(actions=batch.actions)
+        b, f = x0.shape[:2]
+        frames = generated_frames(prefix_lengths(b, f, self.student.config.chunk_frames, generator), f)
+        level = self.levels[torch.randint(config.num_steps, (b, f), generator=generator)] * frames
+        with autocast(True):
+            x = causvid_samples(self.student, x0, randn_like(x0, generator), level, batch.actions, self.pattern)
+            noise, sigma = randn_like(x, generator), self._sigma(b, generator)
+            gradient = dmd_gradient(self.teacher, self.critic, x.detach(), noise, sigma, frames, cond)
+        yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
+        for _ in range(config.critic_updates):
+            with autocast(True):
+                noise, sigma = randn_like(x, generator), self._sigma(b, generator)
+                loss = critic_loss(self.critic, x, noise, sigma, frames, cond)
+            yield "critic", loss, {}
+
+    def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
+        low, high = self.config.sigma_range
+        return uniform_sigma(batch, generator, low=low, high=high, shift=self.config.sigma_shift)

@@ -1,0 +1,82 @@
+"""The critic of distribution matching, with or without a GAN head. Owns the head's place on the critic and how both train together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.methods.adversarial import approximate_r1, discriminator_loss
+from world.model.transformer import Conditioning
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdversarialConfig:
+    """The GAN branch on the critic (DMD2, arXiv:2405.14867, §4.3). student_weight, critic_weight: of its losses beside
+    distribution matching and denoising. r1_weight: of the approximate R1, 0 to leave it out. layer: of the critic,
+    whose features are judged."""
+
+    student_weight: float = 3e-3
+    critic_weight: float = 1e-2
+    r1_weight: float = 0.0
+    layer: int = 0
+
+
+class CriticWithHead(nn.Module):
+    """The critic, and a head on its features that tells real from generated; they train together."""
+
+    def __init__(self, network: nn.Module, head: nn.Module | None, layer: int) -> None:
+        super().__init__()
+        self.network = network
+        self.head = head
+        self.layer = layer
+
+    def logits(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
+        """log p_real/p_generated of samples at level sigma, as far as the head knows: `b k`."""
+        if self.head is None:
+            raise ValueError("this critic has no head: give the task one, and its config `adversarial`")
+        features = self.network(x, sigma, cond, features=(self.layer,)).features[self.layer]
+        return self.head(features).flatten(1)  # type: ignore[no-any-return]  # nn.Module call is untyped
+
+    def weighted_discriminator_loss(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        branch: AdversarialConfig,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The branch's part of the critic's loss, weighted: real samples at level sigma, with their conditioning,
+        against the logits `fake` of generated ones, and R1 where the branch has it. In full precision: R1 is a small
+        difference of logits."""
+        loss = discriminator_loss(self.logits(real, sigma, cond), fake)
+        if branch.r1_weight:
+            discriminator = lambda x, level: self.logits(x, level, cond).mean(1)  # noqa: E731  # shorter than a function here
+            loss = loss + branch.r1_weight * approximate_r1(discriminator, real, sigma, generator)
+        return branch.critic_weight * loss
+
+
+def critic_with_head(teacher: nn.Module, head: nn.Module | None, branch: AdversarialConfig | None) -> CriticWithHead:
+    """The critic of a GAN branch, or of none, from the teacher's weights. Raises ValueError for a head without a branch
+    or a branch without one."""
+    if (head is None) != (branch is None):
+        raise ValueError("a head and the config's `adversarial` belong together: give both or neither")
+    return CriticWithHead(copy.deepcopy(teacher).requires_grad_(True), head, 0 if branch is None else branch.layer)
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """What is computed inside leaves no gradient in the module's weights, but passes it on."""
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)

@@ -1,0 +1,24 @@
+"""MeanFlow as a task. Owns draws; the loss is in `methods`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from distill.methods.mean_flow import MeanFlowConfig, mean_flow_levels, mean_flow_loss
+from distill.methods.network import Network
+from distill.methods.sampling import randn_like
+from distill.tasks.student import BatchConfig, Draw, StudentTask
+
+
+def mean_flow(
+    student: nn.Module, draw: Draw, batch: BatchConfig, config: MeanFlowConfig, *, teacher: Network | None = None
+) -> StudentTask:
+    """From a teacher, or from data."""
+
+    def loss(_: int, generator: torch.Generator) -> Tensor:
+        x0, cond = draw(batch.size, generator)
+        t, r = mean_flow_levels(batch.size, generator, config)
+        return mean_flow_loss(student, x0, randn_like(x0, generator), t, r, cond, config, teacher=teacher)
+
+    return StudentTask(student, loss)

@@ -1,0 +1,160 @@
+"""Self-Forcing and long tuning as a trainer task. Owns its rollouts, draws and networks' roles; the losses are in
+`methods`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.data.latents import ClipSource
+from distill.data.rollout_buffer import RolloutBuffer
+from distill.methods.adversarial import generator_loss
+from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
+from distill.methods.f_distill import FDistillConfig, f_weights
+from distill.methods.flow_matching import frame_levels
+from distill.methods.network import Network
+from distill.methods.sampling import randn_like, uniform_sigma
+from distill.methods.self_rollout import RollingCache, self_rollout
+from distill.methods.teacher_forcing import CleanPastNetwork
+from distill.tasks.critic import AdversarialConfig, critic_with_head, held
+from distill.tasks.dmd import check_divergence
+from distill.training.trainer import autocast
+from world.model.patterns import TeacherForcing
+from world.model.schedule import add_noise, sampling_sigmas
+from world.model.transformer import Conditioning, Transformer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelfForcingConfig:
+    """Self-rollout distribution matching. Every step, `batch_size` ongoing rollouts go on by `new_frames` (from, to)
+    each; one that has reached its length, at most `rollout_frames`, starts anew from data.
+
+    causal_scores: teacher and critic are causal networks, which judge each new frame given the frames before it, at a
+    level of its own; otherwise bidirectional ones, which judge a clip.
+    adversarial: a GAN branch on the bidirectional critic, None for none. divergence: other than the reverse KL, of
+    f-distill (arXiv:2502.15681); it reads the density ratio off that branch.
+    sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
+    below.
+    """
+
+    batch_size: int = 16
+    num_steps: int = 2
+    shift: float = 6.0
+    rollout_frames: int = 120
+    new_frames: tuple[int, int] = (4, 10)
+    causal_scores: bool = False
+    sigma_range: tuple[float, float] = (0.2, 0.98)
+    sigma_shift: float = 6.0
+    critic_lr_share: float = 2.0
+    critic_updates: int = 3
+    adversarial: AdversarialConfig | None = None
+    divergence: FDistillConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_divergence(self.divergence, self.adversarial)
+        if self.causal_scores and self.adversarial is not None:
+            raise ValueError("the GAN branch judges whole clips: leave `causal_scores` or `adversarial` out")
+
+
+class SelfForcingTask:
+    """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient.
+
+    Bidirectional ones judge the last clip of the teacher's length, after a given prefix of random length; causal ones
+    the new frames. head: where there is a GAN branch, from the features of the critic's tokens to logits.
+    """
+
+    averaged = "student"
+
+    def __init__(
+        self,
+        student: Transformer,
+        teacher: Transformer,
+        clips: ClipSource,
+        config: SelfForcingConfig,
+        *,
+        head: nn.Module | None = None,
+    ) -> None:
+        if config.new_frames[1] > student.config.window_frames:
+            raise ValueError(
+                f"new_frames {config.new_frames} exceed the window of {student.config.window_frames} frames"
+            )
+        critic = critic_with_head(teacher, head, config.adversarial)
+        rollouts = RolloutBuffer(student.config, clips, config.batch_size)
+        self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
+        self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
+        self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
+        self.rollouts, self.clips = rollouts, clips
+        self.sigmas = sampling_sigmas(config.num_steps, config.shift).float()
+        self.config = config
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        config = self.config
+        x, actions, frames = self._rollout(generator)
+        cond = Conditioning(actions=actions)
+        teacher, critic = self._score(self.teacher, x), self._score(self.critic.network, x)
+        noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
+        branch, weight, adversarial = config.adversarial, None, x.new_zeros(())
+        if branch is not None:
+            with held(self.critic):
+                logits = self._logits(x, noise, sigma, frames, cond)
+            adversarial = branch.student_weight * generator_loss(logits)
+            weight = None if config.divergence is None else f_weights(logits, config.divergence)
+        with autocast(True):
+            gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond, weight=weight)
+        yield "student", dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}
+        for _ in range(config.critic_updates):
+            noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
+            with autocast(True):
+                loss = critic_loss(critic, x, noise, sigma, frames, cond)
+            if branch is not None:
+                fake = self._logits(x.detach(), noise, sigma, frames, cond)
+                loss = loss + self._discriminator_loss(fake, sigma, frames, branch, generator)
+            yield "critic", loss, {}
+
+    def _discriminator_loss(
+        self, fake: Tensor, sigma: Tensor, frames: Tensor, branch: AdversarialConfig, generator: torch.Generator
+    ) -> Tensor:
+        """The rollouts' logits against clips of data, noised at the same levels."""
+        clips, length, level = self.clips.draw(len(fake), generator), frames.shape[1], frame_levels(sigma, frames)
+        real, cond = clips.latents[:, -length:], Conditioning(actions=clips.actions[:, -length:])
+        noised = add_noise(real, randn_like(real, generator), level)
+        return self.critic.weighted_discriminator_loss(noised, fake, level, cond, branch, generator)
+
+    def _logits(self, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor, cond: Conditioning) -> Tensor:
+        level = frame_levels(sigma, frames)
+        return self.critic.logits(add_noise(x, noise, level), level, cond)
+
+    def _score(self, network: nn.Module, x: Tensor) -> Network:
+        """Teacher or critic as it is asked about the clips x."""
+        if not self.config.causal_scores:
+            return network
+        return CleanPastNetwork(network, x.detach(), TeacherForcing(self.student.config, x.shape[1]))
+
+    def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(clip `b f c h w`, its actions, the frames that are judged, bool `b f`); its new frames carry gradient."""
+        config, chunk = self.config, self.student.config.chunk_frames
+        low, high = (frames // chunk for frames in config.new_frames)
+        num_new = chunk * int(torch.randint(low, high + 1, (1,), generator=generator))
+        exit_stage = int(torch.randint(config.num_steps, (1,), generator=generator))
+        past, actions = self.rollouts.next(num_new, generator)
+        with autocast(True):
+            cache = RollingCache.prefill(self.student, self.student.config, past, actions[:, : past.shape[1]])
+            new = self_rollout(self.student, cache, actions[:, past.shape[1] :], self.sigmas, exit_stage, generator)
+        self.rollouts.extend(new.detach())
+        if config.causal_scores:
+            x = torch.cat([past, new], dim=1)
+            return x, actions, (torch.arange(x.shape[1]) >= past.shape[1]).expand(len(x), -1)
+        window = past.shape[1] + chunk
+        prefix = chunk * int(torch.randint(1, (window - num_new) // chunk + 1, (1,), generator=generator))
+        frames = torch.arange(window).expand(len(past), -1) >= prefix
+        return torch.cat([past, new], dim=1)[:, -window:], actions[:, -window:], frames
+
+    def _sigma(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        """Levels: one a clip for bidirectional scores, one a frame for causal ones."""
+        low, high = self.config.sigma_range
+        num = frames.numel() if self.config.causal_scores else len(frames)
+        sigma = uniform_sigma(num, generator, low=low, high=high, shift=self.config.sigma_shift)
+        return sigma.view(frames.shape) if self.config.causal_scores else sigma

@@ -1,0 +1,234 @@
+"""The rollouts behind the sessions: loading, warm-up, steps and padding; all of the server that touches tensors.
+
+One `ModelRunner` per served world, used by the engine's threads alone: `begin`, `fork`, `step` and `release` by the model
+thread, `decode` by the decode thread (never while one of its slots is filled or forked). Knows no sessions, no sockets
+and no protocol beyond the world's card.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engine.scheduler import bucket_for
+from server.sessions.input_buffer import Sample
+from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
+from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
+from world.format_1 import former_repr
+
+if TYPE_CHECKING:
+    from world import Actions, RolloutState, World, WorldCard
+
+WorldLoader = Callable[[], "World"]
+OnThread = Callable[[Callable[[], Any]], Any]
+WARM_STEPS, WARM_S = 3, 0.5
+"""Of every size at least so many; and again, for so long, since a machine has moments in which it is slow."""
+FEW_CORES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One batched step: its latents (`b chunk c h w`, padding last) and how long it took."""
+
+    latents: Any
+    step_ms: float
+
+
+class ModelRunner:
+    """A world with `num_slots` slots for players, one of its own (`own_slot`), and as many spare ones as padding to
+    `buckets` can need. timeline_frames: how many pixel frames a session can go back at least."""
+
+    def __init__(
+        self, world: World, num_slots: int, max_batch: int, buckets: Sequence[int], *, timeline_frames: int = 0
+    ) -> None:
+        self.world = world
+        self.num_slots = num_slots
+        self.max_batch = min(max_batch, num_slots)
+        self.buckets = tuple(buckets)
+        sizes = range(1, self.max_batch + 1)
+        num_spare = max(bucket_for(size, self.buckets) - size for size in sizes)
+        self._spare = tuple(range(num_slots, num_slots + num_spare))
+        self.own_slot = num_slots + num_spare
+        timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
+        self._rollout = world.rollout(self.own_slot + 1, timeline_chunks=timeline_chunks)
+        self._latency_ms: dict[int, float] = {}
+        self.fingerprint = fingerprint(world)
+
+    @property
+    def chunk_pixel_frames(self) -> int:
+        """Pixel frames one step makes."""
+        return self.world.chunk_pixel_frames
+
+    @property
+    def context_frames(self) -> int:
+        """Pixel frames that a start takes, at most."""
+        return self.world.context_pixel_frames
+
+    def check(self, state: RolloutState) -> None:
+        """Raises world.errors.ShapeError for a state that is none of this world."""
+        from world.rollout.snapshots import check_state  # here, since it loads torch
+
+        check_state(self.world, state)
+
+    def run_frame_of(self, state: RolloutState) -> int:
+        """How many pixel frames it has made."""
+        return (state.next_chunk - state.start_chunk) * self.chunk_pixel_frames
+
+    @property
+    def latency_ms(self) -> Mapping[int, float]:
+        """Milliseconds one step and its decode took at warm-up, by batch size."""
+        return self._latency_ms
+
+    def warm_up(self, on_decode_thread: OnThread) -> None:
+        """Run every batch size that can occur, at first cold and then timed, so that no player meets a first call.
+
+        Each part runs on the thread that will run it: torch keeps some of what it warms up by thread.
+        """
+        slots = (*range(self.num_slots), *self._spare)
+        blank = np.zeros((1, self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
+        for slot in slots:
+            self.start(slot, StartRequest(pictures=blank))
+        sizes = range(1, self.max_batch + 1)  # the decoder meets each size, the model its bucket
+        took: dict[int, list[float]] = {size: [] for size in sizes}
+        until = time.perf_counter() + WARM_S
+        while not took[1] or time.perf_counter() < until:
+            for size in sizes:
+                for _ in range(WARM_STEPS):
+                    began = time.perf_counter()
+                    stepped = self.step([Sample()] * size, slots[:size])
+                    on_decode_thread(partial(self.decode, stepped, slots[:size]))
+                    took[size].append((time.perf_counter() - began) * 1e3)
+        self._latency_ms = {size: min(times[1:]) for size, times in took.items()}
+        for slot in range(self.num_slots):
+            self.release(slot)
+
+    def begin(self, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
+        """Fill a slot as asked for, in parts no longer than a step; the result is the picture that the run begins with,
+        uint8 `h w 3`. Until then the slot is of no use."""
+        match request:
+            case StartRequest():
+                return self.start(slot, request)
+            case BranchRequest(branch=branch):
+                self._rollout.restore(slot, branch.state)
+            case RewindRequest():
+                yield from self._rollout.rewinding(slot, self._latent_frame(request.run_frame))
+            case _:
+                assert_never(request)
+        return np.asarray(self._rollout.last_picture(slot).cpu())
+
+    def fork(self, slot: int, run_frame: int) -> Generator[None, None, RolloutState]:
+        """The session in `slot` as it was at `run_frame`, in parts no longer than a step; meanwhile the slot is of no
+        use."""
+        return self._rollout.snapshotting(slot, frame=self._latent_frame(run_frame))
+
+    def snapshot(self, slot: int, *, exact: bool) -> RolloutState:
+        """The session in `slot` as it is: with its K/V, or only what they can be made of again, in much less memory."""
+        return self._rollout.snapshot(slot, exact=exact)
+
+    def restore(self, slot: int, state: RolloutState) -> None:
+        """Put a session into `slot`."""
+        self._rollout.restore(slot, state)
+
+    def release(self, slot: int) -> None:
+        """Let go of what is kept for a slot whose player has left."""
+        self._rollout.release(slot)
+
+    def _latent_frame(self, run_frame: int) -> int:
+        return run_frame // self.world.codec.config.temporal_patch
+
+    def start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
+        """Fill a slot from a start of the world or from pictures; returns the context's last picture."""
+        if request.pictures is None:
+            context = self.world.starts[request.index]
+            frames, actions = context.frames[None].numpy(), context.actions
+        else:
+            frames = request.pictures[None]
+            actions = self._actions([Sample()]).repeat(len(request.pictures))
+        self._rollout.start([slot], frames, actions, [request.seed])
+        last: NDArray[np.uint8] = frames[0, -1]
+        return last
+
+    def step(self, samples: Sequence[Sample], slots: Sequence[int]) -> Stepped:
+        """The next chunk of `slots`, in one batched step, padded to a bucket with spare slots."""
+        began = time.perf_counter()
+        padding = bucket_for(len(slots), self.buckets) - len(slots)
+        actions = self._actions([*samples, *[Sample()] * padding])
+        latents = self._rollout.step_latents(actions, slots=[*slots, *self._spare[:padding]])
+        return Stepped(latents, (time.perf_counter() - began) * 1e3)
+
+    def decode(self, stepped: Stepped, slots: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 `b f h w 3` of the players' slots."""
+        frames = self._rollout.decode(stepped.latents[: len(slots)], slots=list(slots))
+        return np.asarray(frames.cpu())
+
+    def _actions(self, samples: Sequence[Sample]) -> Actions:
+        actions = self.world.actions([sample.buttons for sample in samples])
+        for row, sample in enumerate(samples):
+            for column, axis in enumerate(self.world.card.axes):
+                actions.axes[row, :, column] = sample.axes.get(axis.name, 0.0)
+        return actions
+
+
+def fingerprint(world: World) -> str:
+    """Of what a session's state is made of: the codec's weights, which say what latents mean, and the shapes."""
+    import torch
+
+    configs = (world.codec.config, world.transformer.config, [b.name for b in world.card.buttons])
+    weights = [value.detach().cpu().to(torch.bfloat16).view(torch.int16) for value in world.codec.state_dict().values()]
+    digest = sha256(former_repr(configs).encode())
+    for value in weights:
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def world_info(name: str, world: World) -> WorldInfo:
+    """The world's card as the wire has it, under the name it is served by."""
+    card: WorldCard = world.card
+    return WorldInfo(
+        name=name,
+        title=card.title,
+        description=card.description,
+        fps=card.fps,
+        height=card.height,
+        width=card.width,
+        buttons=tuple(ButtonInfo(name=b.name, label=b.label, keys=b.keys) for b in card.buttons),
+        axes=tuple(AxisInfo(name=a.name, label=a.label, low=a.low, high=a.high, source=a.source) for a in card.axes),
+        exclusive_buttons=card.exclusive_buttons,
+        chunk_frames=world.chunk_pixel_frames,
+        starts=tuple(start.name for start in world.starts),
+        data_license=card.data_license,
+        statistics={name: Usual(mean=mean, deviation=usual) for name, (mean, usual) in card.statistics.items()},
+        pixelated=card.pixelated,
+    )
+
+
+def share_cores(num_threads: int | None, on_decode_thread: OnThread) -> None:
+    """Called on the model's thread: `num_threads` for its tensor operations (None: torch's choice).
+
+    On few cores the decoder gets one thread, since it works beside the model.
+    """
+    import torch
+
+    model_threads = num_threads or torch.get_num_threads()
+    on_decode_thread(partial(_use_threads, 1 if _num_cores() <= FEW_CORES else model_threads))
+    _use_threads(model_threads)
+
+
+def _use_threads(num_threads: int) -> None:
+    """For the calling thread, and for threads that have not used torch yet."""
+    import torch
+
+    torch.get_num_threads()  # a thread's first call of torch takes over the newest setting of any thread
+    torch.set_num_threads(num_threads)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

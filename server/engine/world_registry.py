@@ -1,0 +1,117 @@
+"""The worlds of one server process. Owns their loading, warm-up, public descriptions and moving previews.
+
+Loading and previews run on the model thread; the descriptions may be read from any thread once loading is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.config import ServerConfig
+from server.engine.model_runner import ModelRunner, OnThread, WorldLoader, share_cores, world_info
+from server.errors import UnknownWorldError
+from server.sessions.input_buffer import Sample
+from server.sessions.run import StartRequest
+from server.wire.protocol import WorldInfo
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_S, PREVIEW_HOLD_S = 2.0, 0.4
+
+
+class WorldRegistry:
+    """`loaders`: how to get each world, by the name it is served by."""
+
+    def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader]) -> None:
+        self._config = config
+        self._loaders = dict(loaders)
+        self._runners: dict[str, ModelRunner] = {}
+        self._infos: dict[str, WorldInfo] = {}
+        self._latency_s: dict[str, dict[int, float]] = {}
+        self._previews: dict[str, list[NDArray[np.uint8]]] = {}
+        self._being_made: Iterator[None] = iter(())
+        self.num_previews_left = 0
+
+    def load(self, on_decode_thread: OnThread) -> None:
+        """Load and warm every world, one after the other."""
+        worlds = {name: loader() for name, loader in self._loaders.items()}
+        suits = [world.num_threads for world in worlds.values() if world.num_threads]
+        share_cores(self._config.num_threads or max(suits, default=None), on_decode_thread)
+        for name, world in worlds.items():
+            began = time.perf_counter()
+            runner = ModelRunner(
+                world,
+                self._config.max_sessions,
+                self._config.max_batch,
+                self._config.buckets,
+                timeline_frames=self._config.timeline_frames,
+            )
+            runner.warm_up(on_decode_thread)
+            self._runners[name] = runner
+            self._infos[name] = world_info(name, world)
+            self._latency_s[name] = {size: ms / 1e3 for size, ms in runner.latency_ms.items()}
+            took = {size: round(ms, 1) for size, ms in runner.latency_ms.items()}
+            logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
+        self.num_previews_left = len(self._runners)
+        self._being_made = self._make_previews(on_decode_thread)
+
+    @property
+    def worlds(self) -> list[WorldInfo]:
+        """The worlds that are served, in the order of the settings."""
+        return list(self._infos.values())
+
+    def info(self, name: str) -> WorldInfo:
+        """A served world. Raises UnknownWorldError."""
+        if name not in self._infos:
+            raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
+        return self._infos[name]
+
+    def fingerprint(self, name: str) -> str:
+        """What tells whether a session that was kept can go on in this world."""
+        return self._runners[name].fingerprint
+
+    @property
+    def latency_s(self) -> Mapping[str, Mapping[int, float]]:
+        """Seconds that a step and its decoding took at warm-up, by world and batch size."""
+        return self._latency_s
+
+    def runner(self, name: str) -> ModelRunner:
+        return self._runners[name]
+
+    def preview(self, name: str) -> list[NDArray[np.uint8]] | None:
+        """Two seconds of the world as it makes them here, uint8 `h w 3` each; None until they are made. Raises
+        UnknownWorldError."""
+        self.info(name)
+        return self._previews.get(name)
+
+    def go_on_with_previews(self) -> None:
+        """One chunk more of what is being made; does nothing when all is done."""
+        next(self._being_made, None)
+
+    def _make_previews(self, on_decode_thread: OnThread) -> Iterator[None]:
+        for name, runner in self._runners.items():
+            info = self._infos[name]
+            rng = np.random.default_rng(0)
+            frames = [runner.start(runner.own_slot, _first_start(info))]
+            held: tuple[str, ...] = ()
+            for chunk in range(round(PREVIEW_S * info.fps / runner.chunk_pixel_frames)):
+                yield
+                if chunk % max(1, round(PREVIEW_HOLD_S * info.fps / runner.chunk_pixel_frames)) == 0 and info.buttons:
+                    held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
+                stepped = runner.step([Sample(held)], [runner.own_slot])
+                frames.extend(on_decode_thread(partial(runner.decode, stepped, [runner.own_slot]))[0])
+            runner.release(runner.own_slot)
+            self._previews[name] = frames
+            self.num_previews_left -= 1
+
+
+def _first_start(info: WorldInfo) -> StartRequest:
+    if info.starts:
+        return StartRequest(index=0)
+    return StartRequest(pictures=np.zeros((1, info.height, info.width, 3), np.uint8))

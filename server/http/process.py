@@ -1,0 +1,146 @@
+"""One server process from start to end: socket, log, uvicorn, goodbye. Knows no sessions and no models.
+
+uvicorn must be newer than 0.51: in 0.51 a slow client's messages pile up in memory instead of holding back `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from server.config import ServerConfig
+from server.engine.engine import Engine
+from server.engine.model_runner import WorldLoader
+from server.errors import ConfigError, ShuttingDownError
+from server.http.app import create_app
+from server.http.timeouts import http_protocol
+from server.telemetry.log import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+OLDEST_UVICORN = (0, 52)
+READY_POLL_S = 0.02
+SUSPEND_TIMEOUT_S = 5.0
+UNREAD_TIMEOUT_MS = 60_000  # after that the kernel drops what a closed connection's client never read
+
+
+class Server(uvicorn.Server):
+    """uvicorn, saying goodbye to players before it closes their connections."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, goodbye_s: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._goodbye_s = goodbye_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        engine: Engine | None = getattr(self._app.state, "engine", None)  # none if starting up failed
+        if engine is not None:
+            engine.say_goodbye(self._goodbye_s, ShuttingDownError("the server is stopping; connect again later"))
+            await asyncio.sleep(self._goodbye_s)
+            until = time.monotonic() + SUSPEND_TIMEOUT_S
+            while engine.store is not None and any(engine.num_sessions) and time.monotonic() < until:
+                await asyncio.sleep(READY_POLL_S)
+        await super().shutdown(sockets)
+
+
+def run(
+    config: ServerConfig,
+    worlds: Mapping[str, WorldLoader | Path] | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until interrupted. `on_ready(url)` is called once the worlds are warm (default: print the URL).
+
+    Raises ConfigError for an address that cannot be had, or what a world's loading raised.
+    """
+    _check_uvicorn()
+    set_up_logging(config.log_level, as_json=config.log_json, stream=sys.stderr)
+    listener = listen(config.host, config.port)
+    url = url_of(config.host, listener.getsockname()[1], secure=config.tls_cert is not None)
+    app = create_app(config, worlds)
+    server = Server(uvicorn_config(app, config), app, config.goodbye_s)
+
+    async def serve() -> None:
+        watcher = asyncio.create_task(_watch(app, server, lambda: (on_ready or _print)(url)))
+        await server.serve(sockets=[listener])
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+
+    try:
+        asyncio.run(serve())
+    except KeyboardInterrupt:
+        logger.info("interrupted")
+    finally:
+        listener.close()
+    failure = app.state.engine.failure if hasattr(app.state, "engine") else None
+    if failure is not None:
+        raise failure
+
+
+def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
+    """uvicorn's settings for a stream of small pictures: no compression, small messages, its own log left to ours."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        http=http_protocol(config.handshake_timeout_s),
+        ws="websockets-sansio",
+        ws_max_size=config.max_wire_bytes,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=5,
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
+    )
+
+
+def url_of(host: str, port: int, *, secure: bool = False) -> str:
+    """The address to open in a browser."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104  # not bound here
+    return f"http{'s' * secure}://{shown}:{port}"
+
+
+async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], None]) -> None:
+    """Announce the server when its worlds are warm; end it when they cannot be."""
+    while not hasattr(app.state, "engine") or not app.state.engine.ready.is_set():
+        await asyncio.sleep(READY_POLL_S)
+    if app.state.engine.failure is not None:
+        server.should_exit = True
+    else:
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through all of it now and then would halt every player for 0.1 s
+        announce()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 picks one. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: TCP_NODELAY only with this
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; it holds for every connection that is accepted
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise ConfigError(f"cannot listen on {host}:{port} ({exc.strerror}); give another port, or 0 for any") from exc
+    listener.listen(128)
+    return listener
+
+
+def _check_uvicorn() -> None:
+    version = tuple(int(part) for part in uvicorn.__version__.split(".")[:2])
+    if version < OLDEST_UVICORN:
+        raise ConfigError(f"uvicorn {uvicorn.__version__} does not hold back slow clients; install a release over 0.51")
+
+
+def _print(url: str) -> None:
+    sys.stdout.write(f"Lightcone is ready: {url}\n")
+    sys.stdout.flush()

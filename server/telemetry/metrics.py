@@ -1,0 +1,69 @@
+"""What the server counts and times, for Prometheus. Owns the names; knows no routes, and nothing of who reads them.
+
+All of an engine's figures are in a registry of its own. Threads may count at once. Seconds are seconds, as Prometheus
+would have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+TICK_S = (0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.033, 0.05, 0.1, 0.25, 1.0)
+ACTION_S = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """`num_sessions()` gives (playing, waiting) whenever it is asked, `num_suspended()` those in memory without a slot."""
+
+    def __init__(self, num_sessions: Callable[[], tuple[int, int]], num_suspended: Callable[[], int]) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.tick_s = Histogram(
+            "lightcone_tick_seconds",
+            "Time of a batched step, without decoding",
+            ["world", "batch"],
+            buckets=TICK_S,
+            registry=registry,
+        )
+        self.decode_s = Histogram(
+            "lightcone_decode_seconds", "Time to decode a step's pictures", ["world"], buckets=TICK_S, registry=registry
+        )
+        self.action_to_frame_s = Histogram(
+            "lightcone_action_to_frame_seconds",
+            "From an act's arrival to its first frame's being ready to send",
+            buckets=ACTION_S,
+            registry=registry,
+        )
+        self.frames = Counter(
+            "lightcone_frames", "Frames by what became of them: sent, or replaced by newer ones", ["fate"],
+            registry=registry,
+        )  # fmt: skip
+        self.admissions = Counter("lightcone_admissions", "Sessions that got a slot", ["world"], registry=registry)
+        self.resumes = Counter(
+            "lightcone_resumes",
+            "Sessions that went on over another connection, by where they were meanwhile",
+            ["where"],
+            registry=registry,
+        )
+        self.refusals = Counter(
+            "lightcone_refusals", "Connections ended by the server, by the error's code", ["code"], registry=registry
+        )
+        playing = Gauge("lightcone_sessions", "Sessions that have a slot", registry=registry)
+        playing.set_function(lambda: num_sessions()[0])
+        waiting = Gauge("lightcone_queue_length", "Players who wait for a slot", registry=registry)
+        waiting.set_function(lambda: num_sessions()[1])
+
+        suspended = Gauge(
+            "lightcone_parked_sessions", "Sessions in memory that wait for their player", registry=registry
+        )
+        suspended.set_function(num_suspended)
+
+    def count_frames(self, number: int, fate: str) -> None:
+        """So many have left, or have been replaced."""
+        self.frames.labels(fate).inc(number)
+
+    def text(self) -> bytes:
+        """As Prometheus reads it (`CONTENT_TYPE`)."""
+        return generate_latest(self.registry)

@@ -1,0 +1,148 @@
+"""Losses of causal methods on Gaussian data, through the masks and levels they hand to the network. float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distill.methods.causal_ode import causal_ode_loss, clip_trajectories
+from distill.methods.causvid import causvid_samples
+from distill.methods.diffusion_forcing import diffusion_forcing_loss, forced_levels
+from distill.methods.distribution_matching import dmd_gradient, dmd_loss
+from distill.methods.knowledge_distillation import KnowledgeConfig
+from tests.distill.methods.exact_gaussian import STD, Toy, exact_consistency, exact_velocity, flow
+from world.model.patterns import Banded, TeacherForcing
+from world.model.schedule import add_noise, expand
+from world.model.transformer import Conditioning, Output
+from world.testing import CONFIGS, tiny_transformer
+
+CONFIG = CONFIGS["pixel"][1]
+
+
+def draw(batch: int, frames: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x0 = STD * torch.randn((batch, frames, 1, 2, 2), generator=generator, dtype=torch.float64)
+    return x0, torch.randn(x0.shape, generator=generator, dtype=torch.float64)
+
+
+def actions(batch: int, frames: int) -> Tensor:
+    return torch.zeros(batch, frames, 2)
+
+
+def safe_velocity(x: Tensor, sigma: Tensor) -> Tensor:
+    return exact_velocity(x, sigma.clamp_min(1e-3))
+
+
+@pytest.mark.parametrize(("offset", "vanishes"), [(0.0, True), (0.2, False)])
+def test_diffusion_forcing_gradient_vanishes_at_the_exact_velocity_only(offset: float, vanishes: bool) -> None:
+    x0, noise = draw(8000, 3)
+    generator = torch.Generator().manual_seed(1)
+    sigma = torch.rand(x0.shape[:2], generator=generator, dtype=torch.float64) * 0.9 + 0.1
+    sigma[:, 0] = 0.0
+    amount = torch.tensor(offset, dtype=torch.float64, requires_grad=True)
+    network = flow(lambda x, s: (1 + amount) * safe_velocity(x, s))
+    pattern = Banded(CONFIG, (0, 1, 2))
+    diffusion_forcing_loss(network, x0, noise, sigma, actions(8000, 3), pattern).backward()
+    assert amount.grad is not None
+    assert (abs(float(amount.grad)) < 0.02) is vanishes
+
+
+def test_clean_clips_of_diffusion_forcing_are_clean_up_to_a_frame() -> None:
+    sigma = torch.full((400, 5), 0.5)
+    levels = forced_levels(sigma, 0.5, torch.Generator().manual_seed(0))
+    clean = (levels == 0).sum(1)
+    assert bool(((levels == 0) == (torch.arange(5) < clean[:, None])).all()), "a prefix"
+    assert int(clean.max()) == 4
+    assert 150 < int((clean > 0).sum()) < 250
+    assert torch.equal(forced_levels(sigma, 0.0, torch.Generator().manual_seed(0)), sigma)
+
+
+def test_diffusion_forcing_lets_a_frame_see_itself_and_the_noisy_ones_before_it() -> None:
+    network = tiny_transformer(CONFIG)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, CONFIG.channels, CONFIG.height, CONFIG.width, generator=generator)
+    cond, sigma = Conditioning(actions=torch.zeros(1, 4, CONFIG.action_dim)), torch.full((1, 4), 0.5)
+
+    def answer(x: Tensor) -> Tensor:
+        output: Output = network(x, sigma, cond, pattern=Banded(CONFIG, (0, 1, 2, 3)))
+        return output.prediction.detach()
+
+    before = answer(x)
+    for place in range(4):
+        other = x.clone()
+        other[:, place] += 1.0
+        changed = (answer(other) - before).abs().amax(dim=(0, 2, 3, 4)) > 1e-5
+        assert changed.tolist() == [frame >= place for frame in range(4)]
+
+
+def test_trajectories_keep_what_is_given_and_end_where_the_ode_does() -> None:
+    x0, noise = draw(50, 3)
+    frames = torch.tensor([False, True, True]).expand(50, -1)
+    config = KnowledgeConfig(num_steps=2, substeps=200)
+    path = clip_trajectories(flow(safe_velocity), x0, noise, frames, actions(50, 3), config)
+    assert path.states.shape[0] == 3
+    assert bool((path.states[:, :, 0] == x0[:, 0]).all())
+    torch.testing.assert_close(path.states[0, :, 1:], noise[:, 1:])
+    torch.testing.assert_close(path.states[-1, :, 1:], STD * noise[:, 1:], rtol=0.02, atol=0.01)
+
+
+def test_the_exact_solution_has_no_causal_ode_loss_at_any_mixture_of_levels() -> None:
+    x0, noise = draw(50, 3)
+    frames = torch.tensor([False, True, True]).expand(50, -1)
+    config = KnowledgeConfig(num_steps=2, substeps=400)
+    path = clip_trajectories(flow(safe_velocity), x0, noise, frames, actions(50, 3), config)
+    pattern = TeacherForcing(CONFIG, 3)
+    stage = torch.randint(2, (50, 3), generator=torch.Generator().manual_seed(0))
+    exact = causal_ode_loss(flow(lambda x, s: exact_consistency(x, s.clamp_min(1e-3))), path, stage, pattern, config)
+    denoiser = causal_ode_loss(flow(safe_velocity), path, stage, pattern, config)
+    assert float(exact) < 1e-4
+    assert float(denoiser) > 100 * float(exact)
+
+
+def test_causvid_hands_each_frame_noised_data_and_keeps_frames_without_noise() -> None:
+    x0, noise = draw(6, 4)
+    sigma = torch.rand((6, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp_min(0.1)
+    sigma[:, 0] = 0.0
+    seen: list[Tensor] = []
+
+    def record(x: Tensor, s: Tensor) -> Tensor:
+        seen.append(x)
+        return exact_consistency(x, s.clamp_min(1e-3))
+
+    answers = causvid_samples(flow(record), x0, noise, sigma, actions(6, 4), Banded(CONFIG, (0, 1, 2, 3)))
+    torch.testing.assert_close(seen[0], add_noise(x0, noise, sigma))
+    assert torch.equal(answers[:, 0], x0[:, 0])
+    level = expand(sigma, x0)
+    std = ((1 - level).square() * STD**2 + level.square()).sqrt()
+    torch.testing.assert_close(answers[:, 1:], (add_noise(x0, noise, sigma) * STD / std)[:, 1:])
+
+
+@pytest.mark.parametrize(("offset", "vanishes"), [(0.0, True), (0.3, False)])
+def test_causvid_gradient_vanishes_where_the_students_answers_have_the_datas_law(offset: float, vanishes: bool) -> None:
+    """The exact consistency map's answers for noised data have the data's law; with the true critic of the law they do
+    have, the gradient is that of the KL, which is 0 there."""
+    x0, noise = draw(20_000, 2)
+    sigma = torch.tensor([0.0, 0.6], dtype=torch.float64).expand(len(x0), -1)
+    frames = torch.tensor([False, True]).expand(len(x0), -1)
+    amount = torch.tensor(offset, dtype=torch.float64, requires_grad=True)
+
+    def student(x: Tensor, s: Tensor) -> Tensor:
+        """x0 grows by `amount`."""
+        level = expand(s.clamp_min(1e-3), x)
+        end = x - level * exact_consistency(x, s.clamp_min(1e-3))
+        return (x - (1 + amount) * end) / level
+
+    def critic(x: Tensor, s: Tensor) -> Tensor:
+        level, std = expand(s, x), (1 + offset) * STD
+        return x * (level - (1 - level) * std**2) / ((1 - level).square() * std**2 + level.square())
+
+    clip = causvid_samples(flow(student), x0, noise, sigma, actions(len(x0), 2), Banded(CONFIG, (0, 1)))
+    evaluated = torch.full((len(x0),), 0.5, dtype=torch.float64)
+    other_noise = torch.randn(clip.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    teacher: Toy = flow(safe_velocity)
+    gradient = dmd_gradient(teacher, flow(critic), clip.detach(), other_noise, evaluated, frames, Conditioning())
+    dmd_loss(clip, gradient, frames).backward()
+    assert amount.grad is not None
+    assert (abs(float(amount.grad)) < 1e-6) is vanishes
+    assert vanishes or float(amount.grad) > 0.01, "too wide a law is drawn in"

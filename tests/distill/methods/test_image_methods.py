@@ -1,0 +1,253 @@
+"""Losses for data without frames, on Gaussian data whose solutions are known. float64.
+
+Networks here are linear in x and most losses quadratic, so that the four points (±std, ±1) for (x0, noise) give the
+Gaussian expectation exactly: no Monte-Carlo error.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distill.methods.adversarial import hinge_discriminator_loss, hinge_generator_loss
+from distill.methods.consistency import (
+    ConsistencyLossConfig,
+    consistency_distillation_loss,
+    consistency_training_loss,
+    next_level,
+)
+from distill.methods.continuous_consistency import ContinuousConfig, continuous_consistency_loss
+from distill.methods.distribution_matching import backward_simulated
+from distill.methods.f_distill import DIVERGENCES, FDistillConfig, f_weights
+from distill.methods.jvp import jvp
+from distill.methods.knowledge_distillation import KnowledgeConfig, knowledge_distillation_loss, ode_path
+from distill.methods.latent_adversarial import (
+    FeatureDiscriminator,
+    ladd_discriminator_loss,
+    ladd_student_loss,
+)
+from distill.methods.mean_flow import MeanFlowConfig, mean_flow_loss
+from distill.methods.network import predict_velocity
+from distill.methods.sampling import integrated, sampled
+from distill.methods.truncated_consistency import (
+    TruncatedConfig,
+    truncated_consistency_loss,
+    truncated_levels,
+)
+from tests.distill.methods.exact_gaussian import (
+    NONE,
+    STD,
+    Toy,
+    Velocity,
+    exact_average,
+    exact_consistency,
+    exact_velocity,
+    points,
+    slope,
+)
+from world.model.transformer import Conditioning, Output
+from world.testing import CONFIGS, tiny_transformer
+
+LEVELS = torch.linspace(0.2, 0.9, 8)
+
+
+def consistency_slope(step: float, teacher: bool, offset: float = 0.0) -> float:
+    x0, noise, sigma = points(LEVELS)
+    config = ConsistencyLossConfig()
+
+    def loss(student: Toy) -> Tensor:
+        if teacher:
+            target = Toy(exact_velocity)
+            return consistency_distillation_loss(student, student, target, x0, noise, sigma, sigma - step, NONE, config)
+        return consistency_training_loss(student, x0, noise, sigma, sigma - step, NONE, config)
+
+    return slope(loss, exact_consistency, offset)
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_consistency_gradient_at_the_exact_solution_falls_with_the_first_order_of_the_step(teacher: bool) -> None:
+    coarse, fine = consistency_slope(0.02, teacher), consistency_slope(0.01, teacher)
+    assert coarse / fine == pytest.approx(2.0, rel=0.1)
+    assert consistency_slope(0.01, teacher, offset=0.2) > 10 * fine
+
+
+def test_the_consistency_step_shrinks_from_the_whole_way_and_stays_below() -> None:
+    config = ConsistencyLossConfig()
+    first, later = (next_level(LEVELS.double(), stage, config) for stage in (0, 8))
+    assert bool((first < later).all())
+    assert bool((later < LEVELS).all())
+    assert float(next_level(torch.tensor([0.5]).double(), 0, config)) == 0.0
+
+
+def truncated_slope(step: float, offset: float = 0.0, first_stage: Velocity = exact_consistency) -> float:
+    config = TruncatedConfig()
+    x0, noise, sigma = points(torch.linspace(0.5 + step / 2, 0.9, 8))  # the first pair straddles the cutoff
+
+    def loss(student: Toy) -> Tensor:
+        first = Toy(first_stage)
+        return truncated_consistency_loss(student, first, x0, noise, sigma, sigma - step, NONE, config)
+
+    return slope(loss, exact_consistency, offset)
+
+
+def test_truncated_consistency_gradient_falls_with_the_first_order_of_the_step_if_the_first_stage_is_exact() -> None:
+    coarse, fine = truncated_slope(0.02), truncated_slope(0.01)
+    assert coarse / fine == pytest.approx(2.0, rel=0.15)
+    assert truncated_slope(0.01, offset=0.2) > 10 * fine
+    assert truncated_slope(0.01, first_stage=exact_velocity) > 10 * fine, "tied to the first stage at the cutoff"
+
+
+def test_truncated_levels_lie_above_the_cutoff_and_a_share_of_them_on_it() -> None:
+    config = TruncatedConfig(cutoff=0.4, boundary_share=0.25)
+    levels = truncated_levels(torch.linspace(0.5, 0.9, 4000), torch.Generator().manual_seed(0), config)
+    assert float(levels.min()) == pytest.approx(0.4)
+    assert float((levels == levels.min()).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert float(truncated_levels(torch.tensor([0.1]), torch.Generator().manual_seed(0), config)) >= 0.4
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_continuous_consistency_gradient_vanishes_at_the_exact_solution_only(teacher: bool) -> None:
+    x0, noise, t = points(torch.linspace(0.2, 1.4, 7))
+    config = ContinuousConfig(normaliser=None)
+
+    def loss(student: Toy) -> Tensor:
+        given = Toy(exact_velocity) if teacher else None
+        return continuous_consistency_loss(student, x0, noise, t, NONE, config, teacher=given)
+
+    assert slope(loss, exact_consistency, 0.0) < 1e-9
+    assert slope(loss, exact_consistency, 0.2) > 1e-3
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_mean_flow_gradient_vanishes_at_the_exact_average_velocity_only(teacher: bool) -> None:
+    x0, noise, t = points(LEVELS)
+    config = MeanFlowConfig(power=0.0)
+
+    def loss(student: Toy) -> Tensor:
+        given = Toy(exact_velocity) if teacher else None
+        return mean_flow_loss(student, x0, noise, t, 0.5 * t, NONE, config, teacher=given)
+
+    assert slope(loss, exact_average, 0.0) < 1e-9
+    assert slope(loss, exact_average, 0.2) > 1e-3
+
+
+def test_the_teachers_path_ends_where_the_ode_does_and_the_exact_student_has_no_loss_on_it() -> None:
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    config = KnowledgeConfig(num_steps=2, substeps=64)
+    path = ode_path(Toy(exact_velocity), noise, NONE, config)
+    torch.testing.assert_close(path[-1], STD * noise, rtol=1e-3, atol=1e-4)
+    for stage in (0, 1):
+        index = torch.full((len(noise),), stage)
+        exact = knowledge_distillation_loss(Toy(exact_consistency), path, index, NONE, config)
+        assert float(exact) < 1e-6
+        assert float(knowledge_distillation_loss(Toy(exact_velocity), path, index, NONE, config)) > 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(DIVERGENCES))
+def test_f_distills_weight_is_the_second_derivative_times_the_squared_ratio(name: str) -> None:
+    ratio = torch.linspace(0.2, 5.0, 20, dtype=torch.float64, requires_grad=True)
+    f = DIVERGENCES[name]  # type: ignore[index]  # the parameters are the dict's own keys
+    (first,) = torch.autograd.grad(f(ratio).sum(), ratio, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), ratio)
+    config = FDistillConfig(divergence=name, normalised=False)  # type: ignore[arg-type]
+    torch.testing.assert_close(f_weights(ratio.detach().log(), config), second * ratio.detach().square())
+
+
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_jvps_through_attention_equal_finite_differences(mode: str) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(6, 6, dtype=torch.float64)
+
+    def function(x: Tensor, s: Tensor) -> Tensor:
+        q = x @ weight
+        out: Tensor = torch.nn.functional.scaled_dot_product_attention(q, x * s[:, None, None], x)
+        return out
+
+    at = (torch.randn(2, 5, 6, dtype=torch.float64), torch.rand(2, dtype=torch.float64))
+    along = (torch.randn(2, 5, 6, dtype=torch.float64), torch.rand(2, dtype=torch.float64))
+    _, change = jvp(function, at, along, mode=mode)  # type: ignore[arg-type]
+    eps = 1e-6
+    ends = [function(*(a + sign * eps * b for a, b in zip(at, along, strict=True))) for sign in (1, -1)]
+    torch.testing.assert_close(change, (ends[0] - ends[1]) / (2 * eps), rtol=1e-6, atol=1e-7)
+
+
+def test_a_few_step_student_meets_its_own_samples_noised_to_the_level_of_its_step() -> None:
+    """The exact consistency map's own samples have the data's law, so what it meets at a step has the noised law."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(40_000, 1, generator=generator, dtype=torch.float64)
+    levels = torch.tensor([1.0, 0.6, 0.0], dtype=torch.float64)
+    assert backward_simulated(Toy(exact_consistency), noise, NONE, levels, 0, generator) is noise
+    met = backward_simulated(Toy(exact_consistency), noise, NONE, levels, 1, generator)
+    assert float(met.std()) == pytest.approx((0.4**2 * STD**2 + 0.6**2) ** 0.5, rel=0.02)
+    samples = sampled(Toy(exact_consistency), noise, NONE, levels, generator)
+    assert float(samples.std()) == pytest.approx(STD, rel=0.02)
+
+
+def test_steps_along_a_flow_map_are_exact_and_along_the_velocity_are_not() -> None:
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    levels = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    exact = integrated(Toy(exact_average), noise, NONE, levels, flow_map=True)
+    torch.testing.assert_close(exact, STD * noise)
+    euler = integrated(Toy(exact_velocity), noise, NONE, levels)
+    assert float((euler - STD * noise).abs().max()) > 0.01
+
+
+def linear_head(weight: float) -> nn.Linear:
+    head = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(head.weight, weight)
+    return head
+
+
+class Featured(Toy):
+    """Its feature is x itself."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning, **_: object) -> Output:
+        return Output(self.velocity(x, sigma, None), [], {0: x})
+
+
+def test_ladd_pushes_samples_up_the_judges_slope_and_judges_both_at_the_same_level() -> None:
+    discriminator = FeatureDiscriminator(Featured(exact_velocity), {0: linear_head(2.0)}, NONE)
+    fake = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None].requires_grad_(True)
+    sigma, noise = torch.full((5,), 0.3, dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64)
+    ladd_student_loss(discriminator, fake, noise, sigma).backward()
+    torch.testing.assert_close(fake.grad, torch.full_like(fake, -2.0 * 0.7 / 5))
+    real = fake.detach() + 0.5
+    loss = ladd_discriminator_loss(discriminator, real, fake, (noise, noise), sigma)
+    logits = [2.0 * 0.7 * x for x in (real, fake.detach())]
+    torch.testing.assert_close(loss.detach(), (1 - logits[0]).clamp_min(0).mean() + (1 + logits[1]).clamp_min(0).mean())
+    assert [name for name, _ in discriminator.named_parameters()] == ["heads.0.weight"]
+
+
+def test_the_hinge_losses_meet_at_equal_laws() -> None:
+    """With the judge 0 everywhere both its slopes cancel; a judge that tells real from fake has less to lose."""
+    logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    hinge_discriminator_loss(logits, logits).backward()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+    assert float(hinge_discriminator_loss(torch.ones(4), -torch.ones(4))) == 0.0
+    assert float(hinge_generator_loss(torch.tensor([1.0, 3.0]))) == -2.0
+
+
+@pytest.mark.parametrize("name", ["pixel", "wan"])
+def test_jvps_through_our_transformer_equal_finite_differences(name: str) -> None:
+    """As sCM and MeanFlow take them: along the trajectory and the level at once, through norms, rotation, attention."""
+    network = tiny_transformer(CONFIGS[name][1]).double()
+    config = network.config
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 2 * config.chunk_frames, config.channels, config.height, config.width)
+    x, rate = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    sigma = torch.rand(shape[:2], generator=generator, dtype=torch.float64) * 0.8 + 0.1
+    cond = Conditioning(actions=torch.randn(*shape[:2], config.action_dim, generator=generator, dtype=torch.float64))
+
+    def velocity(y: Tensor, s: Tensor) -> Tensor:
+        return predict_velocity(network, y, s, cond)
+
+    along = (rate, torch.ones_like(sigma))
+    value, change = jvp(velocity, (x, sigma), along)
+    eps = 1e-6
+    with torch.no_grad():
+        ends = [velocity(x + sign * eps * rate, sigma + sign * eps) for sign in (1, -1)]
+        torch.testing.assert_close(value, velocity(x, sigma))
+    torch.testing.assert_close(change, (ends[0] - ends[1]) / (2 * eps), rtol=1e-5, atol=1e-5)
+    assert float(change.abs().max()) > 1.0

@@ -1,0 +1,302 @@
+"""From nothing to a measured checkpoint, with the smallest recipe: an environment, and a folder of videos."""
+
+import json
+from argparse import ArgumentParser
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import speedup
+from distill.cli import collect as command_collect
+from distill.cli import eval as command_eval
+from distill.cli import train as command_train
+from distill.data.clips import Dataset, DatasetError
+from distill.data.collect import collect
+from distill.evaluation.evaluate import held_out
+from distill.evaluation.generators import student_generator
+from distill.evaluation.long_rollouts import DriftConfig, drift, long_streams
+from distill.recipes import export
+from distill.recipes.choice import choose, recipe_of
+from distill.recipes.export import make_card, pick_starts
+from distill.recipes.folders import world_run
+from distill.recipes.generic import smoke
+from distill.recipes.run import Run, StageError
+from world.checkpoint import World
+from world.errors import LightconeError
+from world.testing import tiny_world
+
+
+def _call(module: Any, *words: str) -> int:
+    parser = ArgumentParser()
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(words)))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and checkpoints go to the test's own folder."""
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+
+
+def _report(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    printed = capsys.readouterr().out
+    report: dict[str, Any] = json.loads(printed[printed.index("{") :])
+    return report
+
+
+def test_an_environment_becomes_a_world_that_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call(command_train, "--env", "bouncer", "--preset", "smoke") == 0
+    world = World.load("checkpoints/bouncer")
+    assert world.card.provenance["environment"] == "bouncer"
+    assert world.card.provenance["training_frames"] == 3 * 60
+    assert len(world.starts) == 3
+    capsys.readouterr()
+    _call(
+        command_eval, "bouncer", "--no-drift", "--stages", "--card", "--json", "--starts", "6", "--teacher-starts", "3"
+    )
+    report = _report(capsys)
+    assert report["num_starts"] == 6
+    assert set(report["psnr"]) == {"1", "2", "4", "8", "16", "32"}, "as far as streams of 60 frames go"
+    assert np.isfinite(report["psnr_gain_other_8"]["lower"])
+    rows = report["stages"]
+    assert {"teacher, 50 steps", "teacher_forced, 16 Euler steps", "few_step, 1 steps", "distilled, 2 steps"} <= set(
+        rows
+    )
+    card = Path("checkpoints/bouncer/README.md").read_text()
+    assert "keeps track of paddle_y: it was told" in card
+    assert "| teacher_forced, 16 Euler steps |" in card
+    assert (tmp_path / "checkpoints" / "bouncer" / "strips.png").exists()
+    _call(speedup, "--world", "bouncer", "--repeats", "1", "--starts", "2", "--teacher-steps", "3", "--json")
+    timed = _report(capsys)
+    assert timed["quality"]["copy_last"] == 0.0, "without a reader, quality is what is gained over copying"
+    assert timed["speedup"] == pytest.approx(timed["teacher_ms_per_clip"] / timed["student_ms_per_frame"])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run("bouncer", smoke("bouncer"), world_run("bouncer"), tmp_path / "checkpoint", quiet=True)
+
+
+def test_data_that_evaluation_left_does_not_stand_in_for_training_data(run: Run) -> None:
+    collect(run.folder / "data", replace(run.preset.collect, num_train=0), quiet=True)
+    kept = run.dataset().paths("heldout")[0].stat().st_mtime_ns
+    assert run.stage("collect")
+    assert len(run.dataset().paths("train")) == run.preset.collect.num_train
+    assert run.dataset().paths("heldout")[0].stat().st_mtime_ns == kept
+    assert run.dataset().collected["num_train"] == run.preset.collect.num_train
+
+
+def test_data_collected_with_arguments_of_its_own_is_what_is_trained_on(run: Run) -> None:
+    _call(command_collect, "--env", "bouncer", "--streams", "2", "--frames", "40")
+    (run.folder / "data" / "train" / "episode_00001.npz").unlink()
+    assert run.stage("collect")
+    assert [len(episode) for episode in run.dataset().episodes("train")] == [40, 40]
+    assert choose("bouncer", None, "smoke")[1].collect.environment == "bouncer"
+
+
+@pytest.mark.parametrize(
+    ("ships", "trained", "expected"),
+    [
+        ("distilled", ("warm_up", "teacher_forced", "few_step", "distilled"), "distilled"),
+        ("teacher_forced", ("warm_up", "teacher_forced", "few_step", "distilled"), "teacher_forced"),
+        ("distilled", ("warm_up", "teacher_forced"), "teacher_forced"),
+        ("teacher_forced", ("warm_up",), "warm_up"),
+    ],
+)
+def test_the_student_that_the_preset_names_is_shipped_or_the_latest_before_it(
+    ships: str, trained: tuple[str, ...], expected: str, run: Run
+) -> None:
+    run.preset = replace(run.preset, shipped_stage=ships)
+    with pytest.raises(StageError, match="no student in"):
+        run.shipped_stage()
+    for stage in trained:
+        (run.folder / stage).mkdir(parents=True)
+        (run.folder / stage / "state.pt").touch()
+    assert run.shipped_stage() == expected
+
+
+def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _call(command_train, "--env", "bouncer", "--preset", "smoke") == 0
+    with pytest.raises(LightconeError, match="has a codec of its own: delete the folder, or leave --from out"):
+        _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer")
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "other"))
+    with pytest.raises(LightconeError, match="has another shape than the recipe: codec_widths"):
+        _call(command_train, "--env", "bouncer", "--preset", "quick", "--from", "checkpoints/bouncer")
+    _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer", "--out", "second")
+    first, second = World.load("checkpoints/bouncer"), World.load("second")
+    codecs = [dict(world.codec.named_parameters()) for world in (first, second)]
+    assert all(torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "encoder" in name)
+    assert any(not torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "decoder" in name)
+    student = torch.load(world_run("bouncer") / "warm_up" / "state.pt", weights_only=True)["ema"]
+    kept = World.load("checkpoints/bouncer", dtype=torch.float32).transformer.state_dict()
+    assert all(torch.equal(weight, kept[name]) for name, weight in student.items())
+    description = json.loads(Path("second/world.json").read_text())
+    description["codec"]["tracked"][0]["periods"][0] = 99.0
+    Path("second/world.json").write_text(json.dumps(description))
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "third"))
+    with pytest.raises(LightconeError, match="its environment now names"):
+        _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "second")
+
+
+def test_the_finish_trains_the_decoder_and_leaves_encoder_and_student_alone(run: Run) -> None:
+    for stage in ("collect", "codec", "latents"):
+        assert run.stage(stage)
+    with pytest.raises(StageError, match=r"no tracker in .* run the stage `tracker` first"):
+        run.stage("warm_up")
+    assert run.stage("tracker")
+    assert run.stage("warm_up")
+    before = {name: value.clone() for name, value in run.codec().state_dict().items()}
+    assert run.stage("finish")
+    after = run.codec().state_dict()
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert {"decoder", "from_latents"} <= changed <= {"decoder", "from_latents", "position"}
+    run.preset = replace(run.preset, decoder_finetuning_trainer=None)
+    assert run.stage("finish")
+
+
+def test_streams_of_another_environment_are_not_mixed_in(run: Run) -> None:
+    collect(run.folder / "data", replace(run.preset.collect, num_train=1, num_heldout=1), quiet=True)
+    with pytest.raises(DatasetError, match="holds bouncer at 32x32, asked for is pong at 96x80"):
+        collect(run.folder / "data", replace(run.preset.collect, environment="pong"), quiet=True)
+
+
+def test_drift_of_a_random_world_is_large_and_its_codec_s_share_is_told_apart(run: Run) -> None:
+    config = DriftConfig(num_frames=40, num_clips=2, num_real_clips=5)
+    world = tiny_world()
+
+    def figures_now() -> dict[str, float]:
+        streams = long_streams(world, run.preset.collect, run.folder, config)
+        return drift(world.card, student_generator(world, seed=1), streams)
+
+    figures = figures_now()
+    assert figures["drift_max"] > 1
+    assert figures["drift_codec_max"] > 1
+    assert figures["drift_codec_max"] != figures["drift_max"]
+    assert figures_now() == figures, "the same streams, the same figures"
+
+
+def test_stages_share_the_codec_and_leave_it_where_it_is(run: Run) -> None:
+    world = tiny_world(dtype=torch.bfloat16)
+    for stage in ("teacher_forced", "distilled"):
+        (run.folder / stage).mkdir(parents=True)
+        torch.save({"ema": world.transformer.state_dict(), "step": 1}, run.folder / stage / "state.pt")
+    stages = run.student_worlds(world)
+    assert list(stages) == ["teacher_forced", "distilled"]
+    for student in stages.values():
+        assert student.codec is world.codec
+        assert (student.device, student.dtype) == (world.device, world.dtype)
+    assert {p.dtype for p in world.codec.parameters()} == {torch.bfloat16}
+
+
+def _film(folder: Path, num: int = 4, frames: int = 80) -> None:
+    """Squares that move to the right, or to the left while `left` is pressed."""
+    folder.mkdir()
+    for number in range(num):
+        path, x, lines = folder / f"clip{number}.mp4", 20, []
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=20)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            stream.time_base = Fraction(1, 20)
+            for t in range(frames):
+                left = (t // 9 + number) % 2 == 0
+                x = (x + (-2 if left else 2)) % 56
+                picture = np.full((64, 64, 3), 30, np.uint8)
+                picture[24:32, x : x + 8] = 220
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = t
+                container.mux(stream.encode(frame))
+                lines.append(json.dumps({"buttons": ["left"] if left else []}))
+            container.mux(stream.encode())
+        path.with_suffix(".actions.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    _film(tmp_path / "My Films")
+    return tmp_path / "My Films"
+
+
+def test_a_folder_of_videos_becomes_a_world_that_is_measured(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call(command_train, "--videos", str(films), "--preset", "smoke") == 0
+    world = World.load("checkpoints/my-films")
+    assert [button.name for button in world.card.buttons] == ["left"]
+    assert world.card.provenance == {
+        "environment": "my-films",
+        "videos": 4,
+        "training_frames": 240,
+        "stage": "distilled",
+        "command": "lightcone train --videos FOLDER --name my-films",
+    }
+    before = {path: path.stat().st_mtime_ns for path in (world_run("my-films") / "data").rglob("*")}
+    capsys.readouterr()
+    _call(command_eval, "my-films", "--json", "--starts", "4")
+    report = _report(capsys)
+    assert report["psnr"]["32"] > 0
+    assert "psnr_other_actions" not in report, "one held-out file: no other stream's actions"
+    assert not [name for name in report if name.startswith("drift")]
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is recorded anew"
+    assert _call(command_train, "my-films", "--preset", "smoke", "--stage", "export") == 0
+    (world_run("my-films") / "data" / "dataset.json").unlink()
+    with pytest.raises(
+        DatasetError, match="take them in again with `lightcone collect --videos FOLDER --name my-films"
+    ):
+        held_out(world.card, recipe_of(world.card), world_run("my-films"))
+
+
+def test_videos_taken_in_first_are_trained_on_by_name(films: Path) -> None:
+    _call(command_collect, "--videos", str(films), "--name", "films", "--height", "32", "--width", "48")
+    name, preset = choose("films", None, "smoke")
+    run = Run(name, preset, world_run(name), films.parent / "checkpoint", quiet=True)
+    assert run.stage("collect")
+    assert (run.dataset().spec.height, run.dataset().spec.width) == (32, 48)
+    assert make_card(name, preset, run.dataset()).width == 48
+
+
+def test_what_names_no_world_is_answered_with_the_choices() -> None:
+    with pytest.raises(
+        LightconeError, match=r"no preset for 'atlantis' and nothing recorded .* choose pong, doom, or give"
+    ):
+        choose("atlantis", None, "quick")
+    with pytest.raises(LightconeError, match="name one of"):
+        choose("pong", "bouncer", "quick")
+    with pytest.raises(LightconeError, match="name one of"):
+        choose(None, None, "quick")
+
+
+def test_start_contexts_show_most_and_lie_within_one_episode(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "NUM_PLACES", 60)
+    run.stage("collect")
+    dataset = run.dataset()
+    path = dataset.paths("train")[0]
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    frames = content["frames"] = np.full_like(content["frames"], 90)
+    frames[::2, ::2] = 200  # a fine pattern shows nothing
+    frames[27, :16], frames[31, :16] = 20, 40  # large parts that differ: most at 27, where an episode's end is near
+    content["dones"][[19, 23, 40]] = True
+    np.savez_compressed(path, **content)
+    episodic = Dataset(dataset.root, replace(dataset.spec, continuing=False), dataset.collected)
+    assert torch.equal(pick_starts(dataset, 8)[0].frames, torch.from_numpy(frames[20:28]))
+    assert torch.equal(pick_starts(episodic, 8)[0].frames, torch.from_numpy(frames[24:32]))
+    with pytest.raises(DatasetError, match="runs for 61 frames"):
+        pick_starts(dataset, 60)
+
+
+def test_a_world_without_a_teacher_is_measured_all_the_same(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_world().save("checkpoints/bouncer")
+    description = json.loads(Path("checkpoints/bouncer/world.json").read_text())
+    description["card"] |= {"name": "bouncer", "provenance": {"environment": "bouncer"}}
+    Path("checkpoints/bouncer/world.json").write_text(json.dumps(description))
+    _call(
+        command_eval, "bouncer", "--no-drift", "--stages", "--card", "--json", "--starts", "4", "--teacher-starts", "2"
+    )
+    assert _report(capsys)["stages"] == {}
+    assert Path("checkpoints/bouncer/strips.png").exists()
+    assert run.dataset().collected["num_train"] == 0, "only held-out streams were recorded"

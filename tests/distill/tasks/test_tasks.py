@@ -1,0 +1,160 @@
+"""Tasks of methods for data without frames: who is updated by what, and that every one of them trains its student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.distillation.densities import eight_gaussians, point_setting
+from benchmarks.distillation.methods import METHODS, Method
+from benchmarks.distillation.perceptron import Perceptron
+from distill.data.latents import ClipSampler
+from distill.methods.distribution_matching import dmd_gradient
+from distill.methods.f_distill import FDistillConfig
+from distill.methods.latent_adversarial import LADDConfig
+from distill.tasks.critic import AdversarialConfig
+from distill.tasks.dmd import DMDConfig, DMDTask, FewStepConfig
+from distill.tasks.ladd import LADDTask
+from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
+from distill.tasks.student import BatchConfig
+from distill.training.trainer import Task
+from world.model.patterns import Bidirectional
+from world.model.transformer import Conditioning
+from world.testing import CONFIGS, tiny_transformer
+
+SETTING = point_setting(
+    eight_gaussians(), width=16, num_layers=2, num_steps=4, teacher_steps=2, batch=BatchConfig(size=32)
+)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_every_method_changes_its_student_and_samples_in_any_number_of_steps(method: Method) -> None:
+    teacher = SETTING.network().requires_grad_(False)
+    nn.init.normal_(teacher.last.weight, std=0.1)  # one that says something
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    student = method.train(SETTING, teacher)
+    after = student.state_dict()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items()), "the teacher stays"
+    noise = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    make = method.sampler(student, noise)
+    for steps in (1, 2, 4):
+        assert make(steps).shape == (8, 2)
+        assert bool(make(steps).isfinite().all())
+    assert torch.equal(make(2), make(2)), "from the same noise the same samples"
+
+
+def gan_task(**changes: object) -> DMDTask:
+    teacher = SETTING.network()
+    config = DMDConfig(student=FewStepConfig(num_steps=2, size=16), critic_updates=2, **changes)  # type: ignore[arg-type]
+    head = SETTING.head() if config.adversarial is not None else None
+    return DMDTask(SETTING.network(), teacher, SETTING.draw, config, head=head)
+
+
+def updated_alone(task: Task, of_critic: set[str]) -> list[str]:
+    """Whom the losses update, in order; none leaves a gradient in the other, the critic's reaches `of_critic`."""
+    names = []
+    for name, loss, _ in task.losses(0, torch.Generator().manual_seed(0)):
+        loss.backward()
+        names.append(name)
+        other = task.modules["critic" if name == "student" else "student"]
+        assert all(weight.grad is None or not weight.grad.any() for weight in other.parameters())
+        updated = {n for n, weight in task.modules[name].named_parameters() if weight.grad is not None}
+        assert name == "student" or of_critic <= updated
+        for module in task.modules.values():
+            module.zero_grad(set_to_none=True)
+    return names
+
+
+@pytest.mark.parametrize("divergence", [None, FDistillConfig()])
+def test_the_students_loss_leaves_no_gradient_in_the_critic_nor_the_critics_in_the_student(
+    divergence: FDistillConfig | None,
+) -> None:
+    task = gan_task(adversarial=AdversarialConfig(student_weight=1.0, r1_weight=0.1), divergence=divergence)
+    names = updated_alone(task, {"head.0.weight", "network.last.weight"})
+    assert names == ["critic", "critic", "student"]
+    assert all(weight.requires_grad for weight in task.modules["critic"].parameters()), "held only for the moment"
+
+
+def test_the_judges_of_ladd_learn_from_their_own_loss_alone() -> None:
+    heads: dict[int, nn.Module] = {0: SETTING.head(), 1: SETTING.head()}
+    student, teacher = SETTING.network(), SETTING.network()
+    task = LADDTask(student, teacher, SETTING.draw, LADDConfig(), FewStepConfig(size=16), heads)
+    losses = task.losses(0, torch.Generator().manual_seed(0))
+    next(losses)[1].backward()
+    assert all(weight.grad is None for weight in task.modules["heads"].parameters())
+    assert any(weight.grad is not None and weight.grad.any() for weight in student.parameters())
+    student.zero_grad(set_to_none=True)
+    next(losses)[1].backward()
+    assert all(weight.grad is not None for weight in task.modules["heads"].parameters())
+    assert all(weight.grad is None for weight in student.parameters())
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def _self_forcing(path: Path, **changes: object) -> SelfForcingTask:
+    config = CONFIGS["pixel"][1]
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(200, config.channels, config.height, config.width, generator=generator)
+    torch.save([(latents.half(), torch.zeros(200, config.action_dim).half())], path)
+    torch.manual_seed(0)
+    head = nn.Linear(config.dim, 1) if "adversarial" in changes else None
+    task = SelfForcingTask(
+        tiny_transformer(config, 0),
+        tiny_transformer(config, 1),
+        ClipSampler(path, 13),
+        SelfForcingConfig(batch_size=4, new_frames=(2, 3), critic_updates=1, **changes),  # type: ignore[arg-type]
+        head=head,
+    )
+    with torch.no_grad():
+        task.critic.network.head.bias.add_(0.1)  # type: ignore[union-attr,operator]  # it has drifted from the teacher
+    return task
+
+
+def test_self_forcing_weighs_each_rollout_as_its_divergence_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the reverse KL that is DMD itself; else every clip's gradient times its weight."""
+    weights: list[Tensor | None] = []
+
+    def noted(*args: object, weight: Tensor | None = None) -> Tensor:
+        weights.append(weight)
+        return dmd_gradient(*args, weight=weight)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("distill.tasks.self_forcing.dmd_gradient", noted)
+    branch = AdversarialConfig(student_weight=0.0)
+    found = {}
+    for name in ("reverse_kl", "forward_kl"):
+        divergence = FDistillConfig(divergence=name, ratio_range=(1e-3, 1e3), normalised=False)
+        task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=divergence)
+        found[name] = next(task.losses(0, torch.Generator().manual_seed(0)))[1].detach()
+    plain = next(_self_forcing(tmp_path / "train.pt").losses(0, torch.Generator().manual_seed(0)))[1].detach()
+    ones, ratios, none = weights
+    assert none is None
+    assert torch.equal(ones, torch.ones(4))  # type: ignore[arg-type]  # a weight was given
+    assert ratios is not None
+    assert ratios.std() > 0
+    assert torch.allclose(found["reverse_kl"], plain)
+    assert not torch.allclose(found["forward_kl"], plain)
+
+
+def test_self_forcings_judge_and_student_learn_from_their_own_losses(tmp_path: Path) -> None:
+    branch = AdversarialConfig(student_weight=1.0, r1_weight=0.1)
+    task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=FDistillConfig())
+    names = updated_alone(task, {"head.weight", "network.head.weight"})
+    assert names == ["student", "critic"]
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
+        DMDConfig(divergence=FDistillConfig())
+    with pytest.raises(ValueError, match="belong together"):
+        DMDTask(SETTING.network(), SETTING.network(), SETTING.draw, DMDConfig(), head=SETTING.head())
+    with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
+        SelfForcingConfig(divergence=FDistillConfig())
+    with pytest.raises(ValueError, match="judges whole clips"):
+        SelfForcingConfig(adversarial=AdversarialConfig(), causal_scores=True)
+    with pytest.raises(ValueError, match="takes no context"):
+        Perceptron(2)(torch.zeros(1, 2), torch.zeros(1), Conditioning(), pattern=Bidirectional())

@@ -1,0 +1,210 @@
+"""Slots and the queue, for any coming and going."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from server.admission.admission_queue import AdmissionQueue, Admitted, Waiting
+from server.admission.capacity import Demand, load
+from server.config import ServerConfig
+from server.errors import ServerFullError
+from server.wire.protocol import Bye, Pause, Queued, Welcome
+from tests.server.raw import Raw, hello, raw_client
+from tests.server.serving import RunningServer, serve
+from world.testing import tiny_world
+
+
+class Coming(RuleBasedStateMachine):
+    """Three slots, two places in the queue; a model of who is where."""
+
+    entries = Bundle("members")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admission_queue = AdmissionQueue(3, 2)
+        self.count = 0
+        self.slots: dict[str, int] = {}
+        self.queue: list[str] = []
+
+    def heed(self, places: list[Admitted | Waiting]) -> None:
+        for place in places:
+            if isinstance(place, Admitted):
+                assert place.slot not in self.slots.values()
+                if place.key in self.queue:
+                    assert self.queue.pop(0) == place.key
+                self.slots[place.key] = place.slot
+            else:
+                assert self.queue[place.position - 1] == place.key
+
+    @rule(target=entries)
+    def join(self) -> str:
+        self.count += 1
+        key = f"k{self.count}"
+        if len(self.slots) == 3 and len(self.queue) == 2:
+            with pytest.raises(ServerFullError):
+                self.admission_queue.join(key, self.count)
+            return key
+        place = self.admission_queue.join(key, self.count)
+        if isinstance(place, Waiting):
+            self.queue.append(key)
+        self.heed([place])
+        return key
+
+    @rule(key=consumes(entries))
+    def leave(self, key: str) -> None:
+        self.slots.pop(key, None)
+        if key in self.queue:
+            self.queue.remove(key)
+        self.heed(self.admission_queue.leave(key, self.count))
+
+    @invariant()
+    def nobody_waits_while_a_slot_is_free(self) -> None:
+        assert self.admission_queue.num_active == len(self.slots)
+        assert self.admission_queue.num_waiting == len(self.queue)
+        assert not self.queue or len(self.slots) == 3
+
+
+TestComing = Coming.TestCase
+
+
+def test_the_estimate_follows_from_how_long_players_stayed() -> None:
+    admission_queue = AdmissionQueue(2, 4)
+    admission_queue.join("a", 0.0)
+    admission_queue.join("b", 0.0)
+    assert admission_queue.join("c", 0.0) == Waiting("c", 1, None)
+    admission_queue.leave("a", 60.0)
+    assert admission_queue.join("d", 60.0) == Waiting("d", 1, 30.0)
+
+
+LATENCY_S = {"pixel": {1: 0.010, 2: 0.014, 3: 0.018, 4: 0.022}, "wan": {1: 0.030, 2: 0.045, 3: 0.06, 4: 0.07}}
+PERIODS = {"pixel": 1 / 30, "wan": 12 / 30}
+
+
+@pytest.mark.parametrize(
+    ("players", "expected"),
+    [
+        ({}, 0.0),
+        ({"pixel": 1}, 0.3),
+        ({"pixel": 4}, 0.66),
+        ({"pixel": 5}, 0.96),  # a whole batch and another of one
+        ({"pixel": 8}, 1.32),
+        ({"wan": 1}, 0.075),
+        ({"pixel": 2, "wan": 3}, 0.42 + 0.15),
+    ],
+)
+def test_a_round_of_ticks_is_whole_batches_and_a_rest_world_by_world(players: dict[str, int], expected: float) -> None:
+    demands = [Demand(world, PERIODS[world]) for world, number in players.items() for _ in range(number)]
+    assert load(demands, LATENCY_S) == pytest.approx(expected, abs=1e-9)
+
+
+def test_fewer_players_never_count_for_more() -> None:
+    uneven = {"pixel": {1: 0.010, 2: 0.031, 3: 0.022, 4: 0.024}}
+    loads = [load([Demand("pixel", 0.1)] * players, uneven) for players in range(9)]
+    assert loads == sorted(loads)
+    assert loads[2] == pytest.approx(0.22)
+
+
+def test_the_quickest_player_of_a_world_sets_its_pace() -> None:
+    """Others of that world are ticked with it or apart; together is the least that can be promised."""
+    demands = [Demand("pixel", 1 / 30), Demand("pixel", 1 / 60)]
+    assert load(demands, LATENCY_S) == pytest.approx(0.014 * 60)
+
+
+@pytest.fixture
+def narrow() -> Iterator[RunningServer]:
+    """A server on which two may play, by what its ticks were measured to take, though there are slots for six."""
+    config = ServerConfig(max_sessions=6, num_threads=1, headroom=0.8, hold_s=0.0, max_per_address=100)
+    with serve(config, {"pixel": tiny_world}) as server:
+        world_registry = server.engine.world_registry
+        world_registry._latency_s["pixel"] = {1: 0.008, 2: 0.016, 3: 0.030, 4: 0.040, 5: 0.05, 6: 0.06}
+        yield server
+
+
+async def admitted(client: Raw, *, within_s: float = 5.0) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not isinstance(message := await client.receive(), Welcome):
+                assert isinstance(message, Queued), message
+            return True
+    return False
+
+
+async def keep_playing(client: Raw) -> None:
+    while True:
+        await client.play(1)
+
+
+@pytest.mark.parametrize("way", ["leaves", "vanishes", "pauses", "stalls"])
+async def test_one_too_many_waits_and_enters_when_another_makes_room(narrow: RunningServer, way: str) -> None:
+    async with raw_client(narrow.url, hello()) as first, raw_client(narrow.url, hello()) as second:
+        playing = [asyncio.create_task(keep_playing(client)) for client in (first, second)]
+        await asyncio.sleep(0.3)
+        async with raw_client(narrow.url) as third:
+            await third.send(hello())
+            message = await third.receive()
+            assert isinstance(message, Queued)
+            assert message.position == 1
+            assert not await admitted(third, within_s=1.5), "there is no time for it"
+            assert narrow.engine.num_sessions == (2, 1)
+            if way != "pauses":
+                playing[0].cancel()
+            if way == "leaves":
+                await first.send(Bye())
+            elif way == "vanishes":
+                first.socket.transport.abort()
+            elif way == "pauses":
+                await first.send(Pause())
+            assert await admitted(third)
+            assert len(await third.play(5)) == 5
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+@pytest.mark.parametrize("paused", [1, 2])
+async def test_no_more_enter_together_than_there_is_time_for(narrow: RunningServer, paused: int) -> None:
+    """Three wait at once for the time that one or two leave."""
+    async with AsyncExitStack() as stack:
+        first, second, *waiting = [await stack.enter_async_context(raw_client(narrow.url)) for _ in range(5)]
+        for client in (first, second):
+            await client.send(hello())
+            assert await admitted(client)
+        playing = [asyncio.create_task(keep_playing(client)) for client in (first, second)]
+        await asyncio.sleep(0.3)
+        for client in waiting:
+            await client.send(hello())
+            assert isinstance(await client.receive(), Queued)
+        for client in (first, second)[:paused]:
+            await client.send(Pause())
+        entered = [await admitted(client) for client in waiting[:paused]]
+        playing += [asyncio.create_task(keep_playing(client)) for client in waiting[:paused]]
+        assert all(entered)
+        assert not await admitted(waiting[paused], within_s=2.5)
+        assert narrow.engine.num_sessions == (2 + paused, 3 - paused)
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+async def test_the_first_is_admitted_however_slow_the_machine_is(narrow: RunningServer) -> None:
+    narrow.engine.world_registry._latency_s["pixel"] = dict.fromkeys(range(1, 7), 10.0)
+    async with raw_client(narrow.url, hello()) as only:
+        assert len(await only.play(3)) == 3
+
+
+async def test_players_who_do_nothing_take_no_time(narrow: RunningServer) -> None:
+    """Six are in, five of them paused."""
+    async with AsyncExitStack() as stack:
+        for _ in range(6):
+            client = await stack.enter_async_context(raw_client(narrow.url))
+            await client.send(hello())
+            assert await admitted(client)
+            await client.play(1)
+            await client.send(Pause())
+        assert narrow.engine.num_sessions == (6, 0)

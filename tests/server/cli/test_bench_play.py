@@ -1,0 +1,73 @@
+"""The play benchmark measures what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightcone_client import Frame, Timings, connect
+
+from benchmarks.play import Record, address_of, figures, percentile, watch
+from server.errors import ConfigError
+from tests.server.serving import RunningServer
+from world.testing import tiny_world
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def frame(index: int, applied_seq: int | None) -> Frame:
+    timings = Timings(1.0, 2.0, 3.0, 4.0, 1)
+    return Frame(index, index, 0, index, "generated", True, "jpeg", b"", applied_seq, None, timings)
+
+
+def test_an_action_counts_until_the_first_frame_that_covers_it() -> None:
+    record = Record(arrived=[1.0, 1.5, 2.0, 4.1], sent={1: 0.9, 2: 1.4, 3: 1.6, 4: 5.0})
+    record.frames = [frame(1, None), frame(2, 1), frame(3, 3), frame(5, 3)]
+    assert record.latencies_ms() == pytest.approx([600.0, 600.0, 400.0])
+    measured = figures(record)
+    assert (measured["frames"], measured["frames_dropped"], measured["actions"]) == (4, 1, 3)
+    assert measured["fps_median"] == 1.0  # 2, 1 and 0 frames in its three whole seconds
+    assert measured["step_ms_p50"] == 2.0
+
+
+def test_percentiles_are_values_that_occurred() -> None:
+    values = [float(value) for value in range(100)]
+    assert (percentile(values, 50), percentile(values, 99), percentile(values, 100)) == (50.0, 99.0, 99.0)
+    with pytest.raises(ValueError, match="--seconds"):
+        percentile([], 50)
+
+
+def test_a_server_that_is_never_ready_is_not_waited_for() -> None:
+    silent = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(silent, stdout=subprocess.PIPE, text=True) as process:
+        with pytest.raises(ConfigError, match=r"not ready in 0\.2 s"):
+            address_of(process, "pong", timeout_s=0.2)
+        assert process.poll() is not None
+
+
+async def test_what_goes_wrong_with_the_keys_ends_the_measurement(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> int:
+        raise ZeroDivisionError
+
+    async with connect(server.url, world="pixel") as session:
+        monkeypatch.setattr(session, "act", broken)
+        with pytest.raises(ZeroDivisionError):
+            await watch(session, 30.0, Record())
+
+
+def test_it_plays_a_real_server_process(tmp_path: Path) -> None:
+    tiny_world().save(tmp_path / "tiny")
+    command = ["lightcone.py", "bench", "play", "--world", str(tmp_path / "tiny"), "--seconds", "2", "--json"]
+    answer = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    report = json.loads(answer.stdout)
+    assert report["fps_target"] == 30.0
+    assert 0 < report["fps_median"] <= 35
+    assert 0 < report["action_to_frame_ms_p50"] <= report["action_to_frame_ms_p99"]
+    assert report["frames"] > 10
+    assert 0 < report["first_frame_ms"] < 1e3 * report["ready_s"] < 120e3

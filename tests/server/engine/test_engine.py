@@ -1,0 +1,237 @@
+"""The model and decode threads: who starts when, what is warmed up where, and how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from server.config import ServerConfig
+from server.engine import model_runner
+from server.engine.model_runner import ModelRunner, Stepped, share_cores
+from server.engine.slot_jobs import SlotJobs
+from server.errors import ShuttingDownError
+from server.sessions.run import RunRequest, StartRequest
+from server.wire.protocol import Pause, Receipt, Start, StartFrom
+from tests.server.raw import Raw, RawClient, hello, raw_client
+from tests.server.serving import RunningServer, serve
+from world.testing import tiny_world
+
+CONFIG = ServerConfig(max_sessions=3, num_threads=1, resume_s=0.0, headroom=None)
+
+Beginning = Callable[[ModelRunner, int, RunRequest], Generator[None, None, NDArray[np.uint8]]]
+
+
+async def controls_applied(client: Raw, num: int) -> list[int]:
+    """The numbers of the next controls that were applied."""
+    seqs: list[int] = []
+    while len(seqs) < num:
+        if isinstance(message := await client.receive(), Receipt):
+            seqs.append(message.seq)
+    return seqs
+
+
+async def test_a_start_that_is_replaced_while_another_session_starts_is_not_carried_out(
+    raw: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a start is answered with is what was done: the newest request, not the one of a moment ago."""
+    busy, go_on, carried_out = threading.Event(), threading.Event(), []
+    real: Beginning = ModelRunner.begin
+
+    def begin(runner: ModelRunner, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
+        assert isinstance(request, StartRequest)
+        seed = request.seed
+        carried_out.append(seed)
+        if seed == 1:
+            busy.set()
+            assert go_on.wait(20)
+        return real(runner, slot, request)
+
+    async with raw(hello()) as one, raw(hello()) as two:
+        for client in (one, two):
+            await client.play(1)
+            await client.send(Pause())
+        await asyncio.sleep(0.6)  # from here on neither start has to keep its distance to the first
+        monkeypatch.setattr(ModelRunner, "begin", begin)
+        await one.send(Start(start=StartFrom(seed=1)))
+        assert await asyncio.to_thread(busy.wait, 20)
+        await two.send(Start(seq=10, start=StartFrom(index=0, seed=2)))
+        await asyncio.sleep(0.1)
+        await two.send(Start(seq=11, start=StartFrom(index=1, seed=3)))
+        await asyncio.sleep(0.1)
+        go_on.set()
+        assert await controls_applied(two, 2) == [10, 11]
+    assert carried_out == [1, 3]
+
+
+async def test_who_gets_a_slot_just_as_its_player_leaves_keeps_what_has_started_in_it(
+    raw: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is let go before the next player's start, never after it."""
+    reached, go_on = threading.Event(), threading.Event()
+    real = SlotJobs._next
+
+    def held_up(slot_jobs: SlotJobs) -> object:
+        if not go_on.is_set():
+            reached.set()
+            assert go_on.wait(20)
+        return real(slot_jobs)
+
+    async with AsyncExitStack() as stay:
+        leaver = raw(hello())
+        await (await leaver.__aenter__()).play(1)
+        monkeypatch.setattr(SlotJobs, "_next", held_up)
+        assert await asyncio.to_thread(reached.wait, 20)  # what had to be let go has been, nothing has been chosen yet
+        await leaver.__aexit__(None, None, None)
+        newcomer = await stay.enter_async_context(raw(hello()))
+        await asyncio.sleep(0.2)  # its start is asked for
+        go_on.set()
+        await newcomer.play(4)
+
+
+async def test_players_get_frames_between_the_starts_of_others(
+    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks_at_start: list[int] = []
+    real: Beginning = ModelRunner.begin
+
+    def slow_start(runner: ModelRunner, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
+        ticks_at_start.append(server.engine.num_ticks)
+        time.sleep(0.3)
+        return real(runner, slot, request)
+
+    async def play_on(client: Raw) -> None:
+        while True:
+            await client.play(1)
+
+    async with raw(hello()) as player:
+        await player.play(2)
+        monkeypatch.setattr(ModelRunner, "begin", slow_start)
+        playing = asyncio.create_task(play_on(player))
+        async with AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(raw(hello(pacing="lockstep"))) for _ in range(3)]
+            for other in others:
+                await other.play(1)
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+    assert len(set(ticks_at_start)) == 3  # never two starts in a row
+
+
+async def test_a_player_who_starts_again_and_again_is_slowed_down(raw: RawClient) -> None:
+    async with raw(hello(pacing="lockstep")) as client:
+        await client.play(1)
+        began = time.monotonic()
+        for seq in range(3):
+            await client.send(Start(seq=seq))
+            assert (await client.play(1))[0].kind == "start"
+        assert time.monotonic() - began > 2 * 0.5
+
+
+@pytest.mark.parametrize("method", ["step", "decode"])
+async def test_a_world_that_breaks_ends_every_session_and_readiness(
+    method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(CONFIG, {"pixel": tiny_world}) as server:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(raw_client(server.url, hello())) for _ in range(3)]
+            waiting = await stack.enter_async_context(raw_client(server.url))
+            await waiting.send(hello())
+            await waiting.receive()
+            for client in clients:
+                await client.play(2)
+
+            def broken(*_: object) -> Stepped:
+                raise ArithmeticError("the world is upside down")
+
+            monkeypatch.setattr(ModelRunner, method, broken)
+            for client in [*clients, waiting]:
+                error = await client.error()
+                assert (error.code, error.fatal) == ("internal", True)
+                assert "upside down" not in error.message
+                assert await client.close_code() == 1011
+        assert "upside down" in caplog.text
+        assert isinstance(server.engine.failure, ArithmeticError)
+        reply = await asyncio.to_thread(httpx.get, f"{server.url}/readyz")
+        assert (reply.status_code, reply.json()) == (503, {"status": "failed"})
+        async with raw_client(server.url) as late:
+            await late.send(hello())
+            assert (await late.error()).code == "internal"
+        began = time.monotonic()
+    assert time.monotonic() - began < 10  # neither thread waits for the other
+
+
+async def test_nobody_joins_while_goodbye_is_said() -> None:
+    with serve(CONFIG, {"pixel": tiny_world}) as server:
+        server.engine.say_goodbye(1.0, ShuttingDownError("closing"))
+        async with raw_client(server.url) as late:
+            await late.send(hello())
+            assert (await late.error()).code == "shutting_down"
+        assert server.engine.num_sessions == (0, 0)
+        assert not server.engine.is_ready
+
+
+def test_every_batch_size_is_warmed_up_on_the_threads_that_will_run_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    threads: set[str] = set()
+    real = ModelRunner.decode
+
+    def decode(runner: ModelRunner, stepped: Stepped, slots: list[int]) -> NDArray[np.uint8]:
+        sizes.append(len(slots))
+        threads.add(threading.current_thread().name)
+        return real(runner, stepped, slots)
+
+    monkeypatch.setattr(ModelRunner, "decode", decode)
+    with serve(CONFIG, {"pixel": tiny_world}):
+        pass
+    assert set(sizes) == {1, 2, 3}
+    assert threads == {"lightcone-decode"}
+
+
+@pytest.mark.parametrize(("num_cores", "expected"), [(2, (2, 1)), (8, (2, 2))])
+def test_on_few_cores_the_decoder_has_one_thread(
+    num_cores: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch sees it on each of the two threads, after both have computed something."""
+    monkeypatch.setattr(model_runner, "_num_cores", lambda: num_cores)
+    seen: dict[str, int] = {}
+    decode_may_set, decode_has_set, model_has_set = threading.Event(), threading.Event(), threading.Event()
+    work: list[Callable[[], object]] = []
+
+    def computed(name: str) -> None:
+        torch.ones(64, 64) @ torch.ones(64, 64)
+        seen[name] = torch.get_num_threads()
+
+    def on_decode_thread(asked: Callable[[], object]) -> None:
+        work.append(asked)
+        decode_may_set.set()
+        assert decode_has_set.wait(10)
+
+    def decode_thread() -> None:
+        assert decode_may_set.wait(10)
+        work[0]()
+        decode_has_set.set()
+        assert model_has_set.wait(10)
+        computed("decode")
+
+    def model_thread() -> None:
+        share_cores(2, on_decode_thread)
+        model_has_set.set()
+        computed("model")
+
+    threads = [threading.Thread(target=target) for target in (decode_thread, model_thread)]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        torch.set_num_threads(1)
+    assert (seen["model"], seen["decode"]) == expected

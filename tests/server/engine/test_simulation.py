@@ -1,0 +1,154 @@
+"""Sessions, outboxes and the scheduler together under a clock of the test's own: players who come, go, stall, pause and
+catch up, and a clock that jumps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from server.engine.scheduler import Plan, plan
+from server.sessions.run import StartRequest
+from server.sessions.session import Session
+from server.wire.protocol import Ack, Act, Pause, Play, SetSpeed
+from server.wire.send_queue import SendQueue
+from tests.server.sessions.test_session import WORLD
+
+MAX_UNACKED, CHUNK = 3, 2
+SLOTS = st.integers(0, 5)
+
+
+@dataclass
+class Player:
+    """A session, what its client has taken, and in how many ticks running it could have been stepped and was not."""
+
+    session: Session
+    send_queue: SendQueue
+    taken: list[int] = field(default_factory=list)
+    missed: int = 0
+    reads: bool = True
+    acknowledges: bool = True
+
+
+class Serving(RuleBasedStateMachine):
+    """Up to six players of two worlds; a tick takes two at most, and takes time."""
+
+    max_batch = 2
+    tick_s = 0.03
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 100.0
+        self.players: dict[int, Player] = {}
+        self.count = 0
+
+    @initialize()
+    def begin(self) -> None:
+        for slot in range(4):
+            self.come(slot, lockstep=False, unpaced=slot == 3)
+
+    @rule(slot=SLOTS, lockstep=st.booleans(), unpaced=st.booleans())
+    def come(self, slot: int, *, lockstep: bool, unpaced: bool) -> None:
+        if slot in self.players:
+            return
+        self.count += 1
+        world = WORLD.model_copy(update={"name": "ab"[slot % 2]})
+        session = Session(
+            f"k{self.count}",
+            world,
+            CHUNK,
+            encoding="png",
+            jpeg_quality=90,
+            pacing="lockstep" if lockstep else "realtime",
+            receipts=False,
+            max_unacked=MAX_UNACKED,
+            max_pending_acts=8,
+        )
+        session.slot = slot
+        session.request_start(StartRequest(), self.now)
+        _, ticket, _ = session.begin_run(self.now)
+        player = self.players[slot] = Player(session, SendQueue(lambda: None))
+        player.send_queue.put_frames(ticket.index, [b"start"], keep=True)
+        if unpaced:
+            session.receive(SetSpeed(speed=None), self.now)
+
+    @precondition(lambda self: len(self.players) > 1)
+    @rule(slot=SLOTS)
+    def go(self, slot: int) -> None:
+        self.players.pop(slot, None)
+
+    @rule(slot=SLOTS)
+    def act(self, slot: int) -> None:
+        if (player := self.players.get(slot)) and player.session._input_buffer.num_pending < 8:
+            player.session.receive(Act(seq=player.session.last_seq + 1, buttons=("up",)), self.now)
+
+    @rule(slot=SLOTS, pause=st.booleans())
+    def pause(self, slot: int, *, pause: bool) -> None:
+        if player := self.players.get(slot):
+            player.session.receive(Pause() if pause else Play(), self.now)
+
+    @rule(slot=SLOTS, stalls=st.sampled_from(["reads", "acknowledges", "no"]))
+    def stall(self, slot: int, stalls: str) -> None:
+        """From now on it takes nothing from its socket, or takes it and says nothing; or is well again."""
+        if player := self.players.get(slot):
+            player.reads, player.acknowledges = stalls != "reads", stalls == "no"
+
+    def present(self, player: Player) -> None:
+        while player.reads and player.send_queue.take() is not None:
+            player.taken.append(player.send_queue.last_taken)
+        if player.acknowledges and player.taken:
+            player.session.receive(Ack(frame=player.taken[-1]), self.now)
+            player.send_queue.acked(player.taken[-1])
+
+    @rule(jump=st.floats(0.0, 5.0))
+    def time_passes(self, jump: float) -> None:
+        self.now += jump
+
+    @rule(num=st.integers(1, 12))
+    def tick(self, num: int) -> None:
+        for _ in range(num):
+            self.step(self.plan())
+            for player in self.players.values():
+                self.present(player)
+
+    def plan(self) -> Plan:
+        return plan((player.session.view() for player in self.players.values()), self.now, self.max_batch)
+
+    def step(self, ticking: Plan) -> None:
+        views = {slot: player.session.view() for slot, player in self.players.items()}
+        runnable = {slot for slot, view in views.items() if view.runnable_at <= self.now}
+        assert bool(ticking.slots) == bool(runnable), "nobody who could go on waits while the model idles"
+        assert len(set(ticking.slots)) == len(ticking.slots) <= self.max_batch
+        assert set(ticking.slots) <= runnable, "no step without credit, before its time, or while paused"
+        if ticking.slots:
+            deadlines = [views[slot].deadline for slot in ticking.slots]
+            assert deadlines == sorted(deadlines), "most urgent first"
+            assert deadlines[0] == min(views[slot].deadline for slot in runnable), "earliest deadline first"
+        for slot in ticking.slots:
+            player = self.players[slot]
+            before = player.session.run.frame
+            ticket, _ = player.session.begin_chunk(self.now)
+            assert ticket.run_frame == before + 1, "one step is one chunk"
+            player.send_queue.put_frames(ticket.index, [b"x"] * CHUNK, keep=ticket.keep)
+        self.now += self.tick_s if ticking.slots else 0.01
+        for slot, player in self.players.items():
+            player.missed = player.missed + 1 if slot in runnable and slot not in ticking.slots else 0
+            assert player.missed <= 2 * len(self.players), "nobody starves: others come first twice at most"
+
+    @invariant()
+    def at_most_one_chunk_waits_that_may_be_replaced(self) -> None:
+        for player in self.players.values():
+            waiting = [frame for frame in player.send_queue._frames if not frame[2]]
+            assert len(waiting) <= CHUNK
+            assert player.session.num_unacked <= MAX_UNACKED
+
+    @invariant()
+    def numbers_rise(self) -> None:
+        for player in self.players.values():
+            assert player.taken == sorted(set(player.taken))
+
+
+TestServing = Serving.TestCase
+TestServing.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

@@ -1,0 +1,391 @@
+"""What bad, broken and absent clients do: typed errors or clean closes, bounded memory, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import itertools
+import logging
+import os
+import socket
+import time
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import httpx
+import msgpack
+import numpy as np
+import pytest
+from PIL import Image
+from websockets.exceptions import ConnectionClosed
+
+from server.config import ServerConfig
+from server.errors import ImageTooLargeError
+from server.http import start_requests
+from server.telemetry.metrics import Metrics
+from server.wire.frames import read_clip
+from server.wire.protocol import Ack, Act, Bye, Fork, Pause, Rewind, SetSpeed, Start, StartFrom, encode
+from tests.server.conftest import CONFIG
+from tests.server.raw import Raw, RawClient, hello, raw_client
+from tests.server.serving import RunningServer, serve
+from world.testing import tiny_world
+
+
+@pytest.fixture
+async def bystander(raw: RawClient) -> AsyncIterator[Raw]:
+    """Another player; after the test it must still be playing."""
+    async with raw(hello()) as client:
+        await client.play(2)
+        yield client
+        before = (await client.play(1))[0].index
+        assert (await client.play(4))[-1].index >= before + 4
+
+
+async def freed(server: RunningServer, num_playing: int, timeout_s: float = 15.0) -> None:
+    """Wait until no more than `num_playing` sessions are left."""
+    async with asyncio.timeout(timeout_s):
+        while server.engine.num_sessions[0] > num_playing:
+            await asyncio.sleep(0.02)
+
+
+def too_many_pixels() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((4100, 4100), dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "close"),
+    [
+        (b"\xc1 nonsense", "bad_message", 1008),
+        ("text", "bad_message", 1008),
+        (encode(Bye()), "bad_message", 1008),
+        (msgpack.packb({"type": "hello", "version": 1}), "bad_message", 1008),
+        (encode(hello().model_copy(update={"version": 99})), "bad_version", 1008),
+        (encode(hello("atlantis")), "unknown_world", 1008),
+        (encode(hello(start={"index": 99})), "unknown_start", 1008),
+        (encode(hello(start={"index": 0, "image": b"x"})), "bad_message", 1008),
+        (encode(hello(start={"image": b"no picture"})), "bad_image", 1008),
+        (encode(hello(start={"image": bytes(70_000)})), "image_too_large", 1008),
+        (encode(hello(encodings=["av1"])), "unsupported", 1008),
+        (encode(hello(resume={"ticket": "t", "last_frame": 1})), "unknown_ticket", 1013),
+        (bytes(300_000), "message_too_large", 1009),
+    ],
+)
+async def test_a_bad_first_message_gets_a_typed_error_and_a_close(
+    raw: RawClient, bystander: Raw, data: bytes | str, code: str, close: int
+) -> None:
+    async with raw() as client:
+        await client.socket.send(data)
+        error = await client.error()
+        assert (error.code, error.fatal) == (code, True)
+        assert error.message
+        assert "Traceback" not in error.message
+        assert await client.close_code() == close
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "close"),
+    [
+        (b"\xff\xff", "bad_message", 1008),
+        ("text", "bad_message", 1008),
+        (encode(hello()), "bad_message", 1008),
+        (bytes(300_000), "message_too_large", 1009),
+    ],
+)
+async def test_a_bad_later_message_ends_the_session_and_frees_its_slot(
+    raw: RawClient, bystander: Raw, server: RunningServer, data: bytes | str, code: str, close: int
+) -> None:
+    async with raw(hello()) as client:
+        await client.socket.send(data)
+        error = await client.error()
+        assert (error.code, error.fatal) == (code, True)
+        assert await client.close_code() == close
+    await freed(server, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "seq"),
+    [
+        (Act(seq=1, buttons=("jump",)), "bad_action", 1),
+        (Act(seq=1, axes={"warp": 1.0}), "bad_action", 1),
+        (Start(seq=2, start=StartFrom(index=50)), "unknown_start", 2),
+        (Start(seq=3, start=StartFrom(image=b"\x89PNG no")), "bad_image", 3),
+        (Start(seq=4, start=StartFrom(image=bytes(70_000))), "image_too_large", 4),
+        (Start(seq=4, start=StartFrom(image=too_many_pixels())), "image_too_large", 4),
+        (Rewind(seq=5, run_frame=10**6), "unknown_frame", 5),
+        (Fork(seq=6, run_frame=10**6), "unknown_frame", 6),
+        (Start(seq=7, start=StartFrom(branch="none")), "unknown_branch", 7),
+    ],
+)
+async def test_a_refusal_that_is_not_fatal_leaves_the_session_playing(
+    raw: RawClient, message: Act, code: str, seq: int
+) -> None:
+    async with raw(hello()) as client:
+        await client.send(message)
+        error = await client.error()
+        assert (error.code, error.fatal, error.seq) == (code, False, seq)
+        assert error.about == message.type
+        assert len(await client.play(3)) == 3
+
+
+async def test_a_message_over_every_limit_is_closed_with_1009(raw: RawClient, bystander: Raw) -> None:
+    async with raw(hello()) as client:
+        with contextlib.suppress(ConnectionClosed):  # the server may close before it has all been sent
+            await client.socket.send(os.urandom(2_000_000))
+        assert await client.close_code() == 1009
+
+
+async def test_more_acts_than_lockstep_keeps_are_refused_one_by_one(raw: RawClient) -> None:
+    async with raw(hello(pacing="lockstep")) as client:
+        for seq in range(100):  # never acknowledged: two chunks at most leave
+            await client.send(Act(seq=seq))
+        error = await client.error()
+        assert (error.code, error.fatal) == ("too_many_pending", False)
+
+
+async def test_who_answers_every_frame_may_be_as_fast_as_they_come() -> None:
+    with serve(ServerConfig(num_threads=1, max_messages_per_s=20.0), {"pixel": tiny_world}) as server:
+        async with raw_client(server.url, hello(pacing="lockstep")) as client:
+            await client.play(1)
+            for seq in range(200):
+                await client.send(Act(seq=seq))
+                await client.play(1)
+            with contextlib.suppress(ConnectionClosed):
+                for seq in range(200, 300):
+                    await client.send(Act(seq=seq))
+            while (error := await client.error()).code == "too_many_pending":
+                pass
+            assert error.code == "rate_limited", "acts that get no frames still count"
+
+
+async def test_a_flood_of_messages_is_cut_off(raw: RawClient, bystander: Raw, server: RunningServer) -> None:
+    async with raw(hello()) as client:
+        with contextlib.suppress(ConnectionClosed):
+            for seq in range(2000):
+                await client.send(Act(seq=seq))
+        error = await client.error()
+        assert (error.code, error.fatal) == ("rate_limited", True)
+        assert await client.close_code() == 1008
+    await freed(server, 1)
+
+
+async def test_refusals_of_one_kind_are_logged_once(raw: RawClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with raw(hello()) as client:
+        for seq in range(20):
+            await client.send(Act(seq=seq, buttons=("jump",)))
+            assert (await client.error()).seq == seq
+    assert caplog.text.count("bad_action") == 1
+
+
+async def test_pictures_are_read_one_at_a_time(raw: RawClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading: list[int] = []
+    most: list[int] = []
+
+    def slow_read(data: bytes, *where: int, **limits: int) -> np.ndarray:
+        reading.append(1)
+        most.append(len(reading))
+        time.sleep(0.1)
+        reading.pop()
+        return read_clip(data, *where, **limits)
+
+    monkeypatch.setattr(start_requests, "read_clip", slow_read)
+    out = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 70, dtype=np.uint8)).save(out, "PNG")
+    mine = hello(start={"image": out.getvalue()})
+    async with raw(mine) as one, raw(mine) as two, raw(mine) as three:
+        for client in (one, two, three):
+            assert (np.asarray(Image.open(io.BytesIO((await client.frame()).payload))) == 70).all()
+    assert most == [1, 1, 1]
+
+
+async def test_who_never_says_hello_is_sent_away(raw: RawClient, bystander: Raw) -> None:
+    async with raw() as client:
+        error = await client.error()
+        assert error.code == "handshake_timeout"
+        assert await client.close_code() == 1008
+
+
+@pytest.mark.parametrize("sends", ["nothing", "half a line", "headers for ever", "a request, then half of one"])
+async def test_who_never_finishes_a_request_is_sent_away(server: RunningServer, bystander: Raw, sends: str) -> None:
+    """Slow-loris: a byte now and then keeps no connection open for longer than a handshake may take."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    if sends == "a request, then half of one":
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read(1000)).startswith(b"HTTP/1.1 200")
+    if sends != "nothing":
+        writer.write(b"GET /healthz HTTP/1.1\r\nHos")
+    began = time.monotonic()
+    with contextlib.suppress(ConnectionError):
+        while sends != "headers for ever" and time.monotonic() < began + 10 and await reader.read(1000):
+            pass
+        while sends == "headers for ever" and time.monotonic() < began + 10 and not reader.at_eof():
+            writer.write(b": x\r\nHos")
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1000), 0.01)
+    assert CONFIG.handshake_timeout_s * 0.9 < time.monotonic() - began < 5
+    writer.close()
+
+
+async def test_a_request_that_takes_its_time_to_be_answered_is_no_fault(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(_self: Metrics) -> bytes:
+        time.sleep(1.5)
+        return b"slow"
+
+    monkeypatch.setattr(Metrics, "text", slow)
+    async with httpx.AsyncClient(timeout=10) as client:
+        assert (await client.get(f"{server.url}/metrics")).text == "slow"
+
+
+async def test_a_frame_that_never_ends_ends_the_connection_of_a_player_who_is_idle() -> None:
+    """Half a WebSocket message is no message; the session is kept like that of any other who is silent."""
+    with serve(replace(CONFIG, idle_timeout_s=0.4, resume_s=60.0), {"pixel": tiny_world}) as server:
+        async with raw_client(server.url, hello(), close_timeout=0.1) as client:
+            await client.send(Pause())
+            client.socket.transport.write(bytes([0x82, 0xFE, 0x10, 0x00, 1, 2, 3, 4]))
+            for _ in range(10):
+                client.socket.transport.write(b"x")
+                await asyncio.sleep(0.05)
+            assert (await client.error()).code == "idle"
+
+
+@pytest.mark.parametrize("asks", ["for deflate", "nothing"])
+async def test_a_compression_bomb_is_not_unpacked(server: RunningServer, bystander: Raw, asks: str) -> None:
+    """Compression is not offered, and a message that says it is compressed is refused as it stands."""
+    options = {"compression": "deflate"} if asks == "for deflate" else {}
+    async with raw_client(server.url, hello(), **options) as client:
+        assert not client.socket.protocol.extensions
+        bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)[2:-4]
+        mask = bytes(4)
+        client.socket.transport.write(bytes([0xC2, 0xFF]) + len(bomb).to_bytes(8, "big") + mask + bomb)
+        assert await client.close_code() in (1002, 1006, None)
+    assert len(await bystander.play(3)) == 3
+
+
+def test_a_picture_that_unpacks_to_far_more_is_refused_unread() -> None:
+    """A picture of 400 megapixels in a few kilobytes, and a clip of a million pictures."""
+    out = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(out, "PNG")
+    began = time.monotonic()
+    with pytest.raises(ImageTooLargeError):
+        read_clip(out.getvalue(), 32, 32, max_bytes=10**6, max_pixels=2048 * 2048)
+    clip = io.BytesIO()
+    frames = [Image.new("P", (1000, 1000), n % 2) for n in range(20)]
+    frames[0].save(clip, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageTooLargeError, match="20 pictures"):
+        read_clip(clip.getvalue(), 32, 32, max_bytes=10**6, max_pixels=2048 * 2048)
+    assert time.monotonic() - began < 2
+
+
+async def test_a_page_of_another_origin_is_refused(raw: RawClient) -> None:
+    async with raw(origin="https://evil.example.org") as client:
+        error = await client.error()
+        assert error.code == "origin_refused"
+        assert await client.close_code() == 1008
+
+
+async def test_a_client_that_never_acks_gets_three_chunks_and_costs_nothing_more(
+    raw: RawClient, bystander: Raw, server: RunningServer
+) -> None:
+    async with raw(hello()) as client:
+        await client.send(SetSpeed(speed=None))
+        while (await client.frame()).chunk < 2:  # where the machine is slow a newer chunk may replace chunk 1
+            pass
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await client.socket.recv()
+        assert server.engine.backlogs()[client.welcome.session][0] == 0
+        await client.send(Ack(frame=2))
+        assert (await client.frame()).chunk > 2
+
+
+@pytest.mark.parametrize("manner", ["abort", "half a message", "close without a word"])
+async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
+    raw: RawClient, bystander: Raw, server: RunningServer, manner: str
+) -> None:
+    async with raw(hello()) as client:
+        await client.send(SetSpeed(speed=None))
+        await client.frame()
+        if manner == "half a message":
+            client.socket.transport.write(b"\x82\xfe\x10\x00maskhalf of it")
+            await asyncio.sleep(0.05)
+        if manner == "close without a word":
+            client.socket.transport.close()
+        else:
+            client.socket.transport.abort()
+        await freed(server, 1)
+
+
+# ---- clients that do not read: a server whose kernel buffers are small, so that this shows soon
+
+
+@pytest.fixture(scope="module")
+def tight() -> Iterator[RunningServer]:
+    config = ServerConfig(max_sessions=4, num_threads=1, max_messages_per_s=1e6, resume_s=0.0)
+    with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as running:
+        yield running
+
+
+def deaf_socket(server: RunningServer) -> socket.socket:
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", server.port))
+    made.setblocking(False)
+    return made
+
+
+async def test_a_client_that_reads_nothing_and_stays_is_let_go() -> None:
+    config = ServerConfig(max_sessions=4, num_threads=1, send_timeout_s=0.5, resume_s=0.0)
+    with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as server:
+        deaf = raw_client(server.url, hello(), sock=deaf_socket(server), max_queue=1, close_timeout=0.1)
+        async with deaf as client:
+            await client.send(SetSpeed(speed=None))
+            async with asyncio.timeout(20):
+                while server.engine.num_sessions[0]:
+                    with contextlib.suppress(ConnectionClosed):
+                        await client.send(Ack(frame=2**53 - 1))
+                    await asyncio.sleep(0.002)
+            client.socket.transport.abort()
+
+
+@pytest.mark.parametrize("pacing", ["realtime", "lockstep"])
+async def test_a_client_that_acks_but_does_not_read_costs_three_chunks_of_memory(
+    tight: RunningServer, pacing: str
+) -> None:
+    deaf = raw_client(tight.url, hello(pacing=pacing), sock=deaf_socket(tight), max_queue=1, close_timeout=0.5)
+    async with raw_client(tight.url, hello()) as other, deaf as client:
+        await client.send(SetSpeed(speed=None))
+        waiting: list[int] = []
+        async with asyncio.timeout(60):
+            while len(waiting) < 100 or not all(waiting[-50:]):  # until frames wait and go on waiting
+                await client.send(Act(seq=len(waiting)))
+                await client.send(Ack(frame=2**53 - 1))
+                await asyncio.sleep(0.01)
+                waiting.append(tight.engine.backlogs()[client.welcome.session][0])
+        assert max(waiting) < 3 * 5_000  # a noise picture of this size makes some 3 KB as PNG
+        assert len(await other.play(5)) == 5
+        client.socket.transport.abort()
+    await freed(tight, 0)
+
+
+async def send_for_ever(client: Raw) -> None:
+    for seq in itertools.count():
+        await client.send(Act(seq=seq))
+        await asyncio.sleep(0.0005)
+
+
+async def test_a_client_that_makes_replies_and_reads_none_is_cut_off(tight: RunningServer) -> None:
+    deaf = raw_client(tight.url, hello(receipts=True), sock=deaf_socket(tight), max_queue=1, close_timeout=0.5)
+    async with raw_client(tight.url, hello()) as other, deaf as client:
+        flood = asyncio.create_task(send_for_ever(client))
+        await freed(tight, 1, timeout_s=60)
+        flood.cancel()
+        await asyncio.gather(flood, return_exceptions=True)
+        assert len(await other.play(5)) == 5
+        client.socket.transport.abort()

@@ -1,0 +1,104 @@
+"""Coming back where slots are few: who waits for whom, and what becomes of those who wait."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from server.wire.protocol import Bye, Pause, Queued, Welcome
+from tests.server.raw import hello, raw_client
+from tests.server.resuming import CONFIG, WORLDS, resuming
+from tests.server.serving import serve
+
+
+async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_back_waits(tmp_path: Path) -> None:
+    config = replace(CONFIG, max_sessions=1, hold_s=0.1, store=tmp_path / "s.db")
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone:
+            seen, welcome = await gone.play(3), gone.welcome
+            async with raw_client(server.url) as waiting:
+                await waiting.send(hello())
+                assert isinstance(await waiting.receive(), Queued)
+                gone.socket.transport.abort()
+                assert isinstance(await waiting.receive(), Welcome)
+                await waiting.play(2)
+                async with raw_client(server.url) as back:
+                    await back.send(resuming(welcome, seen[-1].index))
+                    assert isinstance(await back.receive(), Queued)
+                    back.socket.transport.abort()
+                    await asyncio.sleep(0.1)
+                async with raw_client(server.url) as back:  # lost again while it waited
+                    await back.send(resuming(welcome, seen[-1].index))
+                    assert isinstance(await back.receive(), Queued)
+                    await waiting.send(Bye())
+                    while not isinstance(message := await back.receive(), Welcome):
+                        assert isinstance(message, Queued)
+                    assert (await back.play(3))[-1].index > seen[-1].index
+
+
+async def test_who_comes_back_to_a_full_queue_may_try_again() -> None:
+    config = replace(CONFIG, max_sessions=1, queue_limit=1, hold_s=0.0)
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone:
+            seen, welcome = await gone.play(3), gone.welcome
+        async with raw_client(server.url) as playing, raw_client(server.url) as waiting:
+            await playing.send(hello())
+            while not isinstance(await playing.receive(), Welcome):
+                pass
+            await waiting.send(hello())
+            assert isinstance(await waiting.receive(), Queued)
+            for _ in range(3):
+                async with raw_client(server.url) as back:
+                    await back.send(resuming(welcome, seen[-1].index))
+                    assert (await back.error()).code == "server_full"
+            await waiting.send(Bye())
+            await waiting.close_code()
+            async with raw_client(server.url) as back:
+                await back.send(resuming(welcome, seen[-1].index))
+                assert isinstance(await back.receive(), Queued)
+                await playing.send(Bye())
+                frames = await back.play(3)
+                assert frames[0].index == seen[-1].index + 1
+                assert frames[0].run == 0
+
+
+async def test_a_session_that_waits_for_its_slot_outlives_its_server(tmp_path: Path) -> None:
+    config = replace(CONFIG, max_sessions=1, hold_s=0.0, store=tmp_path / "s.db")
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone:
+            seen, welcome = await gone.play(3), gone.welcome
+        async with raw_client(server.url) as other, raw_client(server.url) as back:
+            await other.send(hello())
+            while not isinstance(await other.receive(), Welcome):
+                pass
+            await back.send(resuming(welcome, seen[-1].index))
+            assert isinstance(await back.receive(), Queued)
+            await asyncio.to_thread(server.stop)
+            assert (await back.error()).code == "shutting_down"
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, resuming(welcome, seen[-1].index)) as back:
+            assert back.welcome.generation == 2
+            assert (await back.play(3))[-1].run == 0, "to the frame"
+
+
+async def test_who_is_silent_for_long_makes_room_and_may_come_back() -> None:
+    with serve(replace(CONFIG, idle_timeout_s=0.3, max_sessions=1), WORLDS) as server:
+        async with raw_client(server.url, hello()) as idle:
+            seen = await idle.play(2)
+            await idle.send(Pause())
+            async with raw_client(server.url) as waiting:
+                await waiting.send(hello())
+                assert isinstance(await waiting.receive(), Queued)
+                await asyncio.sleep(0.5)
+                assert waiting.socket.close_code is None, "who waits may be silent"
+                error = await idle.error()
+                assert (error.code, await idle.close_code()) == ("idle", 1000)
+        async with raw_client(server.url, resuming(idle.welcome, seen[-1].index)) as back:
+            assert back.welcome.generation == 1
+
+
+async def test_without_resuming_no_ticket_is_given() -> None:
+    with serve(replace(CONFIG, resume_s=0.0), WORLDS) as server:
+        async with raw_client(server.url, hello()) as client:
+            assert client.welcome.resume_ticket is None

@@ -1,0 +1,218 @@
+"""Sessions on disk: what one server writes, the next one goes on with, however the first one ended."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import stat
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import httpx
+import pytest
+from lightcone_client import Frame, Session, connect
+from lightcone_client.session import Pacing
+
+from server.errors import ConfigError, UnknownTicketError
+from server.state.store import Store, Stored
+from tests.server.command_line import serving
+from world.testing import tiny_world
+
+NUM_PLAYERS = 4
+FPS = 30.0
+
+
+def stored(generation: int = 0, data: bytes = b"x", *, key: str = "k", secret: str = "s") -> Stored:  # noqa: S107
+    return Stored(key, secret, generation, "tiny", lambda: data)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "folder" / "sessions.db", ttl_s=100.0)
+    yield made
+    made.close()
+
+
+def test_what_was_written_last_is_had_by_who_knows_the_secret(store: Store) -> None:
+    assert store.put(stored(data=b"first")).result()
+    assert store.put(stored(data=b"second")).result()
+    claimed = store.claim("k", "s").result()
+    assert (claimed.data(), claimed.generation, claimed.world) == (b"second", 1, "tiny")
+    for key, secret in (("k", "S"), ("other", "s"), ("k", "")):
+        with pytest.raises(UnknownTicketError):
+            store.claim(key, secret).result()
+
+
+def test_the_file_is_its_owners_and_a_secret_is_not_in_it(store: Store, tmp_path: Path) -> None:
+    store.put(stored(secret="a secret that is long")).result()  # noqa: S106
+    for file in (tmp_path / "folder").iterdir():
+        assert not stat.S_IMODE(file.stat().st_mode) & 0o077
+        assert b"a secret that is long" not in file.read_bytes()
+
+
+def test_who_has_lost_a_session_to_another_server_is_told(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "folder" / "sessions.db", ttl_s=100.0)
+    assert store.put(stored(0)).result()
+    assert other.claim("k", "s").result().generation == 1
+    assert not store.put(stored(0, b"late")).result()
+    assert other.put(stored(1, b"mine")).result()
+    assert store.claim("k", "s").result().data() == b"mine"
+    other.close()
+
+
+def test_a_session_is_forgotten_after_its_time_and_when_it_is_dropped(tmp_path: Path) -> None:
+    brief = Store(tmp_path / "sessions.db", ttl_s=0.05)
+    brief.put(stored()).result()
+    time.sleep(0.1)
+    with pytest.raises(UnknownTicketError):
+        brief.claim("k", "s").result()
+    brief._forgot_at = -1e9
+    brief.put(stored(key="another")).result()
+    brief._work.submit(lambda: None).result()
+    with sqlite3.connect(tmp_path / "sessions.db") as file:
+        assert [row[0] for row in file.execute("select key from sessions")] == ["another"]
+    brief.drop("another")
+    brief.close()
+    with sqlite3.connect(tmp_path / "sessions.db") as file:
+        assert file.execute("select count(*) from sessions").fetchone() == (0,)
+
+
+def test_of_several_writes_that_wait_the_newest_counts(store: Store) -> None:
+    written: list[int] = []
+
+    def data(number: int) -> Callable[[], bytes]:
+        return lambda: written.append(number) or b"%d" % number  # type: ignore[func-returns-value]
+
+    store._work.submit(time.sleep, 0.1)
+    futures = [store.put(Stored("k", "s", 0, "tiny", data(number))) for number in range(5)]
+    assert all(future.result() for future in futures)
+    assert written == [4]
+
+
+@pytest.mark.parametrize("wrong", ["no database", "another format", "a folder"])
+def test_a_file_that_is_none_of_ours_is_refused_at_the_start(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "file"
+    if wrong == "no database":
+        path.write_bytes(b"nonsense" * 200)
+    elif wrong == "another format":
+        with sqlite3.connect(path) as file:
+            file.execute("pragma user_version = 99")
+    else:
+        path.mkdir()
+    with pytest.raises(ConfigError, match=str(path)):
+        Store(path, ttl_s=1.0)
+
+
+def test_a_disk_that_fails_is_logged_once_and_ends_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store._work.submit(store._execute, "drop table sessions").result()
+    for _ in range(3):
+        assert store.put(stored()).result(), "it is no other server's"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert store.num_failures == 3
+
+
+# ---- between processes
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worlds") / "tiny"
+    tiny_world().save(folder)
+    return folder
+
+
+class Player:
+    """Plays until it is told to stop, and writes down what it sees, and when."""
+
+    def __init__(self, number: int) -> None:
+        self.lockstep = number % 2 == 0
+        self.frames: list[tuple[float, Frame]] = []
+        self.generation = 0
+        self.enough = asyncio.Event()
+
+    async def play(self, url: str, *others: str) -> None:
+        pacing: Pacing = "lockstep" if self.lockstep else "realtime"
+        async with connect(url, world="tiny", pacing=pacing, encoding="png", also=others) as session:
+            await self._see(session)
+            while not self.enough.is_set():
+                if self.lockstep:
+                    await session.act(["up"])
+                await self._see(session)
+            self.generation = session.welcome.generation
+
+    async def _see(self, session: Session) -> None:
+        self.frames.append((time.monotonic(), await session.frame()))
+
+    @property
+    def gaps(self) -> list[float]:
+        return [after - before for (before, _), (after, _) in pairwise(self.frames)]
+
+
+async def played(seconds: float, players: list[Player], url: str, *others: str) -> asyncio.Future[list[None]]:
+    playing = asyncio.gather(*(player.play(url, *others) for player in players))
+    await asyncio.sleep(seconds)
+    return playing
+
+
+def flags(tiny: Path, store: Path) -> list[str]:
+    return ["serve", "--world", str(tiny), "--store", str(store), "--threads", "1", "--admit-all"]
+
+
+async def test_a_server_that_is_killed_and_started_again_goes_on_with_every_session(tiny: Path, tmp_path: Path) -> None:
+    """At most two seconds of play are lost, and every player is told."""
+    players = [Player(number) for number in range(NUM_PLAYERS)]
+    words = flags(tiny, tmp_path / "sessions.db")
+    with serving(*words) as (process, url):
+        playing = await played(3.5, players, url)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    seen = [len(player.frames) for player in players]
+    port = url.rpartition(":")[2]
+    with serving(*words, port=port) as (process, url):
+        await asyncio.sleep(2.0)
+        assert httpx.get(f"{url}/readyz").json()["playing"] == NUM_PLAYERS
+        for player in players:
+            player.enough.set()
+        await playing
+    for player, before in zip(players, seen, strict=True):
+        assert player.generation == 1
+        frames = [frame for _, frame in player.frames]
+        assert all(a.index < b.index for a, b in pairwise(frames))
+        picture = next(frame for frame in frames if frame.run == 1)
+        assert picture.kind == "start"
+        newest = max(frame.run_frame for frame in frames if frame.run == 0)
+        assert newest - picture.run_frame <= 2 * FPS * (2 if player.lockstep else 1), "a lock-step player is faster"
+        assert len(frames) - before > 15, "play goes on"
+
+
+async def test_a_server_that_stops_hands_its_sessions_to_another(tiny: Path, tmp_path: Path) -> None:
+    """To the frame; nobody waits longer than two seconds."""
+    players = [Player(number) for number in range(NUM_PLAYERS)]
+    words = flags(tiny, tmp_path / "sessions.db")
+    with serving(*words) as (first, url), serving(*words) as (_, other):
+        playing = await played(2.0, players, url, other)
+        first.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(first.wait, 10) in (0, -signal.SIGTERM)
+        await asyncio.sleep(2.0)
+        assert httpx.get(f"{other}/readyz").json()["playing"] == NUM_PLAYERS
+        for player in players:
+            player.enough.set()
+        await playing
+    for player in players:
+        assert player.generation == 1
+        assert max(player.gaps) <= 2.0
+        frames = [frame for _, frame in player.frames]
+        assert {frame.run for frame in frames} == {0}
+        if player.lockstep:
+            assert [frame.index for frame in frames] == list(range(len(frames)))
+        else:
+            assert all(a.index < b.index for a, b in pairwise(frames))
+
+
+def test_a_store_that_cannot_be_had_is_said_before_anything_is_served(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"nonsense" * 200)
+    with pytest.raises(AssertionError, match="another file"), serving(*flags(tiny, tmp_path / "file")):
+        pass

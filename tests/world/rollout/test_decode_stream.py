@@ -1,0 +1,54 @@
+"""Decoding beside the steps: another thread's pictures are those of one after the other."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.world.definitions import context, random_actions
+from world import Rollout
+from world.rollout.decode_stream import DecodeStream
+from world.testing import tiny_world
+
+STEPS = 24
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_a_gpu])]
+
+
+def _started(device: str) -> Rollout:
+    world = tiny_world()
+    if device == "cuda":
+        world = type(world)(
+            world.card, world.codec, world.transformer, world.sampler, world.starts, device=torch.device("cuda")
+        )
+    rollout = world.rollout(1)
+    rollout.start([0], *context(world, seed=0), [1])
+    return rollout
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_pictures_are_those_of_one_thread(device: str) -> None:
+    rollout, other = _started(device), _started(device)
+    expected = [rollout.step(random_actions(rollout.model, 1, number), [0]).cpu() for number in range(STEPS)]
+
+    def pictures(latents: Tensor) -> Tensor:
+        return other.decode(latents, [0]).cpu()
+
+    with ThreadPoolExecutor(1) as pipeline:
+        asked = []
+        for number in range(STEPS):
+            latents = other.step_latents(random_actions(other.model, 1, number), [0])
+            asked.append(pipeline.submit(pictures, latents))
+        found = [future.result() for future in asked]
+    assert torch.equal(torch.cat(found), torch.cat(expected))
+
+
+def test_a_cpu_has_nothing_to_wait_for() -> None:
+    decode_stream = DecodeStream(torch.device("cpu"))
+    assert decode_stream.mark() is None
+    with decode_stream.after([None]):
+        made = torch.ones(2)
+    decode_stream.hand_over([made])

@@ -1,0 +1,116 @@
+"""Going back: a rollout returns to any kept frame, bit for bit, and goes on from there as it did the first time."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.world.definitions import assert_within, context, random_actions
+from world import Actions, Rollout, ShapeError, World
+from world.rollout.timeline import KV_CHECKPOINT_CHUNKS
+from world.testing import tiny_world
+
+
+def _rollout(world: World, timeline_chunks: int = 80) -> Rollout:
+    frames, actions = context(world, seed=0)
+    rollout = world.rollout(3, timeline_chunks=timeline_chunks)
+    rollout.start([1], frames, actions, [7])
+    return rollout
+
+
+def _play(rollout: Rollout, first: int, num: int) -> list[Tensor]:
+    """Frames of chunks `first` … of the same actions every time."""
+    return [rollout.step(random_actions(rollout.model, 1, number), [1]) for number in range(first, first + num)]
+
+
+@pytest.mark.parametrize("back_to", [0, 1, KV_CHECKPOINT_CHUNKS - 1, KV_CHECKPOINT_CHUNKS + 5, 45], ids=str)
+def test_what_follows_a_return_is_what_followed_before(world: World, back_to: int) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout = _rollout(world)
+    before = _play(rollout, 0, 45)
+    rollout.rewind(1, back_to * chunk)
+    assert rollout.frame_index(1) == back_to * chunk
+    assert all(torch.equal(a, b) for a, b in zip(before[back_to:], _play(rollout, back_to, 45 - back_to), strict=True))
+    assert rollout.frame_index(1) == 45 * chunk
+
+
+def test_one_can_go_back_again_and_on_another_way(world: World) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout = _rollout(world)
+    before = _play(rollout, 0, 40)
+    rollout.rewind(1, 36 * chunk)
+    other = _play(rollout, 500, 4)
+    assert not torch.equal(other[-1], before[39])
+    rollout.rewind(1, 20 * chunk)
+    assert torch.equal(torch.cat(_play(rollout, 20, 20)), torch.cat(before[20:]))
+
+
+def test_a_session_stepped_among_others_goes_back_to_what_it_was_up_to_rounding(world: World) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout = _rollout(world)
+    rollout.start([2], *context(world, seed=5), [8])
+
+    def play(first: int, num: int, slots: list[int]) -> Tensor:
+        """Latents of slot 1."""
+        given = [Actions.cat([random_actions(world, 1, 100 * s + n) for s in slots]) for n in range(first, first + num)]
+        return torch.stack([rollout.step_latents(actions, slots)[0] for actions in given])
+
+    before = play(0, 40, [1, 2])
+    rollout.rewind(1, 20 * chunk)
+    assert_within(play(20, 20, [1]), before[20:], 1e-4)
+
+
+def test_the_last_picture_is_the_one_that_was_decoded(world: World) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout = _rollout(world)
+    frames = _play(rollout, 0, 5)
+    for back_to in (5, 3, 1):
+        rollout.rewind(1, back_to * chunk)
+        assert torch.equal(rollout.last_picture(1), frames[back_to - 1][0, -1])
+    assert torch.equal(_play(rollout, 1, 1)[0], frames[1])
+
+
+def test_a_snapshot_of_the_past_leaves_the_present_alone(world: World) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout, alone = _rollout(world), _rollout(world)
+    before = _play(rollout, 0, 40)
+    _play(alone, 0, 40)
+    state = rollout.snapshot(1, frame=10 * chunk)
+    rollout.restore(2, state)
+    branch = [rollout.step(random_actions(world, 1, number), [2]) for number in range(10, 40)]
+    assert torch.equal(torch.cat(branch), torch.cat(before[10:]))
+    assert torch.equal(torch.cat(_play(rollout, 40, 3)), torch.cat(_play(alone, 40, 3)))
+    rollout.rewind(1, 5 * chunk)
+    assert torch.equal(_play(rollout, 5, 1)[0], before[5])
+    assert rollout.oldest_frame(2) == 10 * chunk, "a branch does not reach back beyond where it began"
+
+
+def test_a_long_session_keeps_as_much_as_it_promised_and_not_much_more(world: World) -> None:
+    chunk, promised = world.transformer.config.chunk_frames, 40
+    rollout = _rollout(world, timeline_chunks=promised)
+    frames = _play(rollout, 0, 150)
+    oldest = rollout.oldest_frame(1) // chunk
+    history = world.transformer.config.num_layers * world.transformer.config.window_chunks
+    assert 150 - promised - 2 * KV_CHECKPOINT_CHUNKS - history <= oldest <= 150 - promised
+    rollout.rewind(1, 110 * chunk)
+    assert torch.equal(torch.cat(_play(rollout, 110, 40)), torch.cat(frames[110:]))
+    oldest = rollout.oldest_frame(1) // chunk
+    replayed = world.rollout(1)
+    replayed.restore(0, rollout.snapshot(1, exact=False, frame=oldest * chunk))
+    assert replayed.frame_index(0) == oldest * chunk
+
+
+def test_frames_it_cannot_go_back_to_are_named(world: World) -> None:
+    chunk = world.transformer.config.chunk_frames
+    rollout = _rollout(world)
+    _play(rollout, 0, 4)
+    for frame in (-chunk, 5 * chunk, *([1] if chunk > 1 else [])):
+        with pytest.raises(ShapeError, match=rf"frame {frame}: slot 1 can go back to multiples of {chunk} from 0 to"):
+            rollout.rewind(1, frame)
+    pixel = tiny_world()
+    without = pixel.rollout(1)
+    without.start([0], *context(pixel, seed=0), [1])
+    without.step(random_actions(pixel, 1, 0))
+    with pytest.raises(ShapeError, match="from 1 to 1"):
+        without.rewind(0, 0)
+    without.rewind(0, 1)
+    assert without.frame_index(0) == 1, "where it is, it can always stay"

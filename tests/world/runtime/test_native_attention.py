@@ -1,0 +1,81 @@
+"""Rollouts whose attention is machine code are as near to float32 as without it; what is broken or missing is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.write_attend import native, write_attend
+from tests.world.rollouts import rolled_out
+from world import testing
+from world.errors import CompilationError
+from world.runtime.native_attention import has_native_attention, make_native_attention, use_native_attention
+from world.testing import CONFIGS, tiny_world
+
+needs_the_cpu = pytest.mark.skipif(not native.can_build(), reason="needs a CPU with AVX512-BF16, and g++")
+
+
+@pytest.fixture
+def without_it_afterwards() -> Iterator[None]:
+    yield
+    use_native_attention(False)
+
+
+@needs_the_cpu
+@pytest.mark.usefixtures("without_it_afterwards")
+@pytest.mark.parametrize("config_name", sorted(CONFIGS))
+@pytest.mark.parametrize("slots", [[1, 2], [3, 0]])
+def test_rollouts_are_as_exact(config_name: str, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, config = CONFIGS[config_name]
+    monkeypatch.setitem(testing.CONFIGS, "wide", (codec, replace(config, dim=32 * config.num_heads)))
+    world = tiny_world(config="wide", dtype=torch.bfloat16)
+    num_steps = world.transformer.config.window_chunks + 3  # past the ring's wrap
+    _, exact = rolled_out(tiny_world(config="wide"), slots, num_steps)
+    _, plain = rolled_out(world, slots, num_steps)
+
+    assert make_native_attention(world.dtype)
+    assert has_native_attention(world.dtype)
+    use_native_attention(True)
+    calls = []
+
+    def counted(*args: Any, **named: Any) -> Tensor:
+        calls.append(1)
+        return write_attend(*args, **named)
+
+    monkeypatch.setattr("world.rollout.cache.write_attend", counted)
+    _, through = rolled_out(world, slots, num_steps)
+    assert len(calls) == 2 * num_steps * world.transformer.config.num_layers
+
+    error, allowed = ((x - exact).abs().mean(dim=(0, 2, 3, 4, 5)) for x in (through, plain))
+    assert (error <= 2 * allowed).all(), f"{error}, without {allowed}"
+    assert not torch.equal(through, plain), "the same to the bit: it did not run"
+
+
+def test_other_dtypes_have_none() -> None:
+    assert not make_native_attention(torch.float32)
+    assert not has_native_attention(torch.float32)
+
+
+@needs_the_cpu
+def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CompilationError, match=r"install g\+\+"):
+        make_native_attention(torch.bfloat16)
+    use_native_attention(True)  # there is none: nothing happens
+    monkeypatch.undo()
+
+    monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_loaded", False)
+    made = tmp_path / "compiled"
+    monkeypatch.setattr(native, "build", lambda path: path.write_bytes(b"not a library"))
+    assert make_native_attention(torch.bfloat16)
+    with pytest.raises(CompilationError, match=rf"{made}/write_attend-.*\.so is damaged: delete it"):
+        use_native_attention(True)
+    assert native.is_loaded() is False

@@ -1,0 +1,213 @@
+"""Attention patterns: which frame sees which, and where keys come from. Owns masks and positions; owns no weights.
+
+A forward pass is told by its `AttentionPattern` alone whether it is bidirectional, teacher-forced, banded or cached; the
+transformer does not know. All patterns here are those of a causal student with chunks, a window and a sink:
+clean chunk i sees clean chunks i−W … i and the sink; noisy chunk i sees clean i−W … i−1, the sink and itself.
+Queries meet sink keys rotated at no more than sink + window, so that a sink never grows distant (`sink_positions`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kernels.attention import attention
+from kernels.norm_rope import norm_rope, qk_norm_rope
+from world.errors import PatternError
+from world.model.config import TransformerConfig
+from world.model.rotary import Angles
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys (rotated) and values of one layer: `b l n d` each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Frame indices of the sequence's frames, int64 `b f`; `sink`: the same for queries that meet sink keys."""
+
+    frames: Tensor
+    sink: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How a layer's queries and keys become ready to meet: RMS norm, then rotation by every token's angles.
+
+    sink: angles of queries that meet sink keys. q_weight, k_weight: the norms' weights, `d` (per head) or `n d`.
+    """
+
+    angles: Angles
+    sink: Angles | None
+    q_weight: Tensor
+    k_weight: Tensor
+
+    def rotate(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(query, key, query for sink keys) `b l n d`, normalised and rotated, from raw `b l 3 n d`."""
+        q, k = qk_norm_rope(qkv[:, :, :2], self.q_weight, self.k_weight, self.angles.cos, self.angles.sin)
+        if self.sink is None:
+            return q, k, None
+        return q, k, norm_rope(qkv[:, :, 0], self.q_weight, self.sink.cos, self.sink.sin)
+
+
+class AttentionPattern(Protocol):
+    """An attention pattern."""
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        """Where the sequence's frames stand in time."""
+        ...
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue | None]:
+        """Raw queries, keys, values `b l 3 n d` → attended values `b l n d` and the sequence's own K/V, or None where
+        the pattern keeps them."""
+        ...
+
+
+def sink_positions(frames: Tensor, config: TransformerConfig) -> Tensor | None:
+    """min(chunk start, sink + window) + place in the chunk, for frame indices of any shape; None without a sink."""
+    if config.sink_frames == 0:
+        return None
+    place = frames % config.chunk_frames
+    return (frames - place).clamp(max=config.sink_frames + config.window_frames) + place
+
+
+@dataclass(frozen=True, slots=True)
+class Bidirectional:
+    """Every frame sees every frame: teacher and critic."""
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        return Positions(torch.arange(num_frames, device=device).expand(batch, -1))
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, _), v = rotation.rotate(qkv), qkv[:, :, 2]
+        return attention(q, k, v), (k, v)
+
+
+@dataclass(frozen=True, slots=True)
+class Banded:
+    """Clean frames only, each chunk seeing itself, its window and the sink: prefill and replay.
+
+    frames: the int64 indices of the sequence's frames, shared by the batch: whole chunks, rising; the sink's frames
+    come first where there is a sink.
+    """
+
+    config: TransformerConfig
+    frames: tuple[int, ...]
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        if num_frames != len(self.frames):
+            raise PatternError(f"a pattern of {len(self.frames)} frames met a sequence of {num_frames}")
+        frames = torch.tensor(self.frames, dtype=torch.int64, device=device).expand(batch, -1)
+        return Positions(frames, sink_positions(frames, self.config))
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
+        mask = _tokens(clean_sees_clean(torch.tensor(self.frames, device=q.device), self.config), self.config)
+        num_sink = self.config.sink_frames * self.config.tokens_per_frame
+        return attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink), (k, v)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherForcing:
+    """The sequence [clean; noisy] of the same `num_frames` frames: all noise levels of a causal student in one pass.
+
+    Both halves carry the same positions. The clean half attends as `Banded`; a noisy chunk sees the clean chunks
+    before it within the window, the sink, and itself.
+    """
+
+    config: TransformerConfig
+    num_frames: int
+
+    def __post_init__(self) -> None:
+        if self.num_frames % self.config.chunk_frames:
+            raise PatternError(f"{self.num_frames} frames are not whole chunks of {self.config.chunk_frames}")
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        if num_frames != 2 * self.num_frames:
+            raise PatternError(f"[clean; noisy] of {self.num_frames} frames met a sequence of {num_frames}")
+        frames = torch.arange(self.num_frames, device=device).repeat(2).expand(batch, -1)
+        return Positions(frames, sink_positions(frames, self.config))
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
+        half = q.shape[1] // 2
+        num_sink = self.config.sink_frames * self.config.tokens_per_frame
+        frames = torch.arange(self.num_frames, device=q.device)
+        clean_mask = _tokens(clean_sees_clean(frames, self.config), self.config)
+        noisy_mask = _tokens(noisy_sees_clean(frames, self.config), self.config)
+        sinks = (None, None) if q_sink is None else (q_sink[:, :half], q_sink[:, half:])
+        clean = attention(q[:, :half], k[:, :half], v[:, :half], mask=clean_mask, q_sink=sinks[0], num_sink=num_sink)
+        noisy = attention(
+            q[:, half:],
+            k[:, :half],
+            v[:, :half],
+            mask=noisy_mask,
+            q_sink=sinks[1],
+            num_sink=num_sink,
+            own=(k[:, half:], v[:, half:], self.config.chunk_frames * self.config.tokens_per_frame),
+        )
+        return torch.cat([clean, noisy], dim=1), (k, v)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One chunk that follows cached clean chunks, without writing anywhere: rollouts under autograd.
+
+    past: per layer, keys and values of sink and window, oldest first. first_frame: the chunk's first frame index.
+    The chunk's own K/V come back with the output; whoever rolls out keeps those of the clean pass.
+    """
+
+    config: TransformerConfig
+    past: list[KeyValue]
+    first_frame: int
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        frames = torch.arange(self.first_frame, self.first_frame + num_frames, device=device).expand(batch, -1)
+        return Positions(frames, sink_positions(frames, self.config))
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
+        past_k, past_v = self.past[layer]
+        num_sink = self.config.sink_frames * self.config.tokens_per_frame
+        keys, values = torch.cat([past_k, k], dim=1), torch.cat([past_v, v], dim=1)
+        return attention(q, keys, values, q_sink=q_sink, num_sink=num_sink), (k, v)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipMask:
+    """An explicit frame-by-frame pattern over one sequence, as a bool matrix `f f` (query, key). For tests."""
+
+    config: TransformerConfig
+    frames: Tensor
+    mask: Tensor = field(repr=False)
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        frames = self.frames.to(device).expand(batch, -1)
+        return Positions(frames, sink_positions(frames, self.config))
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
+        num_sink = self.config.sink_frames * self.config.tokens_per_frame
+        mask = _tokens(self.mask, self.config)
+        return attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink), (k, v)
+
+
+def clean_sees_clean(frames: Tensor, config: TransformerConfig) -> Tensor:
+    """bool `f f`: clean chunk i sees clean chunks i−W … i and the sink."""
+    chunk = frames // config.chunk_frames
+    gap = chunk[:, None] - chunk[None, :]
+    in_sink = chunk[None, :] < config.sink_chunks
+    return (gap >= 0) & ((gap <= config.window_chunks) | in_sink)
+
+
+def noisy_sees_clean(frames: Tensor, config: TransformerConfig) -> Tensor:
+    """bool `f f`: noisy chunk i sees clean chunks i−W … i−1 and the sink before it (itself it sees apart)."""
+    chunk = frames // config.chunk_frames
+    return clean_sees_clean(frames, config) & (chunk[:, None] != chunk[None, :])
+
+
+def _tokens(mask: Tensor, config: TransformerConfig) -> Tensor:
+    n = config.tokens_per_frame
+    return mask.repeat_interleave(n, 0).repeat_interleave(n, 1)

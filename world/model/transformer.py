@@ -1,0 +1,268 @@
+"""The transformer that is teacher, critic and student. Owns the weights; the attention pattern comes from a `AttentionPattern`.
+
+The block is Wan's (arXiv:2503.20314): a shared projection of the noise level gives six modulations, each block adds a
+learned table to them; RMS-normalised queries and keys; rotary positions over frame, row and column; optional
+cross-attention to text. Noise level and action are per frame, so plain denoising, diffusion forcing and teacher
+forcing are one model. The action's embedding is added to the noise level's (its last layer starts at zero).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kernels.gelu import gelu
+from kernels.norm_modulate import norm_modulate
+from world.errors import ShapeError
+from world.model.config import TransformerConfig
+from world.model.cross_attention import CrossAttention, LayerText, TextKeys
+from world.model.patterns import AttentionPattern, Bidirectional, KeyValue, Rotation
+from world.model.rotary import Angles, RotaryAngles
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What a forward pass is conditioned on, besides the noise level.
+
+    actions: `b f a`, one vector per latent frame (see `TransformerConfig.action_dim`), or None to drop actions.
+    text: `b l text_dim` token embeddings, for configs with text; or what `Transformer.text_keys` made of them.
+    """
+
+    actions: Tensor | None = None
+    text: Tensor | TextKeys | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`; none if the context keeps
+    them. features: hidden states after the asked layers, `b l dim`. log_var: per-frame log variance `b f`, where the
+    model learns one."""
+
+    prediction: Tensor
+    kv: list[KeyValue]
+    features: dict[int, Tensor]
+    log_var: Tensor | None = None
+
+
+Pending = tuple[Tensor, Tensor]
+"""What a layer has yet to add to the residual stream: y `b l dim` and the gate of each frame, `b f dim`. The next norm
+does it, in one pass over memory where kernels are fused."""
+
+
+class Block(nn.Module):
+    """Self-attention, optional cross-attention, feed-forward; modulated per frame."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.full_qk_norm = config.full_qk_norm
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.norm_q = nn.RMSNorm(dim if config.full_qk_norm else config.head_dim, eps=1e-6)
+        self.norm_k = nn.RMSNorm(dim if config.full_qk_norm else config.head_dim, eps=1e-6)
+        self.out = nn.Linear(dim, dim)
+        self.ffn_in = nn.Linear(dim, config.ffn_dim)
+        self.ffn_out = nn.Linear(config.ffn_dim, dim)
+        self.modulation = nn.Parameter(torch.randn(6, dim) / math.sqrt(dim))
+        self.cross = CrossAttention(config) if config.text_dim else None
+
+    def forward(
+        self,
+        x: Tensor,
+        pending: Pending | None,
+        modulation: Tensor,
+        angles: tuple[Angles, Angles | None],
+        layer: int,
+        pattern: AttentionPattern,
+        text: LayerText | None,
+    ) -> tuple[Tensor, Pending, KeyValue | None]:
+        parts = self.modulations(modulation)
+        x, qkv = self.enter(x, pending, parts)
+        attended, kv = pattern.attend(layer, qkv, self.rotation(angles))
+        x, pending = self.leave(x, attended, parts, text)
+        return x, pending, kv
+
+    def modulations(self, modulation: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of attention, then of the feed-forward: `b f dim` each, from `b f 6 dim`."""
+        return (modulation + self.modulation).unbind(2)
+
+    def enter(self, x: Tensor, pending: Pending | None, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Up to attention: (x with what was pending, raw queries, keys and values `b l 3 n d`)."""
+        shift, scale, *_ = parts
+        x, h = _norm(x, pending, scale, shift)
+        return x, self.qkv(h).unflatten(-1, (3, self.num_heads, -1))
+
+    def leave(
+        self, x: Tensor, attended: Tensor, parts: tuple[Tensor, ...], text: LayerText | None
+    ) -> tuple[Tensor, Pending]:
+        """From attention on: attended values `b l n d`."""
+        _, _, gate1, shift2, scale2, gate2 = parts
+        y, gate = self.out(attended.flatten(2)), gate1
+        if self.cross is not None and text is not None:
+            norm = self.cross.norm
+            x, h = norm_modulate(x, None, None, y=y, gate=gate, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+            x, h = norm_modulate(x, scale2, shift2, y=self.cross(h, text))
+        else:
+            x, h = norm_modulate(x, scale2, shift2, y=y, gate=gate)
+        return x, (self.ffn_out(gelu(self.ffn_in(h))), gate2)
+
+    def rotation(self, angles: tuple[Angles, Angles | None]) -> Rotation:
+        return Rotation(*angles, *self.qk_weights())
+
+    def qk_weights(self) -> tuple[Tensor, Tensor]:
+        """Of the norms of queries and keys: `d`, or `n d` where they go over all heads."""
+        q, k = self.norm_q.weight, self.norm_k.weight
+        if self.full_qk_norm:
+            q, k = q.unflatten(0, (self.num_heads, -1)), k.unflatten(0, (self.num_heads, -1))
+        return q, k
+
+
+class Transformer(nn.Module):
+    """`network(x, sigma, cond, *, sigma_next=None, pattern=None, features=()) -> Output`.
+
+    x: noisy latents `b f c h w`. sigma: noise level in [0, 1], `b f`. context: which frames see which (default: all
+    see all) and where their keys and values are kept. Predicts the velocity noise − x0. `sigma_next` is for flow-map
+    students, which this config does not have. Raises ShapeError on latents of another size.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.forward_calls = 0
+        self.patch_in = nn.Linear(config.patch_dim, dim)
+        self.rotary = RotaryAngles(config)
+        tokens = config.tokens_per_frame
+        self.positions = nn.Parameter(torch.randn(tokens, dim) * 0.02) if config.learned_positions else None
+        self.noise_embedding = nn.Sequential(nn.Linear(config.frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.action_embedding = _zero_last(config.action_dim, dim) if config.action_dim else None
+        self.text_embedding = (
+            nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+            if config.text_dim
+            else None
+        )
+        self.modulation = nn.Linear(dim, 6 * dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head_modulation = nn.Parameter(torch.randn(2, dim) / math.sqrt(dim))
+        self.head = nn.Linear(dim, config.patch_dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Conditioning,
+        *,
+        sigma_next: Tensor | None = None,
+        pattern: AttentionPattern | None = None,
+        features: tuple[int, ...] = (),
+    ) -> Output:
+        if sigma_next is not None:
+            raise ShapeError("sigma_next: this config has no flow-map input")
+        self._check(x, sigma, cond)
+        if not torch.compiler.is_compiling():  # a graph would be made anew for every number
+            self.forward_calls += 1
+        pattern = pattern or Bidirectional()
+        positions = pattern.positions(x.shape[0], x.shape[1], x.device)
+        angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
+        tokens, embedding, modulation = self.embed(x, sigma, cond)
+        texts = self._texts(cond.text)
+        kv, kept = [], {}
+        pending: Pending | None = None
+        for layer, block in enumerate(self.blocks):
+            tokens, pending, layer_kv = block(tokens, pending, modulation, angles, layer, pattern, texts[layer])
+            if layer_kv is not None:
+                kv.append(layer_kv)
+            if layer in features:
+                kept[layer] = _norm(tokens, pending, None, None)[0]
+        return Output(self.predict(tokens, pending, embedding, x), kv, kept)
+
+    def text_keys(self, text: Tensor) -> list[KeyValue]:
+        """Of each layer, keys and values `b l n d` of token embeddings `b l text_dim`, for `TextKeys`. Raises
+        ShapeError where the config has no text."""
+        if self.text_embedding is None:
+            raise ShapeError("text: this config has none")
+        embedded = self.text_embedding(text.to(self.patch_in.weight))
+        return [cast(Block, block).cross.keys(embedded) for block in self.blocks]  # type: ignore[union-attr]  # has text
+
+    def _texts(self, text: Tensor | TextKeys | None) -> Sequence[LayerText | None]:
+        """For each layer."""
+        if isinstance(text, TextKeys):
+            return [(kv, text.given) for kv in text.kv]
+        embedded = None
+        if self.text_embedding is not None and text is not None:
+            embedded = self.text_embedding(text.to(self.patch_in.weight))
+        return [embedded] * len(self.blocks)
+
+    def embed(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+        """(tokens `b l dim`, each frame's embedding `b f dim`, what blocks are modulated by `b f 6 dim`)."""
+        embedding = self._frame_embedding(sigma, cond)
+        modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))
+        return self._patchify(x.to(self.patch_in.weight.dtype)), embedding, modulation
+
+    def predict(self, tokens: Tensor, pending: Pending | None, embedding: Tensor, like: Tensor) -> Tensor:
+        """The velocity `b f c h w` of what the blocks have made of `like`'s tokens."""
+        shift, scale = (embedding[:, :, None] + self.head_modulation).unbind(2)
+        _, h = _norm(tokens, pending, scale, shift)
+        return self._unpatchify(self.head(h), like)
+
+    def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> None:
+        expected = (self.config.channels, self.config.height, self.config.width)
+        if x.ndim != 5 or tuple(x.shape[2:]) != expected:
+            raise ShapeError(f"latents are {tuple(x.shape)}, expected (b, f, {', '.join(map(str, expected))})")
+        if sigma.shape != x.shape[:2]:
+            raise ShapeError(f"sigma is {tuple(sigma.shape)}, expected one level per frame {tuple(x.shape[:2])}")
+        if cond.actions is not None and cond.actions.shape != (*x.shape[:2], self.config.action_dim):
+            raise ShapeError(
+                f"actions are {tuple(cond.actions.shape)}, expected {(*x.shape[:2], self.config.action_dim)}"
+            )
+
+    def _frame_embedding(self, sigma: Tensor, cond: Conditioning) -> Tensor:
+        dtype = self.patch_in.weight.dtype
+        embedding: Tensor = self.noise_embedding(sinusoid(sigma, self.config.frequency_dim).to(dtype))
+        if self.action_embedding is not None and cond.actions is not None:
+            embedding = embedding + self.action_embedding(cond.actions.to(dtype))
+        return embedding
+
+    def _patchify(self, x: Tensor) -> Tensor:
+        p = self.config.patch
+        tokens: Tensor = self.patch_in(rearrange(x, "b f c (h p) (w q) -> b f (h w) (c p q)", p=p, q=p))
+        if self.positions is not None:
+            tokens = tokens + self.positions
+        return tokens.flatten(1, 2)  # b (f n) dim
+
+    def _unpatchify(self, tokens: Tensor, like: Tensor) -> Tensor:
+        p, rows = self.config.patch, self.config.height // self.config.patch
+        return rearrange(tokens, "b (f h w) (c p q) -> b f c (h p) (w q)", f=like.shape[1], h=rows, p=p, q=p).to(
+            torch.promote_types(like.dtype, tokens.dtype)
+        )
+
+
+def sinusoid(sigma: Tensor, dim: int) -> Tensor:
+    """Sinusoidal features of 1000·sigma, cosines first (as in DDPM, arXiv:2006.11239): `… dim`, float32 (float64 for
+    float64)."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device, dtype=torch.float64) / half)
+    angle = 1000.0 * sigma.double()[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], dim=-1).to(torch.promote_types(sigma.dtype, torch.float32))
+
+
+def _norm(x: Tensor, pending: Pending | None, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(x with what was pending, its modulated norm)."""
+    y, gate = pending or (None, None)
+    return norm_modulate(x, scale, shift, y=y, gate=gate)
+
+
+def _zero_last(dim_in: int, dim: int) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(dim_in, dim), nn.SiLU(), nn.Linear(dim, dim))
+    nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]  # Sequential indexing loses the layer's type
+    nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+    return layers

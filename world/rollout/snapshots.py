@@ -1,0 +1,89 @@
+"""A session's state as bytes, for files and stores, and whether a state fits a world. Knows no files."""
+
+from __future__ import annotations
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from world.errors import ShapeError, StateError
+from world.rollout.networks import Model
+from world.rollout.replay import history_frames
+from world.rollout.timeline import RolloutState
+
+FORMAT = 1
+MAX_CHUNKS = 2**48
+"""No session lives so long; angles and noise are sure of their index up to there."""
+
+
+def to_bytes(state: RolloutState) -> bytes:
+    """A safetensors file of everything that is there, its K/V too where it has them."""
+    numbers = torch.tensor([FORMAT, state.seed, state.next_chunk, state.start_chunk])
+    tensors = {
+        "numbers": numbers,
+        "history": state.history,
+        "history_actions": state.history_actions,
+        "history_index": torch.tensor(state.history_index),
+        **{f"codec.{name}": value for name, value in state.codec.items()},
+        **{f"kv.{number}": value for number, value in enumerate(state.kv or ())},
+        **({} if state.text is None else {"text": state.text}),
+    }
+    return save({name: value.contiguous().cpu() for name, value in tensors.items()})
+
+
+def from_bytes(data: bytes) -> RolloutState:
+    """What `to_bytes` made them of. Raises StateError; whether it fits a world, `check_state` says."""
+    try:
+        tensors = load(data)
+        version, seed, next_chunk, start_chunk = (int(number) for number in tensors["numbers"].tolist())
+        state = RolloutState(
+            seed=seed,
+            next_chunk=next_chunk,
+            start_chunk=start_chunk,
+            history=tensors["history"],
+            history_actions=tensors["history_actions"],
+            history_index=tuple(int(index) for index in tensors["history_index"].tolist()),
+            codec={name.removeprefix("codec."): value for name, value in tensors.items() if name.startswith("codec.")},
+            kv=tuple(tensors[f"kv.{number}"] for number in range(_num_kv(tensors))) or None,
+            text=tensors.get("text"),
+        )
+    except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as exc:
+        raise StateError(f"{len(data)} bytes are no saved session ({type(exc).__name__})") from exc
+    if version != FORMAT:
+        raise StateError(f"the saved session has format {version}, this program reads {FORMAT}")
+    return state
+
+
+def check_state(model: Model, state: RolloutState) -> None:
+    """Raises ShapeError where this is no state of a rollout of `model`; its K/V are not looked at."""
+    config = model.transformer.config
+    chunk, sink = config.chunk_frames, config.sink_frames
+    made = min(state.next_chunk, MAX_CHUNKS) * chunk
+    num = min(made, sink + history_frames(config))
+    index = (*range(sink), *range(made - num + sink, made))
+    first = -(-config.context_frames // chunk)
+    if not first <= state.start_chunk <= state.next_chunk <= MAX_CHUNKS or state.history_index != index:
+        raise ShapeError(
+            f"the state's {len(state.history_index)} frames are not those that {model.card.name} would have kept "
+            f"before chunk {state.next_chunk}; save it anew"
+        )
+    if state.text is not None:
+        fits = state.text.ndim == 2 and 0 < len(state.text) <= config.num_text_tokens
+        fits = fits and state.text.shape[1] == config.text_dim and bool(state.text.isfinite().all())
+        if not config.text_dim or not fits:
+            raise ShapeError(f"the state's text is {tuple(state.text.shape)}; {model.card.name} takes no such text")
+    for what, tensor, shape in (
+        ("latents", state.history, (num, config.channels, config.height, config.width)),
+        ("actions", state.history_actions, (num, config.action_dim)),
+    ):
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise ShapeError(
+                f"the state's {what} are {tensor.dtype} {tuple(tensor.shape)}; {model.card.name} needs float32 {shape}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise ShapeError(f"the state's {what} are not all finite; save it anew")
+
+
+def _num_kv(tensors: dict[str, Tensor]) -> int:
+    return sum(name.startswith("kv.") for name in tensors)
