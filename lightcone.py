@@ -1,7 +1,7 @@
-"""The command line: one verb per line of `VERBS`. Owns names, help and exit codes; the work is done by the packages.
+"""The command line: one verb per entry of `VERBS`. Owns names, help and exit codes; the packages do the work.
 
-A verb's module has `add_arguments(parser)` and `run(args) -> exit code`; only the chosen verb's module is imported, so
-that `--help` is instant and serving never loads the training code.
+A verb has a function that adds its arguments, in a module that loads no torch so that `--help` is instant, and a module
+with `run(args) -> exit code`, which is imported once the arguments are known to be right.
 """
 
 from __future__ import annotations
@@ -9,22 +9,33 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+
+from server.errors import ConfigError
+from world.errors import LightconeError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verb:
-    """One sub-command: the module that does it, one line of help, and examples to start from."""
+    """One sub-command: `arguments` as "module:function", the module that runs it, one line of help, and examples."""
 
+    arguments: str
     module: str
     help: str
     examples: tuple[str, ...]
 
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the verb's arguments to `parser`."""
+        module, _, function = self.arguments.partition(":")
+        add: Callable[[argparse.ArgumentParser], None] = getattr(import_module(module), function)
+        add(parser)
+
 
 VERBS = {
     "serve": Verb(
+        arguments="server.cli.arguments:add_serve_arguments",
         module="server.cli.serve",
         help="serve worlds to browsers and agents",
         examples=(
@@ -34,36 +45,43 @@ VERBS = {
         ),
     ),
     "play": Verb(
+        arguments="server.cli.arguments:add_play_arguments",
         module="server.cli.play",
         help="serve a world and open the browser",
         examples=("lightcone play", "lightcone play pong"),
     ),
     "worlds": Verb(
+        arguments="server.cli.arguments:add_worlds_arguments",
         module="server.cli.worlds",
         help="list the worlds that can be served",
         examples=("lightcone worlds", "lightcone worlds --json"),
     ),
     "collect": Verb(
+        arguments="distill.cli.arguments:add_collect_arguments",
         module="distill.cli.collect",
         help="record clips and actions from an environment",
         examples=("lightcone collect pong", "lightcone collect --env CarRacing-v3"),
     ),
     "train": Verb(
+        arguments="distill.cli.arguments:add_train_arguments",
         module="distill.cli.train",
         help="turn an environment into a playable world: collect, codec, teacher, student",
         examples=("lightcone train pong", "lightcone train --env CarRacing-v3 --preset quick"),
     ),
     "eval": Verb(
+        arguments="distill.cli.arguments:add_eval_arguments",
         module="distill.cli.eval",
         help="measure a world against its environment on held-out starts",
         examples=("lightcone eval pong", "lightcone eval pong --json"),
     ),
     "compile": Verb(
+        arguments="world.cli.arguments:add_compile_arguments",
         module="world.cli.compile",
-        help="make a world faster on this machine's CPU: needs a C++ compiler, and some minutes, once",
+        help="make a world faster on this machine's CPU; takes some minutes once and needs a C++ compiler",
         examples=("lightcone compile", "lightcone compile runs/mine --batches 1"),
     ),
     "bench": Verb(
+        arguments="benchmarks.cli:add_arguments",
         module="benchmarks.cli",
         help="measure latency and speed on this machine",
         examples=("lightcone bench play --seconds 60 --json", "lightcone bench speedup --json"),
@@ -75,7 +93,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb. Returns its exit code: 0 done, 1 done but not good, 2 wrong input, 130 interrupted."""
+    """Run one verb. Return its exit code: 0 done, 1 done with a bad result, 2 wrong input, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb = next((word for word in arguments if word in VERBS), None)
     args = build_parser(verb).parse_args(arguments)
@@ -85,20 +103,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(VERBS[args.verb].module)
     try:
         code = int(module.run(args))
-        sys.stdout.flush()  # here, so that a reader who went away is met below
+        sys.stdout.flush()  # now, so that a closed pipe is noticed below
         return code
-    except user_errors() as error:
+    except (
+        LightconeError,
+        ConfigError,
+    ) as error:  # answers to wrong input; other errors are faults: keep the traceback
         print(f"lightcone {args.verb}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser of all verbs, with the arguments of `verb` only."""
+    """Return the parser of all verbs, with the arguments of `verb` only."""
     parser = argparse.ArgumentParser(
         prog="lightcone",
         description="Worlds you can play, distilled from video diffusion models.",
@@ -114,16 +135,8 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == verb:
-            import_module(entry.module).add_arguments(sub)
+            entry.add_arguments(sub)
     return parser
-
-
-def user_errors() -> tuple[type[Exception], ...]:
-    """The errors that are answers to wrong input; all others are faults and keep their traceback."""
-    from server.errors import ConfigError
-    from world.errors import LightconeError
-
-    return LightconeError, ConfigError
 
 
 if __name__ == "__main__":

@@ -1,12 +1,21 @@
-"""The causal world model: tensors in, tensors out. No files but checkpoints, no sockets, no threads."""
+"""The causal world model: tensors in, tensors out. Owns no files but checkpoints, no sockets and no threads.
 
-from world.actions import Actions
-from world.card import Axis, Button, WorldCard
-from world.checkpoint import Start, World
-from world.errors import ActionError, CheckpointError, LightconeError, ShapeError, StateError
-from world.rollout.networks import Sampler
-from world.rollout.rollout import Rollout
-from world.rollout.timeline import RolloutState
+The names below are loaded when they are first used, so that `import world.card` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from world.actions import Actions
+    from world.card import Axis, Button, WorldCard
+    from world.checkpoint import Start, World
+    from world.errors import ActionError, CheckpointError, LightconeError, ShapeError, StateError
+    from world.rollout.networks import Sampler
+    from world.rollout.rollout import Rollout
+    from world.rollout.timeline import RolloutState
 
 __all__ = [
     "ActionError",
@@ -24,3 +33,23 @@ __all__ = [
     "World",
     "WorldCard",
 ]
+
+_MODULES = {
+    "world.actions": ("Actions",),
+    "world.card": ("Axis", "Button", "WorldCard"),
+    "world.checkpoint": ("Start", "World"),
+    "world.errors": ("ActionError", "CheckpointError", "LightconeError", "ShapeError", "StateError"),
+    "world.rollout.networks": ("Sampler",),
+    "world.rollout.rollout": ("Rollout",),
+    "world.rollout.timeline": ("RolloutState",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use (PEP 562)."""
+    for module, names in _MODULES.items():
+        if name in names:
+            value = getattr(import_module(module), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from server.cli.serve import DEFAULT_WORLD, add_arguments, config_from, shipped_worlds
+from server.cli.arguments import DEFAULT_WORLD, add_serve_arguments
+from server.cli.serve import config_from, shipped_worlds
 from server.config import ServerConfig
 from server.errors import ConfigError
 from tests.server.command_line import LIGHTCONE, serving
@@ -51,7 +52,7 @@ def test_a_taken_port_is_named(tiny: Path) -> None:
 
 def test_the_flags_become_the_configuration(tiny: Path) -> None:
     parser = ArgumentParser()
-    add_arguments(parser)
+    add_serve_arguments(parser)
     words = (
         "--host 0.0.0.0 --port 9000 --max-sessions 3 --threads 2 --allow-origin https://a.example --log-json --trace"
     )
@@ -94,7 +95,7 @@ def test_without_a_name_the_shipped_worlds_are_served_the_default_one_first(
 def test_two_folders_of_one_name_are_refused(tiny: Path, tmp_path: Path) -> None:
     tiny_world(seed=1).save(tmp_path / "tiny")
     args = ArgumentParser()
-    add_arguments(args)
+    add_serve_arguments(args)
     flags = args.parse_args([])
     with pytest.raises(ConfigError, match="tiny"):
         config_from(flags, [str(tiny), str(tmp_path / "tiny")])
