@@ -1,1 +1,1 @@
-"""TODO-ROOM."""
+"""Training the codec: its losses, decoder fine-tuning and the state estimator. Knows no recipe."""

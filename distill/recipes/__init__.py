@@ -1,1 +1,1 @@
-"""TODO-ROOM."""
+"""Recipes: presets, the stages of a run, and the export of a checkpoint. Knows no evaluation and no command line."""

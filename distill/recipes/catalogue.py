@@ -1,4 +1,4 @@
-"""Recipes by name."""
+"""Recipes by name. The names alone, without PyTorch, are in `names`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TODO-ROOM."""
+"""Training tasks, one module per method or stage: draws, network roles and update order. Losses are in `methods`."""
