@@ -1,15 +1,26 @@
-"""The house as drawn: which package may import which, no circles inside one, and no file that has grown too long."""
+"""The architecture as drawn: which package and which room may import which, no circles, no file that grew too long."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from graphlib import TopologicalSorter
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.architecture import (
+    ROOT,
+    arrows_up,
+    imported,
+    imports_of,
+    load_order,
+    module_graph,
+    packages_of,
+    private_imports,
+    sources,
+)
 
 # What each package may import of the others. kernels <- world <- distill and kernels <- world <- server.
 ARROWS: dict[str, set[str]] = {
@@ -29,7 +40,42 @@ FOLDERS = {
     "web": ROOT / "clients" / "web",
 }
 
-# Modules that decide without touching the world: what they must not import, so that time and threads come from outside.
+# The rooms of each package, lowest floor first: a room may import those on lower floors only.
+FLOORS: dict[str, list[list[str]]] = {
+    "world": [
+        ["errors", "device", "format_1"],
+        ["card", "actions"],
+        ["catalogue", "model"],
+        ["codecs", "families", "text"],
+        ["rollout"],
+        ["checkpoint"],
+        ["runtime", "testing"],
+        ["cli"],
+    ],
+    "distill": [
+        ["methods", "training"],
+        ["data"],
+        ["tasks"],
+        ["codec"],
+        ["recipes"],
+        ["evaluation"],
+        ["cli"],
+    ],
+    "server": [
+        ["errors"],
+        ["wire"],
+        ["config"],
+        ["telemetry"],
+        ["sessions"],
+        ["state"],
+        ["admission"],
+        ["engine"],
+        ["http"],
+        ["cli"],
+    ],
+}
+
+# Modules that decide without touching the outside world: what they must not import.
 PURE = {
     "world": {"asyncio", "fastapi", "socket", "threading", "websockets"},
     "server/engine/scheduler.py": {"asyncio", "threading", "time", "torch"},
@@ -44,75 +90,58 @@ LONG = {
 }
 
 
-def sources(top: Path) -> list[Path]:
-    """The Python files of a package (or the one file), without what npm installed."""
-    files = [top] if top.is_file() else sorted(top.rglob("*.py"))
-    return [file for file in files if "node_modules" not in file.parts]
-
-
-def imported(tree: ast.AST, *, at_load: bool = False) -> Iterator[str]:
-    """Full names a module imports, `import_module("…")` included; `at_load`: only those that run when it is loaded."""
-    for node in ast.iter_child_nodes(tree):
-        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        if at_load and (deferred or typing_only):
-            continue
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"relative import in line {node.lineno}: write the package's name"
-            yield from (f"{node.module}.{name.name}" for name in node.names)
-        elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
-            yield from (str(arg.value) for arg in node.args if isinstance(arg, ast.Constant))
-        yield from imported(node, at_load=at_load)
-
-
-def tops(file: Path) -> set[str]:
-    """The first parts of the names a file imports."""
-    return {name.split(".")[0] for name in imported(ast.parse(file.read_text(encoding="utf-8")))}
-
-
-def cycle_free_order(graph: dict[str, set[str]]) -> list[str]:
-    """The modules, imported ones first. Raises graphlib.CycleError, which names the circle."""
-    return list(TopologicalSorter(graph).static_order())
-
-
-def module_graph(package: str) -> dict[str, set[str]]:
-    """For each module of a package, the modules of the same package that loading it loads."""
-    files = {
-        ".".join(file.relative_to(FOLDERS[package].parent).with_suffix("").parts).removesuffix(".__init__"): file
-        for file in sources(FOLDERS[package])
-    }
-    graph: dict[str, set[str]] = {}
-    for name, file in files.items():
-        found = set(imported(ast.parse(file.read_text(encoding="utf-8")), at_load=True))
-        # `from a.b import c` reads as a.b.c: it loads a.b.c where that is a module, else a.b
-        loaded = {full if full in files else full.rpartition(".")[0] for full in found}
-        graph[name] = {other for other in loaded if other in files and other != name}
-    return graph
-
-
 @pytest.mark.parametrize("package", ARROWS)
-def test_imports_point_one_way(package: str) -> None:
+def test_packages_import_one_way(package: str) -> None:
     files = sources(FOLDERS[package])
     assert files, f"{FOLDERS[package]} holds no Python file"
     for file in files:
-        forbidden = tops(file) & (ARROWS.keys() - ARROWS[package] - {package})
+        forbidden = packages_of(file) & (ARROWS.keys() - ARROWS[package] - {package})
         assert not forbidden, f"{file.relative_to(ROOT)} imports {forbidden}; {package} may import {ARROWS[package]}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_import_lower_floors_only(package: str) -> None:
+    assert not arrows_up(FOLDERS[package], FLOORS[package])
 
 
 @pytest.mark.parametrize("package", ["kernels", "world", "distill", "server", "benchmarks", "lightcone_client"])
 def test_no_circles_inside_a_package(package: str) -> None:
-    graph = module_graph(package)
-    assert set(cycle_free_order(graph)) == set(graph)
+    graph = module_graph(FOLDERS[package])
+    assert set(load_order(graph)) == set(graph)
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "line"),
+    [
+        ("server", "wire/protocol.py", "from server.engine.engine import Engine"),
+        ("server", "sessions/session.py", "if TYPE_CHECKING:\n    from server.http.app import create_app"),
+        ("distill", "data/clips.py", "from distill.recipes.preset import Preset"),
+        ("world", "model/transformer.py", "def f():\n    from world.checkpoint import World"),
+    ],
+)
+def test_a_planted_arrow_up_is_found(package: str, file: str, line: str, tmp_path: Path) -> None:
+    copy = shutil.copytree(FOLDERS[package], tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    assert not arrows_up(copy, FLOORS[package])
+    with (copy / file).open("a", encoding="utf-8") as source:
+        source.write(f"\n{line}\n")
+    (found,) = arrows_up(copy, FLOORS[package])
+    assert found.startswith(f"{package}/{file} imports ")
+
+
+def test_no_module_imports_a_private_name() -> None:
+    folders = [*FOLDERS.values(), ROOT / "tests", ROOT / "examples"]
+    found = {str(file.relative_to(ROOT)): private_imports(file) for top in folders for file in sources(top)}
+    assert not {file: names for file, names in found.items() if names}
 
 
 @pytest.mark.parametrize("place", PURE)
 def test_pure_parts_import_no_clock_socket_or_thread(place: str) -> None:
     files = sources(ROOT / place)
-    assert files, f"{place} is gone: mend this test's table"
+    assert files, f"{place} is gone: correct this test's table"
     for file in files:
-        assert not tops(file) & PURE[place], f"{file.relative_to(ROOT)} imports {tops(file) & PURE[place]}"
+        assert not packages_of(file) & PURE[place], (
+            f"{file.relative_to(ROOT)} imports {packages_of(file) & PURE[place]}"
+        )
 
 
 def test_files_stay_short() -> None:
@@ -126,9 +155,43 @@ def test_files_stay_short() -> None:
     assert not [path for path in LONG if lengths.get(path, 0) <= MAX_LINES], "LONG names files that are short or gone"
 
 
+def test_the_document_has_a_line_for_every_room_and_the_floors_in_order() -> None:
+    """`docs/architecture.md` lists the rooms of each package, top floor first."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for package, floors in FLOORS.items():
+        listed = re.findall(rf"^\| `{package}/(\w+)(?:/|\.py)` \|", text, flags=re.MULTILINE)
+        level = {room: number for number, rooms in enumerate(floors) for room in rooms}
+        assert set(listed) == set(level), package
+        assert [level[room] for room in listed] == sorted((level[room] for room in listed), reverse=True), package
+
+
+# Names that only this project knew, replaced by the field's: none may come back. Each with where it is no such name.
+FORMER_NAMES = {
+    r"errands?|roster|lobby|mailbox|outbox|parking|parked|hosting|onward|patience": "",
+    r"(?i:WorldHost|ongoing_?rollouts|given_?context|worn|judg\w*)": "",
+    r"tracked|tracker": r"world/format_1\.py|distill/recipes/names\.py",
+}
+
+
+def test_former_private_names_are_gone() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    kinds = {".py", ".md", ".ts", ".html", ".mjs"}
+    skip = re.compile(r"/dist/|docs/log\.md|CHANGELOG\.md|tests/test_architecture\.py|checkpoints/")
+    found = []
+    for name in listed.splitlines():
+        if Path(name).suffix not in kinds or skip.search(name) or not (ROOT / name).is_file():
+            continue
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for pattern, allowed in FORMER_NAMES.items():
+            if not (allowed and re.search(allowed, name)):
+                found += [f"{name}: {word}" for word in set(re.findall(rf"\b(?:{pattern})\b", text))]
+    assert not found
+
+
 def test_the_checks_see_what_they_should() -> None:
     tree = ast.parse("import a.b\nif TYPE_CHECKING:\n    import c\ndef f():\n    from d import e\nimport_module('g.h')")
     assert set(imported(tree)) == {"a.b", "c", "d.e", "g.h"}
     assert set(imported(tree, at_load=True)) == {"a.b", "g.h"}
     with pytest.raises(ValueError, match="cycle"):
-        cycle_free_order({"a": {"b"}, "b": {"a"}})
+        load_order({"a": {"b"}, "b": {"a"}})
+    assert "tests.architecture.imported" in imports_of(Path(__file__))

@@ -1,4 +1,4 @@
-"""`lightcone serve`. Owns how flags become a `ServerConfig`, and the exit codes; `server.http.process` does the serving."""
+"""`lightcone serve`. Owns how flags become a `ServerConfig`; `server.http.process` does the serving."""
 
 from __future__ import annotations
 
