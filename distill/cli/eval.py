@@ -1,4 +1,4 @@
-"""`lightcone eval`: measure a checkpoint on held-out play and write its card. Owns the arguments only."""
+"""`lightcone eval`: measure a checkpoint on held-out play and write its card. Owns the printed report."""
 
 from __future__ import annotations
 
@@ -15,19 +15,8 @@ from world.catalogue import find
 from world.checkpoint import World
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("world", help="a world's name (`lightcone worlds` lists them), or its folder")
-    parser.add_argument("--env", help="its environment, for worlds without a preset of their own (default: its card's)")
-    parser.add_argument("--starts", type=int, default=256, help="held-out starts")
-    parser.add_argument("--no-drift", action="store_true", help="leave out the 3,000-frame rollouts")
-    parser.add_argument("--stages", action="store_true", help="also compare the teacher and every stage's student")
-    parser.add_argument("--teacher-starts", type=int, default=64, help="held-out starts for --stages")
-    parser.add_argument("--steps", type=int, help="denoising steps of the student (default: the world's own)")
-    parser.add_argument("--card", action="store_true", help="write report.json, strips and README.md to the checkpoint")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-
-
 def run(args: argparse.Namespace) -> int:
+    """Measure the world, print the report, and write the card if asked to."""
     folder = find(args.world)
     world = World.load(folder, num_steps=args.steps)
     name, preset = world.card.name, recipe_of(world.card, args.env)

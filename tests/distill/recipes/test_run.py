@@ -1,9 +1,9 @@
 """From nothing to a measured checkpoint, with the smallest recipe: an environment, and a folder of videos."""
 
 import json
-from argparse import ArgumentParser
 from dataclasses import replace
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import speedup
-from distill.cli import collect as command_collect
-from distill.cli import eval as command_eval
-from distill.cli import train as command_train
+import lightcone
 from distill.data.clips import Dataset, DatasetError
 from distill.data.collect import collect
 from distill.evaluation.evaluate import held_out
@@ -32,10 +29,15 @@ from world.errors import LightconeError
 from world.testing import tiny_world
 
 
-def _call(module: Any, *words: str) -> int:
-    parser = ArgumentParser()
-    module.add_arguments(parser)
-    return int(module.run(parser.parse_args(words)))
+def _call(verb: str, *words: str) -> int:
+    """Run a verb as the command line does, but let its errors through."""
+    args = lightcone.build_parser(verb).parse_args([verb, *words])
+    return int(import_module(lightcone.VERBS[verb].module).run(args))
+
+
+def _bench(name: str, *words: str) -> int:
+    """Run a benchmark with its own arguments."""
+    return _call("bench", name, *words)
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +54,13 @@ def _report(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 def test_an_environment_becomes_a_world_that_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _call(command_train, "--env", "bouncer", "--preset", "smoke") == 0
+    assert _call("train", "--env", "bouncer", "--preset", "smoke") == 0
     world = World.load("checkpoints/bouncer")
     assert world.card.provenance["environment"] == "bouncer"
     assert world.card.provenance["training_frames"] == 3 * 60
     assert len(world.starts) == 3
     capsys.readouterr()
-    _call(
-        command_eval, "bouncer", "--no-drift", "--stages", "--card", "--json", "--starts", "6", "--teacher-starts", "3"
-    )
+    _call("eval", "bouncer", "--no-drift", "--stages", "--card", "--json", "--starts", "6", "--teacher-starts", "3")
     report = _report(capsys)
     assert report["num_starts"] == 6
     assert set(report["psnr"]) == {"1", "2", "4", "8", "16", "32"}, "as far as streams of 60 frames go"
@@ -73,7 +73,7 @@ def test_an_environment_becomes_a_world_that_is_measured(tmp_path: Path, capsys:
     assert "keeps track of paddle_y: it was told" in card
     assert "| teacher_forced, 16 Euler steps |" in card
     assert (tmp_path / "checkpoints" / "bouncer" / "strips.png").exists()
-    _call(speedup, "--world", "bouncer", "--repeats", "1", "--starts", "2", "--teacher-steps", "3", "--json")
+    _bench("speedup", "--world", "bouncer", "--repeats", "1", "--starts", "2", "--teacher-steps", "3", "--json")
     timed = _report(capsys)
     assert timed["quality"]["copy_last"] == 0.0, "without a reader, quality is what is gained over copying"
     assert timed["speedup"] == pytest.approx(timed["teacher_ms_per_clip"] / timed["student_ms_per_frame"])
@@ -94,7 +94,7 @@ def test_data_that_evaluation_left_does_not_stand_in_for_training_data(run: Run)
 
 
 def test_data_collected_with_arguments_of_its_own_is_what_is_trained_on(run: Run) -> None:
-    _call(command_collect, "--env", "bouncer", "--streams", "2", "--frames", "40")
+    _call("collect", "--env", "bouncer", "--streams", "2", "--frames", "40")
     (run.folder / "data" / "train" / "episode_00001.npz").unlink()
     assert run.stage("collect")
     assert [len(episode) for episode in run.dataset().episodes("train")] == [40, 40]
@@ -123,13 +123,13 @@ def test_the_student_that_the_preset_names_is_shipped_or_the_latest_before_it(
 
 
 def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _call(command_train, "--env", "bouncer", "--preset", "smoke") == 0
+    assert _call("train", "--env", "bouncer", "--preset", "smoke") == 0
     with pytest.raises(LightconeError, match="has a codec of its own: delete the folder, or leave --from out"):
-        _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer")
+        _call("train", "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer")
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "other"))
     with pytest.raises(LightconeError, match="has another shape than the recipe: codec_widths"):
-        _call(command_train, "--env", "bouncer", "--preset", "quick", "--from", "checkpoints/bouncer")
-    _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer", "--out", "second")
+        _call("train", "--env", "bouncer", "--preset", "quick", "--from", "checkpoints/bouncer")
+    _call("train", "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer", "--out", "second")
     first, second = World.load("checkpoints/bouncer"), World.load("second")
     codecs = [dict(world.codec.named_parameters()) for world in (first, second)]
     assert all(torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "encoder" in name)
@@ -142,7 +142,7 @@ def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest
     Path("second/world.json").write_text(json.dumps(description))
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "third"))
     with pytest.raises(LightconeError, match="its environment now names"):
-        _call(command_train, "--env", "bouncer", "--preset", "smoke", "--from", "second")
+        _call("train", "--env", "bouncer", "--preset", "smoke", "--from", "second")
 
 
 def test_the_finish_trains_the_decoder_and_leaves_encoder_and_student_alone(run: Run) -> None:
@@ -224,7 +224,7 @@ def films(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_videos_becomes_a_world_that_is_measured(films: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _call(command_train, "--videos", str(films), "--preset", "smoke") == 0
+    assert _call("train", "--videos", str(films), "--preset", "smoke") == 0
     world = World.load("checkpoints/my-films")
     assert [button.name for button in world.card.buttons] == ["left"]
     assert world.card.provenance == {
@@ -236,13 +236,13 @@ def test_a_folder_of_videos_becomes_a_world_that_is_measured(films: Path, capsys
     }
     before = {path: path.stat().st_mtime_ns for path in (world_run("my-films") / "data").rglob("*")}
     capsys.readouterr()
-    _call(command_eval, "my-films", "--json", "--starts", "4")
+    _call("eval", "my-films", "--json", "--starts", "4")
     report = _report(capsys)
     assert report["psnr"]["32"] > 0
     assert "psnr_other_actions" not in report, "one held-out file: no other stream's actions"
     assert not [name for name in report if name.startswith("drift")]
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is recorded anew"
-    assert _call(command_train, "my-films", "--preset", "smoke", "--stage", "export") == 0
+    assert _call("train", "my-films", "--preset", "smoke", "--stage", "export") == 0
     (world_run("my-films") / "data" / "dataset.json").unlink()
     with pytest.raises(
         DatasetError, match="take them in again with `lightcone collect --videos FOLDER --name my-films"
@@ -251,7 +251,7 @@ def test_a_folder_of_videos_becomes_a_world_that_is_measured(films: Path, capsys
 
 
 def test_videos_taken_in_first_are_trained_on_by_name(films: Path) -> None:
-    _call(command_collect, "--videos", str(films), "--name", "films", "--height", "32", "--width", "48")
+    _call("collect", "--videos", str(films), "--name", "films", "--height", "32", "--width", "48")
     name, preset = choose("films", None, "smoke")
     run = Run(name, preset, world_run(name), films.parent / "checkpoint", quiet=True)
     assert run.stage("collect")
@@ -294,9 +294,7 @@ def test_a_world_without_a_teacher_is_measured_all_the_same(run: Run, capsys: py
     description = json.loads(Path("checkpoints/bouncer/world.json").read_text())
     description["card"] |= {"name": "bouncer", "provenance": {"environment": "bouncer"}}
     Path("checkpoints/bouncer/world.json").write_text(json.dumps(description))
-    _call(
-        command_eval, "bouncer", "--no-drift", "--stages", "--card", "--json", "--starts", "4", "--teacher-starts", "2"
-    )
+    _call("eval", "bouncer", "--no-drift", "--stages", "--card", "--json", "--starts", "4", "--teacher-starts", "2")
     assert _report(capsys)["stages"] == {}
     assert Path("checkpoints/bouncer/strips.png").exists()
     assert run.dataset().collected["num_train"] == 0, "only held-out streams were recorded"
