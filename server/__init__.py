@@ -1,8 +1,11 @@
-"""Serving a world to many players at once: wire protocol, sessions, scheduler, engine and application.
+"""The server that many players share: wire protocol, sessions, scheduler, engine and HTTP application.
 
-Owns everything between a socket and a rollout; knows neither how worlds are trained nor how clients show them.
+Owns everything between a socket and a rollout. Does not know how worlds are trained or how clients display them.
 
-Reading order, as the data flows: `protocol` → `session` → `scheduler` → `engine` → `frames` → `app`.
+The rooms, from the bottom up (a room may import only what stands before it): `errors` · `wire` · `config` ·
+`telemetry` · `sessions` · `state` · `admission` · `engine` · `http` · `cli`. To follow an action to its frame, read
+`wire.protocol` → `http.connection` → `sessions.session` → `engine.engine` → `engine.decode_pipeline` →
+`wire.send_queue`.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ def run(
     worlds: Mapping[str, WorldLoader | Path] | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until interrupted; see `server.http.process.run`. Imported late, so that reading settings costs nothing."""
+    """Serve until interrupted (see `server.http.process.run`).
+
+    The import is late because it loads torch, which a command line that only reads settings does not need.
+    """
     from server.http.process import run as run_process
 
     run_process(config, worlds, on_ready)

@@ -1,4 +1,4 @@
-"""Settings of one server process. Owns defaults and their limits; reads no files, flags or environment."""
+"""Settings of one server process. Owns the defaults and their limits; reads no files, flags or environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.errors import ConfigError
-from server.wire.origin import place_of
+from server.wire.origin import parse_origin
 from server.wire.protocol import Limits
 
 MAX_TOKEN = 1024
@@ -17,26 +17,36 @@ WEB_DIST = Path(__file__).resolve().parent.parent / "clients" / "web" / "dist"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerConfig:
-    """What a server process is told at its start.
+    """Everything that can be set for a server process.
 
-    `worlds`: checkpoint folders by the name clients ask for. `max_sessions`: players at once, over all worlds; up to
-    `queue_limit` more wait. `max_unacked_chunks`: chunks sent and not yet acknowledged before a session's world waits
-    for its player. `buckets`: batch sizes to pad ticks to, for devices that want few shapes; empty for none.
-    `allowed_origins`: pages of other hosts that may connect, such as "https://play.example.org"; "*" lifts the check.
-    `allowed_hosts`: names of this server itself, such as "play.example.org"; addresses and "localhost" need none.
-    `max_messages_per_s`: what one client may send on average. `send_timeout_s`: how long one message may take to leave
-    before its client counts as gone.
-    `timeline_frames`: how far back a session can go; kept are its latents, and a copy of its cache every 32 chunks.
-    `tokens`: who may play has one of these, in `hello`; empty lets everybody in. `max_per_address`, `max_per_token`:
-    connections at once; `connections_per_s`: new ones of an address on average, after `max_per_address` at once.
-    `resume_s`: how long a session is kept for a player whose connection is gone, 0 for not at all; `hold_s`: how long
-    of that in its slot; `max_suspended`: how many in memory without one; `store`: a file (SQLite) to keep them in, which
-    other servers may share. `idle_timeout_s`: after how long a player of whom nothing is heard must make room.
-    `headroom`: the share of its time that the model may be busy, as it was measured at the start, before further
-    players wait; the rest is for all that runs beside it. None lets them in as long as there are slots.
-    `tls_cert`, `tls_key`: files (PEM) to serve https with.
-    `trace`: send OpenTelemetry spans, of every session and of one tick in `trace_every`.
-    `num_threads`: threads of the model's tensor operations; None leaves the choice to the machine.
+    Worlds and the model
+    `worlds`: checkpoint folders by the name that clients use. `max_sessions`: the most players at once, over all
+    worlds; up to `queue_limit` more wait in the queue. `max_batch`: the most sessions in one batched step. `buckets`:
+    batch sizes to pad steps to, for devices that work best with few shapes; empty for no padding. `num_threads`:
+    threads for the model's tensor operations; None leaves the choice to the machine. `headroom`: the share of its time
+    that the model may be busy, by the step times measured at the start, before further players have to wait; the rest
+    is for everything that runs beside it. None admits players as long as there are slots. `timeline_frames`: how many
+    frames a session can go back; its latents are kept for that long, with a copy of its K/V cache every 32 chunks.
+
+    Connections
+    `allowed_origins`: pages from other hosts that may connect, such as "https://play.example.org"; "*" turns the check
+    off. `allowed_hosts`: this server's own names, such as "play.example.org"; addresses and "localhost" always work.
+    `tokens`: if not empty, a client must send one of them in `hello`. `max_per_address`, `max_per_token`: the most
+    connections at once; `connections_per_s`: new connections of one address per second on average, after a burst of
+    `max_per_address`. `tls_cert`, `tls_key`: PEM files, to serve https.
+
+    Messages and frames
+    `max_messages_per_s`: the most messages one client may send, on average. `max_unacked_chunks`: chunks sent and not
+    yet acknowledged before the session's world pauses. `send_timeout_s`: how long sending one message may take before
+    the client counts as gone. `idle_timeout_s`: a playing client that sends nothing for this long is disconnected.
+
+    Resuming
+    `resume_s`: how long a session is kept after its connection is lost; 0 turns resuming off. `hold_s`: how much of
+    that time it keeps its slot. `max_suspended`: the most sessions kept in memory without a slot. `store`: an SQLite
+    file to keep sessions in, which several servers may share.
+
+    Tracing
+    `trace`: send OpenTelemetry spans, for every session and for one tick in `trace_every`.
     """
 
     worlds: Mapping[str, Path] = field(default_factory=dict)
@@ -92,27 +102,31 @@ class ServerConfig:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if self.headroom is not None and not self.headroom > 0:
-            raise ConfigError(f"headroom is {self.headroom}; it must be above 0, or None to admit by slots alone")
+            raise ConfigError(
+                f"headroom is {self.headroom}; it must be above 0, or None to admit as long as there are slots"
+            )
         for origin in self.allowed_origins:
-            if origin != "*" and place_of(origin) is None:
-                raise ConfigError(f"allowed_origins has {origin!r}; write it as in https://play.example.org, or *")
+            if origin != "*" and parse_origin(origin) is None:
+                raise ConfigError(
+                    f"allowed_origins contains {origin!r}; write an origin such as https://play.example.org, or *"
+                )
         if any(not 16 <= len(token) <= MAX_TOKEN for token in self.tokens):
-            raise ConfigError(f"tokens: one has fewer than 16 characters or more than {MAX_TOKEN}; make longer ones")
+            raise ConfigError(f"tokens: every token must have 16 to {MAX_TOKEN} characters, and one does not")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls: give both the certificate and its key, or neither")
         for path in filter(None, (self.tls_cert, self.tls_key)):
             if not path.is_file():
-                raise ConfigError(f"tls: {path} is not there")
+                raise ConfigError(f"tls: {path} does not exist")
         if not 1 <= self.jpeg_quality <= 100:
             raise ConfigError(f"jpeg_quality is {self.jpeg_quality}; it must be between 1 and 100")
         if self.buckets and (tuple(sorted(set(self.buckets))) != self.buckets or self.buckets[-1] < self.max_batch):
             raise ConfigError(
-                f"buckets are {self.buckets}; they must rise and end at max_batch {self.max_batch} or above"
+                f"buckets are {self.buckets}; they must increase and end at max_batch ({self.max_batch}) or above"
             )
 
     @property
     def limits(self) -> Limits:
-        """What a session's client is told of them."""
+        """Return the limits that a client is told in its `welcome`."""
         return Limits(
             max_unacked_chunks=self.max_unacked_chunks,
             max_pending_acts=self.max_pending_acts,
@@ -123,5 +137,5 @@ class ServerConfig:
 
     @property
     def max_wire_bytes(self) -> int:
-        """The largest WebSocket message that is read at all: a picture within its limit and what surrounds it."""
+        """The largest WebSocket message that is read, in bytes: a message and a picture, both at their limits."""
         return self.max_message_bytes + self.max_image_bytes

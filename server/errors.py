@@ -1,32 +1,32 @@
-"""The server's errors: one tree, one enumerated wire code each.
+"""The server's errors: one tree, each with its code on the wire.
 
-    ServerError                 anything the server reports to a client as `error{code, message}`
+    ServerError                 any error that a client is sent as `error{code, message}`
     ├── BadMessageError         the bytes are not a message of this protocol
     ├── BadVersionError         the client speaks another protocol version
     ├── UnknownWorldError       no world of that name is served here
     ├── UnknownStartError       the world has no such start
-    ├── UnknownFrameError       a frame that cannot be gone back to
-    ├── UnknownBranchError      no branch of that ticket, or not any more
-    ├── UnknownTicketError      no session of that ticket, or not any more
-    ├── TakenOverError          the session goes on over another connection
-    ├── IdleError               nothing has been heard of the client for long
+    ├── UnknownFrameError       the session cannot go back to this frame
+    ├── UnknownBranchError      no branch has this ticket, or it has expired
+    ├── UnknownTicketError      no session has this ticket, or it has expired
+    ├── TakenOverError          another connection has taken over the session
+    ├── IdleError               the client has sent nothing for too long
     ├── BadActionError          a button or axis the world does not have
-    ├── UnsupportedError        a message or option this server does not offer (yet)
+    ├── UnsupportedError        a message or option this server does not offer
     ├── ImageTooLargeError      an uploaded picture over the size limit
     ├── BadImageError           an uploaded picture that cannot be read
-    ├── BadStateError           an uploaded session that cannot be gone on with here
+    ├── BadStateError           an uploaded session that cannot be continued here
     ├── MessageTooLargeError    a message over the size limit
-    ├── TooManyPendingError     more unapplied messages than the server keeps for one session
-    ├── RateLimitedError        more messages a second than the server takes from one client
-    ├── ServerFullError         every slot and every place in the queue is taken
-    ├── TooManyConnectionsError more connections than one address or token may have, or too often
-    ├── UnauthorizedError       no token, where the server asks for one, or a wrong one
+    ├── TooManyPendingError     more pending messages than the server keeps for one session
+    ├── RateLimitedError        more messages per second than one client may send
+    ├── ServerFullError         all slots and all places in the queue are taken
+    ├── TooManyConnectionsError one address or token has too many connections, or connects too often
+    ├── UnauthorizedError       the server requires a token, and it is missing or wrong
     ├── OriginRefusedError      the page that opened the socket is not on the allow-list
     ├── HandshakeTimeoutError   no `hello` arrived in time
-    ├── NotReadyError           the worlds are still being warmed up
+    ├── NotReadyError           the worlds are still loading
     ├── ShuttingDownError       the server is stopping
     └── InternalError           a fault of the server; the details are in its log, never on the wire
-    ConfigError                 a setting the server cannot start with (never crosses the wire)
+    ConfigError                 a setting with which the server cannot start (never crosses the wire)
 
 Owns: codes, close codes and messages. Does not know: sockets, sessions or models.
 """
@@ -38,7 +38,7 @@ from typing import ClassVar
 
 
 class ErrorCode(StrEnum):
-    """Every `code` that an `error` message can carry."""
+    """All values of `code` in an `error` message."""
 
     BAD_MESSAGE = "bad_message"
     BAD_VERSION = "bad_version"
@@ -79,7 +79,7 @@ class CloseCode(IntEnum):
 
 
 class ServerError(Exception):
-    """An error with a wire code. `fatal` errors close the connection with `close_code`; others leave it open."""
+    """An error with a code on the wire. A `fatal` one closes the connection with `close_code`; others leave it open."""
 
     code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
     fatal: ClassVar[bool] = True
@@ -112,35 +112,35 @@ class UnknownStartError(ServerError):
 
 
 class UnknownFrameError(ServerError):
-    """A frame that cannot be gone back to: too old, not made yet, or within a chunk."""
+    """The session cannot go back to this frame: it is too old, not generated yet, or not the last of its chunk."""
 
     code = ErrorCode.UNKNOWN_FRAME
     fatal = False
 
 
 class UnknownBranchError(ServerError):
-    """No branch of that ticket, or not any more."""
+    """No branch has this ticket, or it has expired."""
 
     code = ErrorCode.UNKNOWN_BRANCH
     fatal = False
 
 
 class UnknownTicketError(ServerError):
-    """No session of that ticket, or not any more. No fault of the client's: its server may have been replaced."""
+    """No session has this ticket, or it has expired. Not the client's fault: the server may have been replaced."""
 
     code = ErrorCode.UNKNOWN_TICKET
     close_code = CloseCode.TRY_LATER
 
 
 class TakenOverError(ServerError):
-    """The session goes on over another connection."""
+    """Another connection has taken over the session."""
 
     code = ErrorCode.TAKEN_OVER
     close_code = CloseCode.NORMAL
 
 
 class IdleError(ServerError):
-    """Nothing has been heard of the client for long; its session is kept for a while."""
+    """The client has sent nothing for too long; its session is kept for a while."""
 
     code = ErrorCode.IDLE
     close_code = CloseCode.NORMAL
@@ -154,7 +154,7 @@ class BadActionError(ServerError):
 
 
 class UnsupportedError(ServerError):
-    """A message or option that has a name in the protocol and that this server does not offer."""
+    """A message or option of the protocol that this server does not offer."""
 
     code = ErrorCode.UNSUPPORTED
     fatal = False
@@ -189,34 +189,34 @@ class MessageTooLargeError(ServerError):
 
 
 class TooManyPendingError(ServerError):
-    """More unapplied messages than the server keeps for one session; the one at fault was dropped."""
+    """More pending messages than the server keeps for one session; the last one was dropped."""
 
     code = ErrorCode.TOO_MANY_PENDING
     fatal = False
 
 
 class RateLimitedError(ServerError):
-    """More messages a second than the server takes from one client."""
+    """More messages per second than one client may send."""
 
     code = ErrorCode.RATE_LIMITED
 
 
 class ServerFullError(ServerError):
-    """Every slot and every place in the queue is taken."""
+    """All slots and all places in the queue are taken."""
 
     code = ErrorCode.SERVER_FULL
     close_code = CloseCode.TRY_LATER
 
 
 class TooManyConnectionsError(ServerError):
-    """More connections than one address or one token may have, at once or in a while."""
+    """One address or token has too many connections, or connects too often."""
 
     code = ErrorCode.TOO_MANY_CONNECTIONS
     close_code = CloseCode.TRY_LATER
 
 
 class UnauthorizedError(ServerError):
-    """No token where the server asks for one, or one that it does not know."""
+    """The server requires a token, and the client sent none or an unknown one."""
 
     code = ErrorCode.UNAUTHORIZED
 
@@ -234,7 +234,7 @@ class HandshakeTimeoutError(ServerError):
 
 
 class NotReadyError(ServerError):
-    """The worlds are still being warmed up."""
+    """The worlds are still loading."""
 
     code = ErrorCode.NOT_READY
     close_code = CloseCode.TRY_LATER
@@ -255,4 +255,4 @@ class InternalError(ServerError):
 
 
 class ConfigError(ValueError):
-    """A setting the server cannot start with."""
+    """A setting with which the server cannot start."""

@@ -1,1 +1,1 @@
-"""TODO-ROOM."""
+"""Who plays and who waits: session registry, admission queue and capacity. May import the rooms up to `state`."""

@@ -1,7 +1,6 @@
-"""The FastAPI application: the stream's socket and the page; the other routes are `http`'s. The only file that touches
-sockets.
+"""The FastAPI application: `/v1/stream` is the WebSocket, `/` the built page; the other routes are in `routes`.
 
-`/v1/stream` the WebSocket · `/` the built page. Knows no models: the engine it starts and stops has them.
+Owns the engine's start and stop, and everything that touches a WebSocket. Knows no models; the engine has them.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
 from server.errors import BadMessageError, ServerError
-from server.http.connection import converse
+from server.http.connection import serve_connection
 from server.http.connection_limits import ConnectionLimits
 from server.http.routes import add_routes
 from server.telemetry.tracing import Tracer, open_tracer
 from server.wire.origin import check_origin
 from server.wire.transport import DisconnectedError, refuse
+from world.runtime.tuning import tuned
 
 PAGE_POLICY = "default-src 'self'; img-src 'self' data: blob:; connect-src 'self'"
 NO_PAGE = """The page is not built: {dist} has no index.html.
@@ -42,13 +43,13 @@ class SocketTransport:
         self._socket = socket
 
     async def receive(self) -> bytes:
-        """The next binary message. Raises BadMessageError for a text message."""
+        """Return the next binary message. Raises BadMessageError for a text message."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise DisconnectedError
         data: bytes | None = message.get("bytes")
         if data is None:
-            raise BadMessageError("a text message; send MessagePack in binary messages")
+            raise BadMessageError("received a text message; send MessagePack in binary messages")
         return data
 
     async def send(self, data: bytes) -> None:
@@ -67,10 +68,10 @@ class SocketTransport:
 def create_app(
     config: ServerConfig, worlds: Mapping[str, WorldLoader | Path] | None = None, tracer: Tracer | None = None
 ) -> FastAPI:
-    """The application serving `worlds` (loaders or checkpoint folders by name; the config's by default).
+    """Return the application that serves `worlds` (loaders or checkpoint folders by name; by default the config's).
 
-    Starting it starts an engine (`app.state.engine`), which loads and warms the worlds in the background. tracer: by
-    default what the config asks for. Raises ConfigError where that is not installed.
+    Its start-up starts an engine (`app.state.engine`), which loads and warms the worlds in the background. tracer: by
+    default the one that the config selects. Raises ConfigError if OpenTelemetry is needed and not installed.
     """
     loaders = {name: _loader(world, config.num_threads) for name, world in (worlds or config.worlds).items()}
     tracer = tracer or open_tracer(config)
@@ -103,16 +104,16 @@ async def _stream(socket: WebSocket) -> None:
     try:
         host_header = socket.headers.get("host", "")
         check_origin(socket.headers.get("origin"), host_header, config.allowed_origins, config.allowed_hosts)
-        permit = connection_limits.enter(socket.client.host if socket.client else "")
+        permit = connection_limits.connect(socket.client.host if socket.client else "")
     except ServerError as error:
         engine.metrics.refusals.labels(error.code).inc()
         await refuse(transport, error)
         return
     ended = None
     try:
-        ended = await converse(transport, engine, config, permit.show)
+        ended = await serve_connection(transport, engine, config, permit.authenticate)
     finally:
-        permit.leave(ended)
+        permit.release(ended)
         if ended is not None:
             engine.metrics.refusals.labels(ended.code).inc()
 
@@ -129,24 +130,16 @@ def _add_page(app: FastAPI, dist: Path) -> None:
 
 
 class _Page(StaticFiles):
-    """The built page: hashed assets may be kept for ever, the page itself is asked for anew."""
+    """The built page. Browsers may cache the assets for ever, since their names contain a hash, but not the page."""
 
     async def get_response(self, path: str, scope: Any) -> Response:
         response = await super().get_response(path, scope)
-        kept = path.startswith("assets/")
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+        is_hashed = path.startswith("assets/")
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_hashed else "no-cache"
         response.headers["Content-Security-Policy"] = PAGE_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 
 def _loader(world: WorldLoader | Path, num_threads: int | None) -> WorldLoader:
-    if not isinstance(world, Path):
-        return world
-
-    def load() -> Any:
-        from world.runtime.tuning import tuned  # here, since it loads torch and the socket should listen first
-
-        return tuned(world, num_threads=num_threads)
-
-    return load
+    return partial(tuned, world, num_threads=num_threads) if isinstance(world, Path) else world

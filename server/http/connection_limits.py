@@ -1,8 +1,9 @@
-"""Who may connect: by address, how many at once and how often; by token, who at all and how many at once. Owns these
-counts; knows no sockets. For the event loop alone.
+"""Limits on who may connect: by address, how many at once and how often; by token, who at all and how many at once.
 
-A connection that ended by its client's fault (a flood, a forged token, what is no message) costs its address as much
-as many connections, so that who is thrown out does not come back at once.
+Owns these counts; knows no sockets. Use it only on the event loop.
+
+A connection that ended through its client's fault (a flood, a wrong token, bytes that are no message) counts as many
+connections of its address, so that a client that was cut off cannot come straight back.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from server.errors import CloseCode, ServerError, TooManyConnectionsError, Unaut
 from server.http.token_bucket import TokenBucket
 
 FAULT_COST = 16.0
-REMEMBERED = 10_000
-"""Addresses; beyond, those that owe nothing are forgotten."""
+MAX_REMEMBERED = 10_000
+"""Number of addresses above which those with a full allowance are forgotten."""
 
 
 class ConnectionLimits:
-    """`clock` gives seconds, on any monotonic clock."""
+    """The open connections and the allowances of all addresses and tokens.
+
+    `clock` returns seconds of any monotonic clock.
+    """
 
     def __init__(self, config: ServerConfig, clock: Callable[[], float]) -> None:
         self._config, self._clock = config, clock
@@ -30,11 +34,11 @@ class ConnectionLimits:
         self._open_by_token: Counter[int] = Counter()
         self._allowances: dict[str, TokenBucket] = {}
 
-    def enter(self, address: str) -> ConnectionPermit:
-        """A client of this address connects. Raises TooManyConnectionsError."""
+    def connect(self, address: str) -> ConnectionPermit:
+        """Count a new connection from `address` and return its permit. Raises TooManyConnectionsError."""
         config, now = self._config, self._clock()
         if address not in self._allowances:
-            self._forget(now)
+            self._forget_idle_addresses(now)
             burst = float(config.max_per_address)
             self._allowances[address] = TokenBucket(config.connections_per_s, burst, now)
         if self._open[address] >= config.max_per_address:
@@ -44,22 +48,25 @@ class ConnectionLimits:
         self._open[address] += 1
         return ConnectionPermit(self, address)
 
-    def admit(self, token: str | None) -> int | None:
-        """Which of the server's tokens this is, in a time that tells nothing; None where it asks for none. Raises
-        UnauthorizedError, or TooManyConnectionsError."""
+    def check_token(self, token: str | None) -> int | None:
+        """Count a session for `token` and return the token's index, or None if the server requires no token.
+
+        The comparison takes constant time. Raises UnauthorizedError or TooManyConnectionsError.
+        """
         if not self._tokens:
             return None
-        given = (token or "").encode()
-        which = [number for number, known in enumerate(self._tokens) if hmac.compare_digest(known, given)]
-        if not which:
-            raise UnauthorizedError("this server asks for a token; say hello with the one that you were given")
-        if self._open_by_token[which[0]] >= self._config.max_per_token:
+        encoded = (token or "").encode()
+        matching = [index for index, known in enumerate(self._tokens) if hmac.compare_digest(known, encoded)]
+        if not matching:
+            raise UnauthorizedError("this server requires a token; send the one you were given in hello")
+        index = matching[0]
+        if self._open_by_token[index] >= self._config.max_per_token:
             raise TooManyConnectionsError(f"{self._config.max_per_token} sessions of this token are open; close one")
-        self._open_by_token[which[0]] += 1
-        return which[0]
+        self._open_by_token[index] += 1
+        return index
 
-    def leave(self, address: str, token: int | None, error: ServerError | None) -> None:
-        """The visit is over, by this error of the client's or the server's if any."""
+    def release(self, address: str, token: int | None, error: ServerError | None) -> None:
+        """Count a connection as closed. error: what ended it, if anything did."""
         self._open[address] -= 1
         if not self._open[address]:
             del self._open[address]
@@ -68,8 +75,8 @@ class ConnectionLimits:
         if error is not None and error.close_code in (CloseCode.POLICY, CloseCode.TOO_BIG):
             self._allowances[address].charge(FAULT_COST, self._clock())
 
-    def _forget(self, now: float) -> None:
-        if len(self._allowances) >= REMEMBERED:
+    def _forget_idle_addresses(self, now: float) -> None:
+        if len(self._allowances) >= MAX_REMEMBERED:
             self._allowances = {
                 address: allowance
                 for address, allowance in self._allowances.items()
@@ -78,15 +85,15 @@ class ConnectionLimits:
 
 
 class ConnectionPermit:
-    """One connection. `leave` comes last, once."""
+    """The right to hold one connection. Call `release` exactly once, at the end."""
 
     def __init__(self, connection_limits: ConnectionLimits, address: str) -> None:
         self._limits, self._address = connection_limits, address
         self._token: int | None = None
 
-    def show(self, token: str | None) -> None:
-        """What `hello` has. Raises what `ConnectionLimits.admit` does."""
-        self._token = self._limits.admit(token)
+    def authenticate(self, token: str | None) -> None:
+        """Check the token of `hello`. Raises what `ConnectionLimits.check_token` raises."""
+        self._token = self._limits.check_token(token)
 
-    def leave(self, error: ServerError | None) -> None:
-        self._limits.leave(self._address, self._token, error)
+    def release(self, error: ServerError | None) -> None:
+        self._limits.release(self._address, self._token, error)

@@ -1,6 +1,7 @@
-"""One server process from start to end: socket, log, uvicorn, goodbye. Knows no sessions and no models.
+"""One server process from start to end: socket, log, uvicorn and orderly shutdown. Knows no sessions or models.
 
-uvicorn must be newer than 0.51: in 0.51 a slow client's messages pile up in memory instead of holding back `send`.
+uvicorn must be newer than 0.51: in 0.51 the messages for a slow client accumulate in memory, because `send` does not
+wait until they are written.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
 from server.errors import ConfigError, ShuttingDownError
 from server.http.app import create_app
-from server.http.timeouts import http_protocol
+from server.http.timeouts import request_timeout_protocol
 from server.telemetry.log import set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ logger = logging.getLogger(__name__)
 OLDEST_UVICORN = (0, 52)
 READY_POLL_S = 0.02
 SUSPEND_TIMEOUT_S = 5.0
-UNREAD_TIMEOUT_MS = 60_000  # after that the kernel drops what a closed connection's client never read
+UNREAD_TIMEOUT_MS = 60_000  # then the kernel drops data that a closed connection's client never read
 
 
 class Server(uvicorn.Server):
-    """uvicorn, saying goodbye to players before it closes their connections."""
+    """uvicorn's server, which warns the players before it closes their connections."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, goodbye_s: float) -> None:
         super().__init__(config)
@@ -42,12 +43,12 @@ class Server(uvicorn.Server):
         self._goodbye_s = goodbye_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        engine: Engine | None = getattr(self._app.state, "engine", None)  # none if starting up failed
+        engine: Engine | None = getattr(self._app.state, "engine", None)  # missing if the start failed
         if engine is not None:
             engine.say_goodbye(self._goodbye_s, ShuttingDownError("the server is stopping; connect again later"))
             await asyncio.sleep(self._goodbye_s)
-            until = time.monotonic() + SUSPEND_TIMEOUT_S
-            while engine.store is not None and any(engine.num_sessions) and time.monotonic() < until:
+            deadline = time.monotonic() + SUSPEND_TIMEOUT_S
+            while engine.store is not None and any(engine.num_sessions) and time.monotonic() < deadline:
                 await asyncio.sleep(READY_POLL_S)
         await super().shutdown(sockets)
 
@@ -57,9 +58,9 @@ def run(
     worlds: Mapping[str, WorldLoader | Path] | None = None,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until interrupted. `on_ready(url)` is called once the worlds are warm (default: print the URL).
+    """Serve until interrupted. Calls `on_ready(url)` once the worlds are warm (default: print the URL).
 
-    Raises ConfigError for an address that cannot be had, or what a world's loading raised.
+    Raises ConfigError if the address is not available, or whatever loading a world raised.
     """
     _check_uvicorn()
     set_up_logging(config.log_level, as_json=config.log_json, stream=sys.stderr)
@@ -86,12 +87,12 @@ def run(
 
 
 def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
-    """uvicorn's settings for a stream of small pictures: no compression, small messages, its own log left to ours."""
+    """Return uvicorn's settings for a stream of small pictures: no compression, small messages, our own logging."""
     return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
-        http=http_protocol(config.handshake_timeout_s),
+        http=request_timeout_protocol(config.handshake_timeout_s),
         ws="websockets-sansio",
         ws_max_size=config.max_wire_bytes,
         ws_per_message_deflate=False,
@@ -102,35 +103,39 @@ def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
 
 
 def url_of(host: str, port: int, *, secure: bool = False) -> str:
-    """The address to open in a browser."""
-    shown = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104  # not bound here
+    """Return the address to open in a browser."""
+    shown = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else host  # noqa: S104  # compared, not bound
     return f"http{'s' * secure}://{shown}:{port}"
 
 
 async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], None]) -> None:
-    """Announce the server when its worlds are warm; end it when they cannot be."""
+    """Call `announce` when the worlds are warm; stop the server if they cannot be loaded."""
     while not hasattr(app.state, "engine") or not app.state.engine.ready.is_set():
         await asyncio.sleep(READY_POLL_S)
     if app.state.engine.failure is not None:
         server.should_exit = True
     else:
         gc.collect()
-        gc.freeze()  # what is loaded stays: looking through all of it now and then would halt every player for 0.1 s
+        gc.freeze()  # loaded objects stay; scanning them again at every collection would stop all players for 0.1 s
         announce()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 picks one. Raises ConfigError."""
+    """Return a listening socket; port 0 picks a free port. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio: TCP_NODELAY only with this
+    listener = socket.socket(
+        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # asyncio sets TCP_NODELAY only if the protocol is given
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; it holds for every connection that is accepted
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)
     try:
         listener.bind((host, port))
     except OSError as exc:
         listener.close()
-        raise ConfigError(f"cannot listen on {host}:{port} ({exc.strerror}); give another port, or 0 for any") from exc
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({exc.strerror}); choose another port, or 0 for any free one"
+        ) from exc
     listener.listen(128)
     return listener
 
@@ -138,7 +143,9 @@ def listen(host: str, port: int) -> socket.socket:
 def _check_uvicorn() -> None:
     version = tuple(int(part) for part in uvicorn.__version__.split(".")[:2])
     if version < OLDEST_UVICORN:
-        raise ConfigError(f"uvicorn {uvicorn.__version__} does not hold back slow clients; install a release over 0.51")
+        raise ConfigError(
+            f"uvicorn {uvicorn.__version__} buffers without limit for slow clients; install a release newer than 0.51"
+        )
 
 
 def _print(url: str) -> None:

@@ -1,5 +1,5 @@
-"""How long an HTTP request may take to arrive, since uvicorn waits for ever: who opens connections and sends a byte now
-and then could hold all that a process may have. Owns that alone; a WebSocket's silence is `connection`'s.
+"""How long an HTTP request may take to arrive. uvicorn waits for ever, so clients that open connections and send a byte
+now and then could use up all connections of the process. Knows no WebSockets; their timeouts are in `connection`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ import asyncio
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class TimeoutHttpProtocol(H11Protocol):
-    """uvicorn's, but a connection without a whole request is closed after `timeout_s`."""
+class RequestTimeoutProtocol(H11Protocol):
+    """uvicorn's HTTP protocol, but a connection without a complete request is closed after `timeout_s`."""
 
     timeout_s = 10.0
     _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         super().connection_made(transport)
-        self._wait()
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._timer is None and self._is_waiting:
-            self._wait()
+        if self._timer is None and self._awaits_request:
+            self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
@@ -30,20 +30,20 @@ class TimeoutHttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
     @property
-    def _is_waiting(self) -> bool:
+    def _awaits_request(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _wait(self) -> None:
-        self._timer = self.loop.call_later(self.timeout_s, self._lose_it)
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.timeout_s, self._on_timeout)
 
-    def _lose_it(self) -> None:
+    def _on_timeout(self) -> None:
         self._timer = None
-        is_ours = self.transport.get_protocol() is self  # after an upgrade it is the WebSocket's
-        if is_ours and self._is_waiting and not self.transport.is_closing():
+        is_http = self.transport.get_protocol() is self  # after an upgrade the WebSocket protocol owns the transport
+        if is_http and self._awaits_request and not self.transport.is_closing():
             self.transport.close()
 
 
-def http_protocol(timeout_s: float) -> type[TimeoutHttpProtocol]:
-    """The protocol for uvicorn's `http`."""
-    return type("TimeoutHttpProtocol", (TimeoutHttpProtocol,), {"timeout_s": timeout_s})
+def request_timeout_protocol(timeout_s: float) -> type[RequestTimeoutProtocol]:
+    """Return the protocol class for uvicorn's `http` setting."""
+    return type("RequestTimeoutProtocol", (RequestTimeoutProtocol,), {"timeout_s": timeout_s})

@@ -1,40 +1,40 @@
-"""How often something may happen: a token bucket. Owns the count; knows no clock (time is handed in, in seconds)."""
+"""A token bucket: how often something may happen. Owns the count; knows no clock (callers pass the time in seconds)."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """`rate` a second on average, and at most `burst` at once."""
+    """Allows `rate` events per second on average and at most `burst` at once."""
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate = rate
         self._burst = burst
         self._tokens = burst
-        self._counted_at = now
+        self._refilled_at = now
 
     def take(self, now: float) -> bool:
-        """Whether it may happen once more now."""
-        self._count(now)
+        """Take one token; return whether there was one, that is, whether the event may happen now."""
+        self._refill(now)
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
         return True
 
     def charge(self, amount: float, now: float) -> None:
-        """Something counts for more: as if it had happened `amount` times, but never below nothing left."""
-        self._count(now)
+        """Remove `amount` tokens, or all if there are fewer."""
+        self._refill(now)
         self._tokens = max(0.0, self._tokens - amount)
 
     def give(self, amount: float, now: float) -> None:
-        """It may happen so often more; still at most `burst` at once."""
-        self._count(now)
+        """Add `amount` tokens, up to `burst`."""
+        self._refill(now)
         self._tokens = min(self._burst, self._tokens + amount)
 
     def is_full(self, now: float) -> bool:
-        """Whether nothing has happened for so long that nothing need be remembered."""
-        self._count(now)
+        """Return whether the bucket is full, so that forgetting it makes no difference."""
+        self._refill(now)
         return self._tokens >= self._burst
 
-    def _count(self, now: float) -> None:
-        self._tokens = min(self._burst, self._tokens + (now - self._counted_at) * self._rate)
-        self._counted_at = now
+    def _refill(self, now: float) -> None:
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
+        self._refilled_at = now

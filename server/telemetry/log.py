@@ -1,6 +1,6 @@
-"""Log lines that say whose they are. Owns the session's context variable and the two formats; knows no sessions.
+"""Log lines with the session they belong to. Owns the context variable and the two formats; knows no sessions.
 
-`session_key.set(...)` marks everything logged from then on in the same task or thread.
+`session_key.set(...)` labels everything that is logged afterwards in the same task or thread.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TextIO
 session_key: ContextVar[str] = ContextVar("session_key", default="-")
 
 
-class _Keyed(logging.Filter):
+class _SessionFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.session = session_key.get()
         return True
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S"),
@@ -37,8 +37,8 @@ def set_up_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
     """Send the log of the whole process to `stream`, as text or as one JSON object per line."""
     handler = logging.StreamHandler(stream)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s [%(session)s] %(message)s")
-    handler.setFormatter(_Json() if as_json else text)
-    handler.addFilter(_Keyed())
+    handler.setFormatter(_JsonFormatter() if as_json else text)
+    handler.addFilter(_SessionFilter())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -1,7 +1,6 @@
-"""What the server counts and times, for Prometheus. Owns the names; knows no routes, and nothing of who reads them.
+"""What the server counts and times, for Prometheus. Owns the metrics' names; knows no routes and no readers.
 
-All of an engine's figures are in a registry of its own. Threads may count at once. Seconds are seconds, as Prometheus
-would have them.
+Each engine has its own registry. Thread-safe. Times are in seconds, as Prometheus recommends.
 """
 
 from __future__ import annotations
@@ -16,7 +15,11 @@ ACTION_S = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics:
-    """`num_sessions()` gives (playing, waiting) whenever it is asked, `num_suspended()` those in memory without a slot."""
+    """The metrics of one engine.
+
+    `num_sessions()` returns (playing, waiting), and `num_suspended()` the number of sessions in memory without a slot;
+    both are called for each scrape.
+    """
 
     def __init__(self, num_sessions: Callable[[], tuple[int, int]], num_suspended: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
@@ -32,38 +35,31 @@ class Metrics:
         )
         self.action_to_frame_s = Histogram(
             "lightcone_action_to_frame_seconds",
-            "From an act's arrival to its first frame's being ready to send",
+            "Time from an act's arrival until its first frame is ready to send",
             buckets=ACTION_S,
             registry=registry,
         )
         self.frames = Counter(
-            "lightcone_frames", "Frames by what became of them: sent, or replaced by newer ones", ["fate"],
-            registry=registry,
-        )  # fmt: skip
+            "lightcone_frames", "Frames that were sent, or replaced by newer ones", ["fate"], registry=registry
+        )
         self.admissions = Counter("lightcone_admissions", "Sessions that got a slot", ["world"], registry=registry)
         self.resumes = Counter(
-            "lightcone_resumes",
-            "Sessions that went on over another connection, by where they were meanwhile",
-            ["where"],
-            registry=registry,
+            "lightcone_resumes", "Sessions that were resumed, by where they were kept", ["where"], registry=registry
         )
         self.refusals = Counter(
-            "lightcone_refusals", "Connections ended by the server, by the error's code", ["code"], registry=registry
+            "lightcone_refusals", "Connections ended by the server, by error code", ["code"], registry=registry
         )
         playing = Gauge("lightcone_sessions", "Sessions that have a slot", registry=registry)
         playing.set_function(lambda: num_sessions()[0])
-        waiting = Gauge("lightcone_queue_length", "Players who wait for a slot", registry=registry)
+        waiting = Gauge("lightcone_queue_length", "Sessions that wait for a slot", registry=registry)
         waiting.set_function(lambda: num_sessions()[1])
-
-        suspended = Gauge(
-            "lightcone_parked_sessions", "Sessions in memory that wait for their player", registry=registry
-        )
+        suspended = Gauge("lightcone_suspended_sessions", "Sessions in memory without a slot", registry=registry)
         suspended.set_function(num_suspended)
 
     def count_frames(self, number: int, fate: str) -> None:
-        """So many have left, or have been replaced."""
+        """Count frames as "sent" or "replaced"."""
         self.frames.labels(fate).inc(number)
 
     def text(self) -> bytes:
-        """As Prometheus reads it (`CONTENT_TYPE`)."""
+        """Return all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)

@@ -1,7 +1,8 @@
-"""Traces, where they are asked for: a span for a session's time in its slot, and one for some ticks, with their parts.
+"""Optional traces: a span for each session's time in its slot, and one for some ticks, with their parts.
 
-Owns the spans' names and attributes; the only file that knows OpenTelemetry, which is loaded when there is something to
-trace. Its provider is its own and not the process's, so that nothing but these spans is sent. Knows no sessions.
+Owns the spans' names and attributes. The only file that knows OpenTelemetry, an optional dependency that is imported
+when there is something to trace. It uses a provider of its own instead of the process's, so that nothing but these
+spans is sent. Knows no sessions.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ FLUSH_TIMEOUT_S = 5.0
 
 
 class TickTrace:
-    """What is told of one tick, from one thread after the other. Without a span it is forgotten."""
+    """The trace of one tick, used by one thread after the other. Without a span it does nothing."""
 
     def __init__(self, spans: trace.Tracer | None = None, span: trace.Span | None = None) -> None:
         self._spans, self._span = spans, span
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Around a part of the tick; what it raises is noted, and the end of the tick."""
+        """Trace a part of the tick. An exception is recorded and ends the tick's span."""
         if self._spans is None or self._span is None:
             yield
             return
@@ -43,30 +44,30 @@ class TickTrace:
             raise
 
     def end(self) -> None:
-        """The tick has been handled; nothing happens where it has ended already."""
+        """End the tick's span, unless it has ended already."""
         if self._span is not None and self._span.is_recording():
             self._span.end()
 
 
 class Tracer:
-    """What the engine tells, under its lock or from the model thread. This one forgets it."""
+    """What the engine reports, under its lock or from the model thread. This class discards it."""
 
     def admitted(self, key: str, world: str, generation: int) -> None:
-        """A session has a slot, or has it still and another connection."""
+        """Note that a session got a slot, or that it still has one and was resumed over another connection."""
 
     def left(self, key: str) -> None:
-        """It has neither slot nor place any more."""
+        """Note that a session has left its slot or the queue."""
 
     def tick(self, number: int, world: str, keys: Sequence[str]) -> TickTrace:
-        """A batched step of these sessions begins."""
+        """Begin the trace of a batched step of these sessions."""
         return TickTrace()
 
     def close(self) -> None:
-        """Send what is left. A collector that does not answer is not waited for long."""
+        """Send the remaining spans; give up after `FLUSH_TIMEOUT_S` if the collector does not answer."""
 
 
 class SpanTracer(Tracer):
-    """Sends it as spans. every: one tick in so many is traced. Raises ImportError without the SDK."""
+    """Sends the reports as spans. every: one tick in this many is traced. Raises ImportError without the SDK."""
 
     def __init__(self, exporter: SpanExporter, every: int) -> None:
         from opentelemetry.context import Context
@@ -78,12 +79,12 @@ class SpanTracer(Tracer):
         self._provider.add_span_processor(export.BatchSpanProcessor(exporter))
         self._spans, self._every = self._provider.get_tracer("lightcone"), every
         self._sessions: dict[str, trace.Span] = {}
-        self._root = Context()  # no parent, whatever the thread is within
+        self._root = Context()  # an empty context, so that spans have no parent, whatever span the thread is in
 
     def admitted(self, key: str, world: str, generation: int) -> None:
         if key not in self._sessions:
-            about = {"session.id": key, "lightcone.world": world}
-            self._sessions[key] = self._spans.start_span("session", self._root, attributes=about)
+            attributes = {"session.id": key, "lightcone.world": world}
+            self._sessions[key] = self._spans.start_span("session", self._root, attributes=attributes)
         self._sessions[key].set_attribute("lightcone.generation", generation)
 
     def left(self, key: str) -> None:
@@ -95,13 +96,13 @@ class SpanTracer(Tracer):
             return TickTrace()
         from opentelemetry.trace import Link
 
-        about: dict[str, str | int] = {
+        attributes: dict[str, str | int] = {
             "lightcone.tick": number,
             "lightcone.world": world,
             "lightcone.batch_size": len(keys),
         }
         links = [Link(span.get_span_context()) for key in keys if (span := self._sessions.get(key)) is not None]
-        return TickTrace(self._spans, self._spans.start_span("tick", self._root, links=links, attributes=about))
+        return TickTrace(self._spans, self._spans.start_span("tick", self._root, links=links, attributes=attributes))
 
     def close(self) -> None:
         while self._sessions:
@@ -112,7 +113,7 @@ class SpanTracer(Tracer):
 
 
 def open_tracer(config: ServerConfig) -> Tracer:
-    """What the settings ask for. Raises ConfigError where OpenTelemetry is not installed."""
+    """Return the tracer that the settings select. Raises ConfigError if OpenTelemetry is needed and not installed."""
     if not config.trace:
         return Tracer()
     try:

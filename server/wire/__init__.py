@@ -1,1 +1,1 @@
-"""TODO-ROOM."""
+"""The wire: messages, pictures, the send queue and the origin check. May import only `errors`."""

@@ -1,14 +1,13 @@
-"""The wire protocol: every message between a client and a server, and how it becomes bytes.
+"""The wire protocol: every message between client and server, and its encoding.
 
-One long file for a reason: it is the single source of the wire, from which schema, client types and the document's
-tests are made, and a message is read beside its neighbours.
+Owns the message types, their limits and the MessagePack encoding. Knows no sockets, sessions or worlds. The file is
+long on purpose: it is the single source of the wire, from which the schema, the clients' types and the tests of the
+document are generated, and each message is easiest to read beside the others.
 
-Owns: message types, field limits, MessagePack encoding. Does not know: sockets, sessions or worlds.
-
-One message is one binary WebSocket message: a MessagePack map whose `type` names the model below (a `control` is told
-apart further by `command`). `python -m server.wire.protocol` prints the JSON schema from which client types are generated;
-`docs/protocol.md` explains it in prose. Bump `PROTOCOL_VERSION` when an existing client would misread or be refused;
-adding an optional field or a server message that clients may ignore needs no bump.
+One message is one binary WebSocket message: a MessagePack map whose `type` names a model below (for a `control` the
+`command` does). `python -m server.wire.protocol` prints the JSON schema from which client types are generated;
+`docs/protocol.md` explains it in prose. Increase `PROTOCOL_VERSION` when an existing client would misread a message or
+be refused; a new optional field, or a new server message that clients may ignore, does not need that.
 """
 
 from __future__ import annotations
@@ -41,27 +40,27 @@ Encoding: TypeAlias = Literal["jpeg", "png"]
 
 
 class _Received(BaseModel):
-    """Base of what a client sends: strict types, and a field this version does not have is an error."""
+    """Base of the messages a client sends: types are strict, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class _Sent(BaseModel):
-    """Base of what a server sends: clients ignore fields they do not know."""
+    """Base of the messages a server sends: clients ignore fields they do not know."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
-# ---- client → server
+# client → server
 
 
 class StartFrom(_Received):
-    """Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG, WebP or GIF; one that moves
-    is a clip that is gone on from, one that does not is held still), a `branch`: the ticket of a `forked` message,
-    which goes on from there, or a `state`: the `file` of a `saved` message.
+    """Where a session starts: at most one of these four, by default the world's first start.
 
-    At most one of the four; with none, the world's first start. `seed` fixes the noise of everything generated after
-    (a branch and a state have their own: with the same input they make the same frames as what they branched from).
+    `index`: one of the world's starts. `image`: a PNG, JPEG, WebP or GIF; an animated one is a clip that the world
+    continues, a still one is repeated to fill the context. `branch`: the ticket of a `forked` message. `state`: the
+    `file` of a `saved` message. `seed` fixes the noise of everything generated from there; a branch and a state bring
+    their own, so that with the same input they generate the same frames as the session they came from.
     """
 
     index: Index | None = None
@@ -72,16 +71,16 @@ class StartFrom(_Received):
 
 
 class Resume(_Received):
-    """Go on with an earlier session: `ticket` is its `resume_ticket`, `last_frame` the newest frame that has arrived,
-    or None where nothing of it is on the screen any more."""
+    """Which earlier session to resume. `ticket`: its `resume_ticket`. `last_frame`: the newest frame that arrived, or
+    None if none of its frames is on the screen any more."""
 
     ticket: Annotated[str, Field(max_length=MAX_TICKET_CHARS)]
     last_frame: Index | None = None
 
 
 class Hello(_Received):
-    """The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`. With
-    `resume`, pacing, start and receipts are those of the session that goes on.
+    """The first message, sent once. `encodings`: in order of preference. `receipts`: whether to send receipts for each
+    `act`. `token`: for servers that require one. With `resume`, the session keeps its own pacing, start and receipts.
     """
 
     type: Literal["hello"] = "hello"
@@ -96,9 +95,9 @@ class Hello(_Received):
 
 
 class Act(_Received):
-    """The player's input from now on. `buttons`: names of all buttons held (absolute: latest wins, but a button that
-    appears in any act is applied for at least one chunk). `axes`: movement since the last act (adds up until applied).
-    `seq` rises with every act. `t_client`: any clock of the client in milliseconds; frames echo it.
+    """The player's input from now on. `buttons`: names of all buttons held (the latest act wins, but a button in any
+    act is applied for at least one chunk). `axes`: movement since the last act, which adds up until it is applied.
+    `seq` increases with every act. `t_client`: any clock of the client, in milliseconds; frames echo it.
     """
 
     type: Literal["act"] = "act"
@@ -109,27 +108,27 @@ class Act(_Received):
 
 
 class Ack(_Received):
-    """Every frame with index <= `frame` has been presented (or dropped by the client); it frees flow-control credit."""
+    """Frames up to index `frame` have been presented, or dropped by the client; this frees flow-control credit."""
 
     type: Literal["ack"] = "ack"
     frame: Index
 
 
 class _Control(_Received):
-    """A control with a `seq` is answered by a `receipt` when it has been applied, or by an `error` with that `seq`."""
+    """A control with a `seq` is answered by a `receipt` once applied, or by an `error` with that `seq`."""
 
     type: Literal["control"] = "control"
     seq: Seq | None = None
 
 
 class Pause(_Control):
-    """Stop generating. Frames already generated may still arrive."""
+    """Stop generating. Frames that are already generated may still arrive."""
 
     command: Literal["pause"] = "pause"
 
 
 class Play(_Control):
-    """Go on generating after a pause."""
+    """Continue after a pause."""
 
     command: Literal["play"] = "play"
 
@@ -142,50 +141,50 @@ class Step(_Control):
 
 
 class Start(_Control):
-    """Restart in place: a new run from a start of the world or from a picture."""
+    """Begin a new run in the same session, from any `StartFrom`."""
 
     command: Literal["start"] = "start"
     start: StartFrom = StartFrom()
 
 
 class SetPacing(_Control):
-    """Change between real time (the world's own rate) and lock-step (one chunk per act, none dropped)."""
+    """Switch between real time (the world's own rate) and lock-step (one chunk per act, no frame dropped)."""
 
     command: Literal["pacing"] = "pacing"
     pacing: Pacing
 
 
 class SetSpeed(_Control):
-    """Real-time pacing at `speed` times the world's own rate; as fast as acks allow when `speed` is None."""
+    """Real-time pacing at `speed` times the world's own rate, or as fast as acks allow if `speed` is None."""
 
     command: Literal["speed"] = "speed"
     speed: Annotated[float, Field(ge=0.05, le=16.0)] | None
 
 
 class Rewind(_Control):
-    """Go back to the run's frame `run_frame` (a chunk's last, at most `limits.timeline_frames` ago) and go on from
-    there: a new run whose first picture is that frame."""
+    """Return to frame `run_frame` of the run (the last of a chunk, at most `limits.timeline_frames` ago). A new run
+    continues from there; its first picture is that frame."""
 
     command: Literal["rewind"] = "rewind"
     run_frame: Index
 
 
 class Fork(_Control):
-    """Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`."""
+    """Branch the session at frame `run_frame` of the run, by default the newest; answered by `forked`."""
 
     command: Literal["fork"] = "fork"
     run_frame: Index | None = None
 
 
 class Save(_Control):
-    """Ask for the session at the run's frame `run_frame`, by default the newest, as a file; answered by `saved`."""
+    """Request the session as a file, at frame `run_frame` of the run, by default the newest; answered by `saved`."""
 
     command: Literal["save"] = "save"
     run_frame: Index | None = None
 
 
 class GetLog(_Control):
-    """Ask for the input of every chunk of this run; answered by `action_log`."""
+    """Request the input of every chunk of this run; answered by `action_log`."""
 
     command: Literal["log"] = "log"
 
@@ -196,11 +195,11 @@ class Bye(_Received):
     type: Literal["bye"] = "bye"
 
 
-# ---- server → client
+# server → client
 
 
 class ButtonInfo(_Sent):
-    """A button: the `name` that acts use, a `label` for people, `keys` as DOM `KeyboardEvent.code` values."""
+    """A button: the `name` for acts, a `label` for people, and `keys` as DOM `KeyboardEvent.code` values."""
 
     name: str
     label: str
@@ -208,7 +207,7 @@ class ButtonInfo(_Sent):
 
 
 class AxisInfo(_Sent):
-    """An axis: the `name` that acts use, its range per chunk and its natural `source`, such as "mouse_x"."""
+    """An axis: the `name` for acts, a `label` for people, its range per chunk, and its `source`, such as "mouse_x"."""
 
     name: str
     label: str
@@ -218,19 +217,19 @@ class AxisInfo(_Sent):
 
 
 class Usual(_Sent):
-    """What is usual for a figure of the world's pictures: its mean over stretches of two seconds, and how far it
-    usually strays from that (standard deviation)."""
+    """The usual values of one statistic of the world's pictures: the mean over stretches of two seconds, and their
+    standard deviation."""
 
     mean: float
     deviation: float
 
 
 class WorldInfo(_Sent):
-    """A served world: what a player must know (also the items of `GET /v1/worlds`).
+    """A served world, as a client needs to know it; also an item of `GET /v1/worlds`.
 
     `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
     deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
-    pictures); empty where the world does not say. `pixelated`: they are made of blocks, to be enlarged with hard edges.
+    pictures); empty if unknown. `pixelated`: the pictures consist of blocks; enlarge them with hard edges.
     """
 
     name: str
@@ -250,7 +249,7 @@ class WorldInfo(_Sent):
 
 
 class Limits(_Sent):
-    """What the server will take from this session. `timeline_frames`: how far back `rewind` and `fork` reach."""
+    """What the server accepts from this session. `timeline_frames`: how many frames back `rewind` and `fork` reach."""
 
     max_unacked_chunks: int
     max_pending_acts: int
@@ -260,10 +259,10 @@ class Limits(_Sent):
 
 
 class Welcome(_Sent):
-    """The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered.
+    """The answer to `hello` once the session has a slot. `resume_ticket` is None if the server does not offer resuming.
 
-    `generation` counts how often the session has been resumed; then `last_seq` is the newest act that it has (-1 for
-    none): later ones were lost on the way.
+    `generation`: how often the session has been resumed. `last_seq`, of a resumed session: the newest act that arrived
+    (-1 for none); later ones were lost.
     """
 
     type: Literal["welcome"] = "welcome"
@@ -279,10 +278,10 @@ class Welcome(_Sent):
 
 
 class Timings(_Sent):
-    """Where a frame's time went, in milliseconds: from sampling the action until it reached the socket's queue.
+    """How long each stage of a frame took, in milliseconds, from the arrival of its action to the send queue.
 
     `queue_ms`: from the arrival of the newest applied act until it was sampled. `step_ms`: the batched rollout step.
-    `decode_ms`: codec. `encode_ms`: picture encoding. `batch_size`: sessions that shared the step.
+    `decode_ms`: latents to pixels. `encode_ms`: pixels to payload. `batch_size`: how many sessions shared the step.
     """
 
     queue_ms: float
@@ -293,13 +292,13 @@ class Timings(_Sent):
 
 
 class Frame(_Sent):
-    """One picture. A chunk of several pixel frames is several of these with one `chunk`.
+    """One picture. A chunk of several pixel frames arrives as several of these with the same `chunk`.
 
-    `index` rises by one per pixel frame over the whole session (a gap means the server dropped frames in favour of
-    newer ones); `chunk` counts likewise. `run` counts starts and rewinds; `run_frame` counts on from the picture the
-    run begins with, whose `kind` is "start": the last of its context (0), or the frame gone back to or branched from.
-    `applied_seq`: the newest act whose input is in this chunk (None before the first); `t_client_echo` is its
-    `t_client`. `end_of_chunk`: the chunk's last picture.
+    `index` and `chunk` count pixel frames and chunks over the whole session; a gap in `index` means that the server
+    dropped frames in favour of newer ones. `run` counts starts and rewinds. `run_frame` counts within a run, whose
+    first picture has the `kind` "start" and the number 0 (the last frame of the context), or the number of the frame
+    that was rewound to or branched from. `applied_seq`: the newest act whose input is in this chunk (None before the
+    first). `t_client_echo`: that act's `t_client`. `end_of_chunk`: whether this is the chunk's last picture.
     """
 
     type: Literal["frame"] = "frame"
@@ -317,10 +316,10 @@ class Frame(_Sent):
 
 
 class Receipt(_Sent):
-    """What became of the act or control `seq`: `received`, or `applied` at the frame `frame` (its first pixel frame).
+    """The act or control `seq` was `received`, or `applied` from `frame` on.
 
-    `about` says which of the two number series `seq` belongs to. A control is "applied" when it has taken effect;
-    `frame` is then the index the next generated frame will carry.
+    `about`: which of the two number series `seq` belongs to. For an applied act, `frame` is the index of the first
+    pixel frame generated with it. A control is applied when it takes effect; `frame` is then the next frame's index.
     """
 
     type: Literal["receipt"] = "receipt"
@@ -331,8 +330,8 @@ class Receipt(_Sent):
 
 
 class Forked(_Sent):
-    """A branch is there to start from (`StartFrom.branch`), once or several times within `expires_s` seconds. It begins
-    with the picture of the run's frame `run_frame`. `seq`: of the `fork`."""
+    """A branch is ready: start from its `ticket` (`StartFrom.branch`), as often as you like within `expires_s` seconds.
+    It begins with the picture of frame `run_frame` of the run. `seq`: of the `fork`."""
 
     type: Literal["forked"] = "forked"
     seq: int | None
@@ -342,8 +341,8 @@ class Forked(_Sent):
 
 
 class Saved(_Sent):
-    """The session as a file to start from (`StartFrom.state`), here or on another server of the same world, at any
-    time. It begins with the picture of the run's frame `run_frame`. `seq`: of the `save`."""
+    """The session as a `file` to start from (`StartFrom.state`), here or on another server of the same world, at any
+    time. It begins with the picture of frame `run_frame` of the run. `seq`: of the `save`."""
 
     type: Literal["saved"] = "saved"
     seq: int | None
@@ -352,7 +351,7 @@ class Saved(_Sent):
 
 
 class LoggedInput(_Sent):
-    """The same input for `num_chunks` chunks: `buttons` that were down, `axes` movement of each chunk."""
+    """The same input for `num_chunks` chunks. `buttons`: those that were down. `axes`: the movement in each chunk."""
 
     num_chunks: int
     buttons: Annotated[tuple[str, ...], Field(strict=False)]
@@ -360,9 +359,9 @@ class LoggedInput(_Sent):
 
 
 class ActionLog(_Sent):
-    """The input of the run from its beginning: sent act by act in lock-step to a start at `start_index` with `seed`, it
-    makes the same frames again. `start_index` is None where the run began with a picture, which the client has. Not
-    `complete` where the run was too long to keep; the `inputs` are then its beginning. `seq`: of the `log`.
+    """The input of the run from its beginning. Started at `start_index` with `seed` and sent act by act in lock-step,
+    it generates the same frames again. `start_index` is None if the run began with a picture, which the client has.
+    `complete` is false if the run was too long to keep; `inputs` then holds only its beginning. `seq`: of the `log`.
     """
 
     type: Literal["action_log"] = "action_log"
@@ -374,7 +373,7 @@ class ActionLog(_Sent):
 
 
 class Queued(_Sent):
-    """No slot is free: `position` 1 is next. `eta_s` is an estimate, or None where there is nothing to go by."""
+    """No slot is free: `position` 1 is next. `eta_s`: the estimated wait in seconds, None if unknown."""
 
     type: Literal["queued"] = "queued"
     position: int
@@ -390,8 +389,8 @@ class GoAway(_Sent):
 
 
 class Error(_Sent):
-    """Something the client asked for was refused. `fatal`: the connection closes next. `about` and `seq`: which
-    act or control it was."""
+    """The server refused something. `fatal`: the connection closes next. `about` and `seq`: which act or control it
+    refused."""
 
     type: Literal["error"] = "error"
     code: Annotated[ErrorCode, Field(strict=False)]
@@ -412,25 +411,25 @@ _CLIENT: TypeAdapter[ClientMessage] = TypeAdapter(
 _SERVER: TypeAdapter[ServerMessage] = TypeAdapter(Annotated[ServerMessage, Field(discriminator="type")])
 
 
-def refusal_of(error: ServerError, about: Literal["act", "control"], seq: int | None) -> Error:
-    """The message that says that an act or control was refused; the session goes on."""
+def error_reply(error: ServerError, about: Literal["act", "control"], seq: int | None) -> Error:
+    """Return the message that refuses an act or control and leaves the session running."""
     return Error(code=error.code, message=str(error), fatal=False, about=about, seq=seq)
 
 
 def encode(message: ClientMessage | ServerMessage) -> bytes:
-    """The message as the bytes of one binary WebSocket message."""
+    """Encode a message as the bytes of one binary WebSocket message."""
     packed = msgpack.packb(message.model_dump())
     assert isinstance(packed, bytes)
     return packed
 
 
 def decode_client(data: bytes) -> ClientMessage:
-    """What a client sent. Raises `BadMessageError`, saying which field is wrong, for anything else."""
+    """Decode a client's message. Raises `BadMessageError`, which names the wrong field."""
     return _validate(_CLIENT, data)
 
 
 def decode_server(data: bytes) -> ServerMessage:
-    """What a server sent. Raises `BadMessageError`, saying which field is wrong, for anything else."""
+    """Decode a server's message. Raises `BadMessageError`, which names the wrong field."""
     return _validate(_SERVER, data)
 
 
@@ -446,19 +445,19 @@ def _validate(adapter: TypeAdapter[_M], data: bytes) -> _M:
         return adapter.validate_python(value)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "message"
+        field = ".".join(str(part) for part in first["loc"]) or "message"
         raise BadMessageError(
-            f"{where[:100]}: {first['msg'][:300]} (docs/protocol.md lists every message and field)"
+            f"{field[:100]}: {first['msg'][:300]} (docs/protocol.md lists every message and field)"
         ) from exc
 
 
 def message_models() -> dict[str, tuple[type[BaseModel], ...]]:
-    """Every message model, by who sends it."""
+    """Return all message models, by sender."""
     return {"client": get_args(ClientMessage), "server": get_args(ServerMessage)}
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of all messages: `$defs` by model name, and `client` / `server` naming each side's messages."""
+    """Return the JSON schema of all messages: models in `$defs`, and each side's names in `client` and `server`."""
     models = message_models()
     _, schema = models_json_schema([(m, "serialization") for side in models.values() for m in side])
     return {

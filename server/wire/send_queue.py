@@ -1,10 +1,12 @@
-"""What waits to be sent to one client: a lane for control messages and a droppable lane for frames.
+"""What waits to be sent to one client: control messages, and frames that newer ones may replace.
 
-Owns their order and bounds; knows no sockets. Thread-safe: the engine's threads put, the connection takes.
+Owns the order and the bounds of both lanes; knows no sockets. Thread-safe: the engine's threads put, the connection
+takes.
 
-Control messages always leave before frames. In the frame lane a newer chunk replaces what has not left yet (latest
-wins), except frames that must be seen. Flow control bounds those: an ack counts only for frames that have left.
-Frames that have left are kept until they are acknowledged: whoever comes back gets them again (`take_over`).
+Control messages are always sent before frames. In the frame lane a newer chunk replaces the frames that have not been
+sent yet (latest wins), except for frames marked `keep`. Flow control bounds the number of those, because an ack counts
+only for frames that have been sent. Sent frames are kept until they are acknowledged, so that a client that resumes its
+session receives them again (`take_over`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ MAX_CONTROL_BYTES = 8 * 1024 * 1024
 
 
 class SendQueue:
-    """`wake` is called, from any thread, whenever there is something new to take; `count`, when frames leave or are
-    replaced, with their number and "sent" or "replaced"."""
+    """The messages for one client.
+
+    `wake` is called, from any thread, when there is something new to take. `count` is called when frames are sent or
+    replaced, with their number and "sent" or "replaced".
+    """
 
     def __init__(
         self,
@@ -40,8 +45,8 @@ class SendQueue:
         self._num_control_bytes = 0
         self._lock = threading.Lock()
         self._control: deque[bytes] = deque()
-        self._frames: deque[tuple[int, bytes, bool]] = deque()  # index, message, must be seen
-        self._unacked: deque[tuple[int, bytes]] = deque()  # have left
+        self._frames: deque[tuple[int, bytes, bool]] = deque()  # index, message, keep
+        self._unacked: deque[tuple[int, bytes]] = deque()  # index, message; sent already
         self._successor: SendQueue | None = None
         self.last_taken = -1
         self.num_dropped = 0
@@ -49,11 +54,11 @@ class SendQueue:
         self.ending: ServerError | None = None
 
     def put(self, *messages: ServerMessage) -> None:
-        """Queue control messages. A client that makes replies and reads none ends up `overflowed`."""
+        """Queue control messages. Sets `overflowed` if the client causes replies faster than it reads them."""
         self.put_encoded(*(encode(message) for message in messages))
 
     def put_encoded(self, *messages: bytes) -> None:
-        """`put` of what is encoded already."""
+        """Queue control messages that are already encoded, like `put`."""
         with self._lock:
             for data in messages:
                 too_large = self._num_control_bytes + len(data) > self._max_control_bytes
@@ -65,15 +70,15 @@ class SendQueue:
         self._wake()
 
     def put_frames(self, first_index: int, frames: Sequence[bytes], *, keep: bool) -> None:
-        """Queue one chunk's frames, in place of those that still wait; but nothing replaces frames to `keep`."""
+        """Queue one chunk's frames in place of those still waiting, except for waiting frames marked `keep`."""
         with self._lock:
             successor = self._successor
             if successor is None:
-                kept = deque(waiting for waiting in self._frames if waiting[2])
-                num_replaced = len(self._frames) - len(kept)
+                remaining = deque(frame for frame in self._frames if frame[2])
+                num_replaced = len(self._frames) - len(remaining)
                 self.num_dropped += num_replaced
-                kept.extend((index, data, keep) for index, data in enumerate(frames, start=first_index))
-                self._frames = kept
+                remaining.extend((index, data, keep) for index, data in enumerate(frames, start=first_index))
+                self._frames = remaining
         if successor is not None:
             successor.put_frames(first_index, frames, keep=keep)
             return
@@ -81,25 +86,25 @@ class SendQueue:
             self._count(num_replaced, "replaced")
         self._wake()
 
-    def acked(self, frame: int) -> None:
-        """What has left up to this frame has been presented."""
+    def acknowledge(self, frame: int) -> None:
+        """Forget the sent frames up to this index: the client has presented them."""
         with self._lock:
             while self._unacked and self._unacked[0][0] <= frame:
                 self._unacked.popleft()
 
     def end(self, error: ServerError) -> None:
-        """Close the connection with `error` once what is queued in the control lane has left. No frame leaves."""
+        """Close the connection with `error` once the control lane is empty. No more frames are sent."""
         with self._lock:
             self.ending = self.ending or error
         self._wake()
 
-    def silence(self) -> None:
-        """Nobody takes any more: the connection is gone."""
+    def detach(self) -> None:
+        """Stop calling `wake`: the connection is gone."""
         with self._lock:
-            self._wake = _nobody
+            self._wake = _do_nothing
 
     def take(self) -> bytes | None:
-        """The next message to send, or None."""
+        """Return the next message to send, or None."""
         with self._lock:
             if self._control:
                 data = self._control.popleft()
@@ -113,21 +118,23 @@ class SendQueue:
         self._count(1, "sent")
         return data
 
-    def unseen(self, after: int = -1) -> list[tuple[int, bytes]]:
-        """Frames with a larger index that have left unacknowledged, or wait; with their index, in order."""
+    def unacknowledged(self, after: int = -1) -> list[tuple[int, bytes]]:
+        """Return (index, message) of the frames above `after` that were sent and not acknowledged, or still wait."""
         with self._lock:
             waiting = [(index, data) for index, data, _ in self._frames]
             return [frame for frame in (*self._unacked, *waiting) if frame[0] > after]
 
-    def take_over(self, before: SendQueue, after: int) -> None:
-        """Go on for a connection that was lost: its unseen frames with an index larger than `after` are sent again, and
-        what is put there from now on comes here."""
-        with before._lock:  # one outbox goes on for the other
-            before._successor, before._wake = self, _nobody
-        self.put_again(before.unseen(after), before.last_taken)
+    def take_over(self, predecessor: SendQueue, after: int) -> None:
+        """Continue for a connection that was lost.
 
-    def put_again(self, frames: Iterable[tuple[int, bytes]], last_taken: int) -> None:
-        """Frames of before; they come first, and nothing replaces them. last_taken: the newest that has left once."""
+        Its unacknowledged frames above index `after` are sent again, and frames put there from now on come here.
+        """
+        with predecessor._lock:  # of another queue, but of the same class
+            predecessor._successor, predecessor._wake = self, _do_nothing
+        self.requeue(predecessor.unacknowledged(after), predecessor.last_taken)
+
+    def requeue(self, frames: Iterable[tuple[int, bytes]], last_taken: int) -> None:
+        """Put earlier frames first in the frame lane, marked `keep`. last_taken: the newest frame already sent once."""
         with self._lock:
             self._frames.extendleft((index, data, True) for index, data in reversed(list(frames)))
             self.last_taken = max(self.last_taken, last_taken)
@@ -135,10 +142,10 @@ class SendQueue:
 
     @property
     def num_frame_bytes(self) -> int:
-        """Bytes waiting in the frame lane."""
+        """Number of bytes waiting in the frame lane."""
         with self._lock:
             return sum(len(data) for _, data, _ in self._frames)
 
 
-def _nobody() -> None:
-    """Nobody is to be woken."""
+def _do_nothing() -> None:
+    """Replace `wake` when there is no connection to wake."""

@@ -1,5 +1,6 @@
-"""Binary messages both ways, as a conversation needs them, and how to end it. Knows no sockets: `app` has the one
-implementation of `Transport`.
+"""The interface between a connection and its socket: binary messages in both directions, and how to refuse a client.
+
+Knows no sockets: the only implementation of `Transport` is in `server.http.app`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ CLOSE_TIMEOUT_S = 2.0
 
 
 class DisconnectedError(Exception):
-    """The client has gone."""
+    """The client is gone."""
 
 
 class Transport(Protocol):
-    """Binary messages both ways. `receive` and `send` raise DisconnectedError when the client has gone."""
+    """Binary messages in both directions. `receive` and `send` raise DisconnectedError when the client is gone."""
 
     async def receive(self) -> bytes: ...
 
@@ -29,7 +30,7 @@ class Transport(Protocol):
 
 
 async def refuse(transport: Transport, error: ServerError) -> None:
-    """Send the error and close, without waiting long for a client that does not read."""
+    """Send the error and close; give up after `CLOSE_TIMEOUT_S` if the client does not read."""
     message = Error(code=error.code, message=str(error), fatal=True)
     with contextlib.suppress(DisconnectedError, TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):

@@ -33,16 +33,16 @@ export type ServerMessage =
   | GoAwayMessage
   | ErrorMessage;
 
-/** Every frame with index <= `frame` has been presented (or dropped by the client); it frees flow-control credit. */
+/** Frames up to index `frame` have been presented, or dropped by the client; this frees flow-control credit. */
 export interface AckMessage {
   readonly type: "ack";
   readonly frame: number;
 }
 
 /**
- * The player's input from now on. `buttons`: names of all buttons held (absolute: latest wins, but a button that
- * appears in any act is applied for at least one chunk). `axes`: movement since the last act (adds up until applied).
- * `seq` rises with every act. `t_client`: any clock of the client in milliseconds; frames echo it.
+ * The player's input from now on. `buttons`: names of all buttons held (the latest act wins, but a button in any
+ * act is applied for at least one chunk). `axes`: movement since the last act, which adds up until it is applied.
+ * `seq` increases with every act. `t_client`: any clock of the client, in milliseconds; frames echo it.
  */
 export interface ActMessage {
   readonly type: "act";
@@ -53,9 +53,9 @@ export interface ActMessage {
 }
 
 /**
- * The input of the run from its beginning: sent act by act in lock-step to a start at `start_index` with `seed`, it
- * makes the same frames again. `start_index` is None where the run began with a picture, which the client has. Not
- * `complete` where the run was too long to keep; the `inputs` are then its beginning. `seq`: of the `log`.
+ * The input of the run from its beginning. Started at `start_index` with `seed` and sent act by act in lock-step,
+ * it generates the same frames again. `start_index` is None if the run began with a picture, which the client has.
+ * `complete` is false if the run was too long to keep; `inputs` then holds only its beginning. `seq`: of the `log`.
  */
 export interface ActionLogMessage {
   readonly type: "action_log";
@@ -66,7 +66,7 @@ export interface ActionLogMessage {
   readonly start_index: number | null;
 }
 
-/** An axis: the `name` that acts use, its range per chunk and its natural `source`, such as "mouse_x". */
+/** An axis: the `name` for acts, a `label` for people, its range per chunk, and its `source`, such as "mouse_x". */
 export interface AxisInfo {
   readonly high: number;
   readonly label: string;
@@ -75,7 +75,7 @@ export interface AxisInfo {
   readonly source: string;
 }
 
-/** A button: the `name` that acts use, a `label` for people, `keys` as DOM `KeyboardEvent.code` values. */
+/** A button: the `name` for acts, a `label` for people, and `keys` as DOM `KeyboardEvent.code` values. */
 export interface ButtonInfo {
   readonly keys: ReadonlyArray<string>;
   readonly label: string;
@@ -88,8 +88,8 @@ export interface ByeMessage {
 }
 
 /**
- * Something the client asked for was refused. `fatal`: the connection closes next. `about` and `seq`: which
- * act or control it was.
+ * The server refused something. `fatal`: the connection closes next. `about` and `seq`: which act or control it
+ * refused.
  */
 export interface ErrorMessage {
   readonly type: "error";
@@ -100,10 +100,10 @@ export interface ErrorMessage {
   readonly seq?: number | null;
 }
 
-/** Every `code` that an `error` message can carry. */
+/** All values of `code` in an `error` message. */
 export type ErrorCode = "bad_message" | "bad_version" | "unknown_world" | "unknown_start" | "unknown_frame" | "unknown_branch" | "unknown_ticket" | "taken_over" | "idle" | "bad_action" | "unsupported" | "image_too_large" | "bad_image" | "bad_state" | "message_too_large" | "too_many_pending" | "rate_limited" | "server_full" | "too_many_connections" | "unauthorized" | "origin_refused" | "handshake_timeout" | "not_ready" | "shutting_down" | "internal";
 
-/** Branch the session at the run's frame `run_frame`, by default the newest; answered by `forked`. */
+/** Branch the session at frame `run_frame` of the run, by default the newest; answered by `forked`. */
 export interface ForkMessage {
   readonly command: "fork";
   readonly type: "control";
@@ -112,8 +112,8 @@ export interface ForkMessage {
 }
 
 /**
- * A branch is there to start from (`StartFrom.branch`), once or several times within `expires_s` seconds. It begins
- * with the picture of the run's frame `run_frame`. `seq`: of the `fork`.
+ * A branch is ready: start from its `ticket` (`StartFrom.branch`), as often as you like within `expires_s` seconds.
+ * It begins with the picture of frame `run_frame` of the run. `seq`: of the `fork`.
  */
 export interface ForkedMessage {
   readonly type: "forked";
@@ -124,13 +124,13 @@ export interface ForkedMessage {
 }
 
 /**
- * One picture. A chunk of several pixel frames is several of these with one `chunk`.
+ * One picture. A chunk of several pixel frames arrives as several of these with the same `chunk`.
  *
- * `index` rises by one per pixel frame over the whole session (a gap means the server dropped frames in favour of
- * newer ones); `chunk` counts likewise. `run` counts starts and rewinds; `run_frame` counts on from the picture the
- * run begins with, whose `kind` is "start": the last of its context (0), or the frame gone back to or branched from.
- * `applied_seq`: the newest act whose input is in this chunk (None before the first); `t_client_echo` is its
- * `t_client`. `end_of_chunk`: the chunk's last picture.
+ * `index` and `chunk` count pixel frames and chunks over the whole session; a gap in `index` means that the server
+ * dropped frames in favour of newer ones. `run` counts starts and rewinds. `run_frame` counts within a run, whose
+ * first picture has the `kind` "start" and the number 0 (the last frame of the context), or the number of the frame
+ * that was rewound to or branched from. `applied_seq`: the newest act whose input is in this chunk (None before the
+ * first). `t_client_echo`: that act's `t_client`. `end_of_chunk`: whether this is the chunk's last picture.
  */
 export interface FrameMessage {
   readonly type: "frame";
@@ -147,7 +147,7 @@ export interface FrameMessage {
   readonly timings: Timings;
 }
 
-/** Ask for the input of every chunk of this run; answered by `action_log`. */
+/** Request the input of every chunk of this run; answered by `action_log`. */
 export interface GetLogMessage {
   readonly command: "log";
   readonly type: "control";
@@ -162,8 +162,8 @@ export interface GoAwayMessage {
 }
 
 /**
- * The first message, once. `encodings` in order of preference; `receipts` asks for a receipt per `act`. With
- * `resume`, pacing, start and receipts are those of the session that goes on.
+ * The first message, sent once. `encodings`: in order of preference. `receipts`: whether to send receipts for each
+ * `act`. `token`: for servers that require one. With `resume`, the session keeps its own pacing, start and receipts.
  */
 export interface HelloMessage {
   readonly type: "hello";
@@ -177,7 +177,7 @@ export interface HelloMessage {
   readonly world: string;
 }
 
-/** What the server will take from this session. `timeline_frames`: how far back `rewind` and `fork` reach. */
+/** What the server accepts from this session. `timeline_frames`: how many frames back `rewind` and `fork` reach. */
 export interface Limits {
   readonly max_image_bytes: number;
   readonly max_message_bytes: number;
@@ -186,28 +186,28 @@ export interface Limits {
   readonly timeline_frames?: number;
 }
 
-/** The same input for `num_chunks` chunks: `buttons` that were down, `axes` movement of each chunk. */
+/** The same input for `num_chunks` chunks. `buttons`: those that were down. `axes`: the movement in each chunk. */
 export interface LoggedInput {
   readonly axes: Readonly<Record<string, number>>;
   readonly buttons: ReadonlyArray<string>;
   readonly num_chunks: number;
 }
 
-/** Stop generating. Frames already generated may still arrive. */
+/** Stop generating. Frames that are already generated may still arrive. */
 export interface PauseMessage {
   readonly command: "pause";
   readonly type: "control";
   readonly seq?: number | null;
 }
 
-/** Go on generating after a pause. */
+/** Continue after a pause. */
 export interface PlayMessage {
   readonly command: "play";
   readonly type: "control";
   readonly seq?: number | null;
 }
 
-/** No slot is free: `position` 1 is next. `eta_s` is an estimate, or None where there is nothing to go by. */
+/** No slot is free: `position` 1 is next. `eta_s`: the estimated wait in seconds, None if unknown. */
 export interface QueuedMessage {
   readonly type: "queued";
   readonly eta_s: number | null;
@@ -215,10 +215,10 @@ export interface QueuedMessage {
 }
 
 /**
- * What became of the act or control `seq`: `received`, or `applied` at the frame `frame` (its first pixel frame).
+ * The act or control `seq` was `received`, or `applied` from `frame` on.
  *
- * `about` says which of the two number series `seq` belongs to. A control is "applied" when it has taken effect;
- * `frame` is then the index the next generated frame will carry.
+ * `about`: which of the two number series `seq` belongs to. For an applied act, `frame` is the index of the first
+ * pixel frame generated with it. A control is applied when it takes effect; `frame` is then the next frame's index.
  */
 export interface ReceiptMessage {
   readonly type: "receipt";
@@ -229,8 +229,8 @@ export interface ReceiptMessage {
 }
 
 /**
- * Go on with an earlier session: `ticket` is its `resume_ticket`, `last_frame` the newest frame that has arrived,
- * or None where nothing of it is on the screen any more.
+ * Which earlier session to resume. `ticket`: its `resume_ticket`. `last_frame`: the newest frame that arrived, or
+ * None if none of its frames is on the screen any more.
  */
 export interface Resume {
   readonly last_frame?: number | null;
@@ -238,8 +238,8 @@ export interface Resume {
 }
 
 /**
- * Go back to the run's frame `run_frame` (a chunk's last, at most `limits.timeline_frames` ago) and go on from
- * there: a new run whose first picture is that frame.
+ * Return to frame `run_frame` of the run (the last of a chunk, at most `limits.timeline_frames` ago). A new run
+ * continues from there; its first picture is that frame.
  */
 export interface RewindMessage {
   readonly command: "rewind";
@@ -248,7 +248,7 @@ export interface RewindMessage {
   readonly seq?: number | null;
 }
 
-/** Ask for the session at the run's frame `run_frame`, by default the newest, as a file; answered by `saved`. */
+/** Request the session as a file, at frame `run_frame` of the run, by default the newest; answered by `saved`. */
 export interface SaveMessage {
   readonly command: "save";
   readonly type: "control";
@@ -257,8 +257,8 @@ export interface SaveMessage {
 }
 
 /**
- * The session as a file to start from (`StartFrom.state`), here or on another server of the same world, at any
- * time. It begins with the picture of the run's frame `run_frame`. `seq`: of the `save`.
+ * The session as a `file` to start from (`StartFrom.state`), here or on another server of the same world, at any
+ * time. It begins with the picture of frame `run_frame` of the run. `seq`: of the `save`.
  */
 export interface SavedMessage {
   readonly type: "saved";
@@ -267,7 +267,7 @@ export interface SavedMessage {
   readonly seq: number | null;
 }
 
-/** Change between real time (the world's own rate) and lock-step (one chunk per act, none dropped). */
+/** Switch between real time (the world's own rate) and lock-step (one chunk per act, no frame dropped). */
 export interface SetPacingMessage {
   readonly command: "pacing";
   readonly type: "control";
@@ -275,7 +275,7 @@ export interface SetPacingMessage {
   readonly seq?: number | null;
 }
 
-/** Real-time pacing at `speed` times the world's own rate; as fast as acks allow when `speed` is None. */
+/** Real-time pacing at `speed` times the world's own rate, or as fast as acks allow if `speed` is None. */
 export interface SetSpeedMessage {
   readonly command: "speed";
   readonly type: "control";
@@ -283,7 +283,7 @@ export interface SetSpeedMessage {
   readonly speed: number | null;
 }
 
-/** Restart in place: a new run from a start of the world or from a picture. */
+/** Begin a new run in the same session, from any `StartFrom`. */
 export interface StartMessage {
   readonly command: "start";
   readonly type: "control";
@@ -292,12 +292,12 @@ export interface StartMessage {
 }
 
 /**
- * Where a session starts: `index` of one of the world's starts, an `image` (PNG, JPEG, WebP or GIF; one that moves
- * is a clip that is gone on from, one that does not is held still), a `branch`: the ticket of a `forked` message,
- * which goes on from there, or a `state`: the `file` of a `saved` message.
+ * Where a session starts: at most one of these four, by default the world's first start.
  *
- * At most one of the four; with none, the world's first start. `seed` fixes the noise of everything generated after
- * (a branch and a state have their own: with the same input they make the same frames as what they branched from).
+ * `index`: one of the world's starts. `image`: a PNG, JPEG, WebP or GIF; an animated one is a clip that the world
+ * continues, a still one is repeated to fill the context. `branch`: the ticket of a `forked` message. `state`: the
+ * `file` of a `saved` message. `seed` fixes the noise of everything generated from there; a branch and a state bring
+ * their own, so that with the same input they generate the same frames as the session they came from.
  */
 export interface StartFrom {
   readonly branch?: string | null;
@@ -316,10 +316,10 @@ export interface StepMessage {
 }
 
 /**
- * Where a frame's time went, in milliseconds: from sampling the action until it reached the socket's queue.
+ * How long each stage of a frame took, in milliseconds, from the arrival of its action to the send queue.
  *
  * `queue_ms`: from the arrival of the newest applied act until it was sampled. `step_ms`: the batched rollout step.
- * `decode_ms`: codec. `encode_ms`: picture encoding. `batch_size`: sessions that shared the step.
+ * `decode_ms`: latents to pixels. `encode_ms`: pixels to payload. `batch_size`: how many sessions shared the step.
  */
 export interface Timings {
   readonly batch_size: number;
@@ -330,8 +330,8 @@ export interface Timings {
 }
 
 /**
- * What is usual for a figure of the world's pictures: its mean over stretches of two seconds, and how far it
- * usually strays from that (standard deviation).
+ * The usual values of one statistic of the world's pictures: the mean over stretches of two seconds, and their
+ * standard deviation.
  */
 export interface Usual {
   readonly deviation: number;
@@ -339,10 +339,10 @@ export interface Usual {
 }
 
 /**
- * The answer to `hello` once the session has a slot. `resume_ticket` is None where resuming is not offered.
+ * The answer to `hello` once the session has a slot. `resume_ticket` is None if the server does not offer resuming.
  *
- * `generation` counts how often the session has been resumed; then `last_seq` is the newest act that it has (-1 for
- * none): later ones were lost on the way.
+ * `generation`: how often the session has been resumed. `last_seq`, of a resumed session: the newest act that arrived
+ * (-1 for none); later ones were lost.
  */
 export interface WelcomeMessage {
   readonly type: "welcome";
@@ -358,11 +358,11 @@ export interface WelcomeMessage {
 }
 
 /**
- * A served world: what a player must know (also the items of `GET /v1/worlds`).
+ * A served world, as a client needs to know it; also an item of `GET /v1/worlds`.
  *
  * `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
  * deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
- * pictures); empty where the world does not say. `pixelated`: they are made of blocks, to be enlarged with hard edges.
+ * pictures); empty if unknown. `pixelated`: the pictures consist of blocks; enlarge them with hard edges.
  */
 export interface WorldInfo {
   readonly axes: ReadonlyArray<AxisInfo>;

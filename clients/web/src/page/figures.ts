@@ -72,7 +72,7 @@ export class Recorder {
     return {
       sessions: gauge(now, "lightcone_sessions"),
       queue: gauge(now, "lightcone_queue_length"),
-      parked: gauge(now, "lightcone_parked_sessions"),
+      parked: gauge(now, "lightcone_suspended_sessions"),
       batch: meanBatch(ticks),
       sent: framesPerSecond(recent, now, "sent"),
       replaced: framesPerSecond(recent, now, "replaced"),
