@@ -36,29 +36,29 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-def gray(value: int) -> bytes:
+def gray_png(value: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.full((64, 64, 3), value, dtype=np.uint8)).save(out, "PNG")
     return out.getvalue()
 
 
-async def test_frames_come_decoded_and_acknowledged_as_they_are_taken(server: RunningServer) -> None:
+async def test_frames_are_decoded_and_acknowledged_as_they_are_taken(server: RunningServer) -> None:
     async with connect(server.url, world="pixel") as session:
         seq = await session.act(["up"])
-        seen = []
+        frames = []
         async for frame in session:
-            seen.append(frame)
-            if len(seen) == 10:  # more than may be in flight unacknowledged
+            frames.append(frame)
+            if len(frames) == 10:  # more than may be unacknowledged
                 break
-        assert seen[0].kind == "start"
-        assert (seen[-1].picture.shape, str(seen[-1].picture.dtype)) == ((32, 32, 3), "uint8")
-        assert seen[-1].applied_seq == seq
-        assert seen[-1].t_client_echo is not None
-        assert seen[-1].timings.step_ms > 0
+        assert frames[0].kind == "start"
+        assert (frames[-1].picture.shape, str(frames[-1].picture.dtype)) == ((32, 32, 3), "uint8")
+        assert frames[-1].applied_seq == seq
+        assert frames[-1].t_client_echo is not None
+        assert frames[-1].timings.step_ms > 0
         assert session.world.buttons[0].name == "up"
 
 
-async def test_without_auto_ack_the_world_waits(server: RunningServer) -> None:
+async def test_without_auto_ack_the_world_pauses(server: RunningServer) -> None:
     async with connect(server.url, world="pixel", auto_ack=False) as session:
         while (frame := await session.frame()).chunk < 2:
             pass
@@ -79,18 +79,18 @@ async def test_lockstep_advances_one_chunk_per_act(server: RunningServer, world:
             )
 
 
-async def test_axes_reach_a_world_that_has_them(server: RunningServer) -> None:
-    ends = []
+async def test_axis_movement_changes_the_picture(server: RunningServer) -> None:
+    pictures = []
     for value in (-1.0, 1.0):
         async with connect(server.url, world="wan", pacing="lockstep", encoding="png", seed=1) as session:
-            ends.append((await session.advance([], {"axis0": value}))[-1].picture.astype(int))
-    assert np.abs(ends[0] - ends[1]).max() > 0
+            pictures.append((await session.advance([], {"axis0": value}))[-1].picture.astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() > 0
 
 
-async def test_controls_return_when_they_are_applied(server: RunningServer) -> None:
+async def test_controls_return_once_they_are_applied(server: RunningServer) -> None:
     async with connect(server.url, world="pixel", encoding="png") as session:
         await session.pause()
-        await session.start(image=gray(77))
+        await session.start(image=gray_png(77))
         while (frame := await session.frame()).run == 0:
             pass
         assert (frame.picture == 77).all()
@@ -102,10 +102,11 @@ async def test_controls_return_when_they_are_applied(server: RunningServer) -> N
         await session.set_pacing("lockstep")
 
 
-async def test_a_start_returns_though_no_frame_has_been_taken(server: RunningServer) -> None:
+async def test_a_start_returns_even_if_no_frame_has_been_taken(server: RunningServer) -> None:
     async with connect(server.url, world="pixel") as session:
-        await asyncio.sleep(0.5)  # three chunks are unacknowledged by now
         async with asyncio.timeout(10):
+            while session._frames.qsize() < session.welcome.limits.max_unacked_chunks:
+                await asyncio.sleep(0.01)
             await session.start(index=1)
             await session.start(index=0)
             while (frame := await session.frame()).run < 2:
@@ -114,8 +115,8 @@ async def test_a_start_returns_though_no_frame_has_been_taken(server: RunningSer
 
 
 @contextlib.asynccontextmanager
-async def odd_server(server: RunningServer, *messages: bytes) -> AsyncIterator[str]:
-    """Welcomes like the real one, and answers the first control with these messages."""
+async def scripted_server(server: RunningServer, *messages: bytes) -> AsyncIterator[str]:
+    """Serve one connection: the real server's welcome, then `messages` in answer to the first control."""
     async with connect(server.url, world="pixel") as real:
         welcome = client_messages.pack("welcome", **asdict(real.welcome))
 
@@ -127,32 +128,32 @@ async def odd_server(server: RunningServer, *messages: bytes) -> AsyncIterator[s
             await socket.send(message)
         await socket.wait_closed()
 
-    async with websockets.asyncio.server.serve(serve_one, "127.0.0.1", 0) as odd:
-        yield f"http://127.0.0.1:{odd.sockets[0].getsockname()[1]}"
+    async with websockets.asyncio.server.serve(serve_one, "127.0.0.1", 0) as scripted:
+        yield f"http://127.0.0.1:{scripted.sockets[0].getsockname()[1]}"
 
 
-async def test_a_control_that_is_answered_twice_returns_once(server: RunningServer) -> None:
+async def test_a_control_with_several_receipts_returns_once(server: RunningServer) -> None:
     receipt = client_messages.pack("receipt", about="control", seq=1, status="applied", frame=0)
     last = client_messages.pack("go_away", time_left_s=1.0, reason="over")
-    async with odd_server(server, receipt, receipt, receipt, last) as url, connect(url, world="pixel") as session:
+    async with scripted_server(server, receipt, receipt, receipt, last) as url, connect(url, world="pixel") as session:
         await asyncio.wait_for(session.pause(), 10)
         async with asyncio.timeout(10):
             while session.go_away is None:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_message_that_cannot_be_handled_ends_the_session_and_leaves_nobody_waiting(
+async def test_a_message_that_cannot_be_handled_ends_the_session_and_every_wait(
     server: RunningServer,
 ) -> None:
-    strange = client_messages.pack("receipt", about="control", seq=[], status="applied", frame=0)
-    async with odd_server(server, strange) as url, connect(url, world="pixel") as session:
+    malformed = client_messages.pack("receipt", about="control", seq=[], status="applied", frame=0)
+    async with scripted_server(server, malformed) as url, connect(url, world="pixel") as session:
         with pytest.raises(lightcone_client.ProtocolError, match="failed"):
             await asyncio.wait_for(session.pause(), 10)
         with pytest.raises(lightcone_client.ProtocolError):
             await asyncio.wait_for(session.frame(), 10)
 
 
-async def test_a_refused_control_raises_and_the_session_goes_on(server: RunningServer) -> None:
+async def test_a_refused_control_raises_and_the_session_continues(server: RunningServer) -> None:
     async with connect(server.url, world="pixel") as session:
         with pytest.raises(RefusedError, match="unknown_start") as caught:
             await session.start(index=99)
@@ -160,7 +161,7 @@ async def test_a_refused_control_raises_and_the_session_goes_on(server: RunningS
         assert (await session.frame()).index == 0
 
 
-async def test_a_refused_act_is_told_by_the_next_frame_call(server: RunningServer) -> None:
+async def test_a_refused_act_is_raised_by_the_next_call_of_frame(server: RunningServer) -> None:
     async with connect(server.url, world="pixel", pacing="lockstep") as session:
         await session.frame()
         seq = await session.act(["jump"])
@@ -170,58 +171,58 @@ async def test_a_refused_act_is_told_by_the_next_frame_call(server: RunningServe
         assert len(await session.advance(["up"])) == 1
 
 
-async def test_what_the_server_refuses_at_hello_is_a_refused_error(server: RunningServer) -> None:
+async def test_a_refused_hello_raises_refused_error(server: RunningServer) -> None:
     with pytest.raises(RefusedError, match="atlantis") as caught:
         async with connect(server.url, world="atlantis"):
             pass
     assert (caught.value.code, caught.value.fatal) == ("unknown_world", True)
 
 
-async def test_no_server_is_a_connection_failed_error() -> None:
+async def test_connecting_without_a_server_raises_connection_failed_error() -> None:
     with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:9"):
         async with connect("http://127.0.0.1:9", world="pixel"):
             pass
 
 
-async def test_waiting_in_the_queue_is_told_and_ends_in_a_session(server: RunningServer) -> None:
-    places: list[Queued] = []
-    waiting = asyncio.Event()
+async def test_queue_positions_are_reported_until_the_session_opens(server: RunningServer) -> None:
+    positions: list[Queued] = []
+    queued = asyncio.Event()
 
-    def heard(place: Queued) -> None:
-        places.append(place)
-        waiting.set()
+    def on_queued(message: Queued) -> None:
+        positions.append(message)
+        queued.set()
 
-    async def third() -> int:
-        async with connect(server.url, world="pixel", on_queued=heard) as session:
+    async def third_session() -> int:
+        async with connect(server.url, world="pixel", on_queued=on_queued) as session:
             return (await session.frame()).index
 
     async with connect(server.url, world="pixel"):
         async with connect(server.url, world="pixel"):
-            task = asyncio.create_task(third())
-            await asyncio.wait_for(waiting.wait(), 10)
+            task = asyncio.create_task(third_session())
+            await asyncio.wait_for(queued.wait(), 10)
         assert await asyncio.wait_for(task, 10) == 0
-    assert places[0].position == 1
+    assert positions[0].position == 1
 
 
-async def until_the_end(session: Session) -> None:
+async def read_until_the_end(session: Session) -> None:
     async for _ in session:
         pass
 
 
-async def test_a_stopping_server_says_so() -> None:
+async def test_a_stopping_server_announces_it() -> None:
     with serve(CONFIG, {"pixel": tiny_world}) as server:
         async with connect(server.url, world="pixel", resume_s=0.2) as session:
             await session.frame()
             await asyncio.to_thread(server.stop)
             with pytest.raises(RefusedError) as caught:
-                await until_the_end(session)
+                await read_until_the_end(session)
             assert caught.value.code == "shutting_down"
             assert session.go_away is not None
             with pytest.raises(RefusedError):
                 await session.pause()
 
 
-def test_the_same_without_await(server: RunningServer) -> None:
+def test_the_synchronous_session_does_the_same(server: RunningServer) -> None:
     with play(server.url, world="pixel", pacing="lockstep", encoding="png", seed=5) as session:
         assert session.frame().kind == "start"
         first = [session.advance(["up"])[-1].picture for _ in range(4)]
@@ -237,7 +238,7 @@ def test_the_same_without_await(server: RunningServer) -> None:
             session.start(index=99)
 
 
-def test_an_error_inside_a_sync_session_passes_through_and_leaves(server: RunningServer) -> None:
+def test_an_error_inside_a_synchronous_session_propagates_and_frees_the_slot(server: RunningServer) -> None:
     with pytest.raises(ZeroDivisionError), play(server.url, world="pixel"):
         _ = 1 / 0
     with play(server.url, world="pixel") as session:
@@ -245,11 +246,11 @@ def test_an_error_inside_a_sync_session_passes_through_and_leaves(server: Runnin
 
 
 @pytest.mark.parametrize("model", ["Welcome", "WorldInfo", "Limits", "Frame", "Timings", "Receipt", "Queued", "GoAway"])
-def test_the_clients_messages_have_the_servers_fields(model: str) -> None:
-    mine = getattr(client_messages, model)
-    assert is_dataclass(mine)
-    theirs = set(getattr(protocol, model).model_fields) - {"type"}
-    assert {field.name for field in fields(mine)} == theirs
+def test_the_client_declares_the_fields_of_the_servers_messages(model: str) -> None:
+    declared = getattr(client_messages, model)
+    assert is_dataclass(declared)
+    expected = set(getattr(protocol, model).model_fields) - {"type"}
+    assert {field.name for field in fields(declared)} == expected
     assert client_messages.PROTOCOL_VERSION == protocol.PROTOCOL_VERSION
 
 
@@ -260,23 +261,23 @@ def test_unknown_fields_and_messages_of_a_newer_server_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\x80", client_messages.pack("queued")])
-def test_unreadable_messages_are_protocol_errors(data: bytes) -> None:
+def test_unreadable_messages_raise_protocol_error(data: bytes) -> None:
     with pytest.raises(lightcone_client.ProtocolError):
         client_messages.unpack(data)
 
 
-def test_the_client_alone_loads_neither_torch_nor_the_server() -> None:
+def test_importing_the_client_imports_neither_torch_nor_the_server() -> None:
     program = (
         "import sys, lightcone_client; "
         "print([name for name in ('torch', 'pydantic', 'fastapi', 'server', 'world') if name in sys.modules])"
     )
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], cwd=CLIENT_FOLDER, capture_output=True, text=True, check=True
     )
-    assert answer.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[]"
 
 
-def test_every_error_code_fits_a_refusal() -> None:
+def test_every_error_code_decodes_to_a_refusal() -> None:
     for code in ErrorCode:
         data = protocol.encode(protocol.Error(code=code, message="m", fatal=True))
         assert client_messages.unpack(data) == client_messages.Refusal(code.value, "m", True, None)

@@ -1,6 +1,6 @@
-"""Play worlds of a Lightcone server from Python. `connect` for event loops, `play` without them."""
+"""Play the worlds of a Lightcone server from Python: `connect` with asyncio, `play` without it."""
 
-from lightcone_client.connecting import connect
+from lightcone_client.client import connect
 from lightcone_client.errors import (
     ConnectionFailedError,
     ConnectionLostError,

@@ -1,10 +1,10 @@
-"""What can go wrong, as one tree. Owns no behaviour.
+"""The error tree of this package. Owns no behaviour.
 
 LightconeClientError
-├── ConnectionFailedError   no connection could be made, or none in time
-├── RefusedError            the server said no: `code` is one of the protocol's error codes
-├── ConnectionLostError     the connection ended; `close_code` says how (RFC 6455 section 7.4.1)
-└── ProtocolError           the server sent something this client cannot read
+├── ConnectionFailedError   the connection could not be opened, or not in time
+├── RefusedError            the server refused a request: `code` is one of the protocol's error codes
+├── ConnectionLostError     the connection ended; `close_code` says how (RFC 6455, section 7.4.1)
+└── ProtocolError           the server sent a message that this client cannot read
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ class LightconeClientError(Exception):
 
 
 class ConnectionFailedError(LightconeClientError):
-    """No connection could be made, or none in time."""
+    """The connection could not be opened, or not in time."""
 
 
 class RefusedError(LightconeClientError):
-    """The server said no. After a `fatal` refusal the connection is closed."""
+    """The server refused a request. After a `fatal` refusal the connection is closed."""
 
     def __init__(self, code: str, message: str, *, fatal: bool, seq: int | None) -> None:
         super().__init__(f"{code}: {message}")
@@ -39,4 +39,4 @@ class ConnectionLostError(LightconeClientError):
 
 
 class ProtocolError(LightconeClientError):
-    """The server sent something this client cannot read."""
+    """The server sent a message that this client cannot read."""

@@ -1,12 +1,13 @@
 """A world as a Gymnasium environment: one step is one chunk, in lock-step with the server. Needs gymnasium.
 
-Owns the spaces and what an episode is. The server plays no games: it knows no reward and no end, so both are 0 and
-False unless `judge` says otherwise; `max_steps` ends an episode by truncation.
+Owns the spaces and the episodes. A world model has neither rewards nor terminal states, so the reward is 0 and
+`terminated` is False unless `reward_function` computes them; `max_steps` truncates an episode.
 """
 
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -19,22 +20,26 @@ from lightcone_client.messages import Frame
 from lightcone_client.sync import SyncSession, play
 
 Picture = NDArray[np.uint8]
-Judge = Callable[[Picture], tuple[float, bool]]
-"""From a picture uint8 `h w 3` to (reward, whether the episode has ended)."""
+RewardFunction = Callable[[Picture], tuple[float, bool]]
+"""Maps a picture, uint8 `h w 3`, to (reward, terminated)."""
+Judge = RewardFunction
+"""Deprecated name of `RewardFunction`."""
 
-PRESSED = 0.5
+PRESS_THRESHOLD = 0.5
 
 
 class LightconeEnv(gymnasium.Env[Picture, Any]):
     """A world of the server at `url`. Observations are its pictures, uint8 `h w 3`.
 
-    actions: "buttons" is `Discrete` where the world knows one button at a time (0 is none), else `MultiBinary`; axes
-    rest. "all" is `Box`: first a number per button in [0, 1], pressed above 0.5, then one per axis in its range.
-    starts: the world's starts that `reset` chooses from (all by default). encoding: "png" is exact, "jpeg" smaller.
-    A chunk of several pictures is one step; its last picture is observed.
+    actions: with "buttons" the action space is `Discrete` for a world that allows one button at a time (0 presses
+    none), else `MultiBinary`; the axes do not move. With "all" it is `Box`: first one number per button in [0, 1],
+    pressed above 0.5, then one per axis in its range. starts: the world's starts that `reset` chooses from (default:
+    all). reward_function: maps a picture to (reward, terminated). encoding: "png" is lossless, "jpeg" smaller.
+    A step generates one chunk; the observation is its last picture. `judge` is the deprecated name of
+    `reward_function`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as gymnasium declares it
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # declared like this by gymnasium
 
     def __init__(
         self,
@@ -43,15 +48,18 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         *,
         actions: Literal["buttons", "all"] = "buttons",
         starts: tuple[int, ...] | None = None,
-        judge: Judge | None = None,
+        reward_function: RewardFunction | None = None,
         max_steps: int | None = None,
         encoding: Literal["jpeg", "png"] = "png",
         render_mode: str | None = None,
+        judge: RewardFunction | None = None,
     ) -> None:
+        if judge is not None:
+            warnings.warn("LightconeEnv(judge=…) is now reward_function=…", DeprecationWarning, stacklevel=2)
         if actions not in ("buttons", "all"):
-            raise ValueError(f"actions {actions!r}: choose buttons or all")
-        self._open = contextlib.ExitStack()
-        self._session: SyncSession = self._open.enter_context(
+            raise ValueError(f"actions {actions!r}: choose 'buttons' or 'all'")
+        self._exit_stack = contextlib.ExitStack()
+        self._session: SyncSession = self._exit_stack.enter_context(
             play(url, world=world, pacing="lockstep", encoding=encoding)
         )
         info = self._session.world
@@ -60,7 +68,7 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         self.observation_space = spaces.Box(0, 255, (info.height, info.width, 3), np.uint8)
         self.action_space = self._make_action_space(actions)
         self._starts = starts if starts is not None else tuple(range(max(1, len(info.starts))))
-        self._judge = judge
+        self._reward_function = reward_function or judge
         self._max_steps = max_steps
         self._num_steps = 0
         self._frame: Frame | None = None
@@ -68,7 +76,7 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Picture, dict[str, Any]]:
-        """Another episode; `seed` fixes start and noise. options: `{"start": index}` chooses the start."""
+        """Start an episode; `seed` fixes its start and noise. options: `{"start": index}` chooses the start."""
         super().reset(seed=seed)
         index = int(self._starts[int(self.np_random.integers(len(self._starts)))])
         index = int((options or {}).get("start", index))
@@ -77,31 +85,31 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         receipt = self._session.last_receipt
         first = 0 if receipt is None or receipt.frame is None else receipt.frame
         frame = self._session.frame()
-        while frame.index < first:  # of the run before
+        while frame.index < first:  # skip frames of the previous run
             frame = self._session.frame()
         return self._observe(frame)
 
     def step(self, action: Any) -> tuple[Picture, float, bool, bool, dict[str, Any]]:
-        """One chunk under `action`."""
-        buttons, axes = self._pressed(action)
+        """Generate one chunk under `action`."""
+        buttons, axes = self._input_of(action)
         picture, info = self._observe(self._session.advance(buttons, axes)[-1])
         self._num_steps += 1
-        reward, terminated = self._judge(picture) if self._judge else (0.0, False)
+        reward, terminated = self._reward_function(picture) if self._reward_function else (0.0, False)
         truncated = self._max_steps is not None and self._num_steps >= self._max_steps
         return picture, float(reward), bool(terminated), truncated, info
 
     def render(self) -> Any:
-        """The last picture, uint8 `h w 3`."""
+        """Return the last observed picture, uint8 `h w 3`."""
         return None if self._frame is None else self._frame.picture
 
     @property
     def last_frame(self) -> Frame | None:
-        """The frame last observed, with its timings; None before the first `reset`."""
+        """The last observed frame, with its timings; None before the first `reset`."""
         return self._frame
 
     def close(self) -> None:
-        """Leave the server."""
-        self._open.close()
+        """Close the session."""
+        self._exit_stack.close()
 
     def _observe(self, frame: Frame) -> tuple[Picture, dict[str, Any]]:
         self._frame = frame
@@ -117,8 +125,8 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
             return spaces.Discrete(len(info.buttons) + 1)
         return spaces.MultiBinary(len(info.buttons))
 
-    def _pressed(self, action: Any) -> tuple[list[str], dict[str, float]]:
-        """What is held and moved, from an action of the space."""
+    def _input_of(self, action: Any) -> tuple[list[str], dict[str, float]]:
+        """Return the held buttons and the axis movements of an action."""
         info = self._session.world
         names = [button.name for button in info.buttons]
         if isinstance(self.action_space, spaces.Discrete):
@@ -126,5 +134,5 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         values = np.asarray(action, np.float64)
         if values.shape != self.action_space.shape:
             raise ValueError(f"action {action!r}: expected one of {self.action_space}")
-        held = [name for name, value in zip(names, values[: len(names)], strict=True) if value > PRESSED]
+        held = [name for name, value in zip(names, values[: len(names)], strict=True) if value > PRESS_THRESHOLD]
         return held, {axis.name: float(value) for axis, value in zip(info.axes, values[len(names) :], strict=False)}

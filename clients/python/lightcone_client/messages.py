@@ -1,6 +1,6 @@
-"""Messages as this client sees them: bytes to dataclasses and back. Owns the wire format; knows no sockets.
+"""The protocol's messages as dataclasses. Owns encoding and decoding; knows no sockets.
 
-Fields a newer server adds are ignored, as are messages of a kind this client does not know.
+Unknown fields and unknown message types, which a newer server may send, are ignored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button of the world; `keys` are DOM `KeyboardEvent.code` values."""
+    """A button of a world; `keys` are DOM `KeyboardEvent.code` values."""
 
     name: str
     label: str
@@ -32,7 +32,7 @@ class Button:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis of the world: movement per chunk between `low` and `high`."""
+    """An axis of a world: the movement per chunk, between `low` and `high`."""
 
     name: str
     label: str
@@ -43,9 +43,11 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class WorldInfo:
-    """What the server says of a world. `chunk_frames`: pictures one step makes. `statistics`: `mean` and `deviation` of
-    its real pictures' brightness, contrast, sharpness and motion, where it says so. `pixelated`: they are made of
-    blocks, to be enlarged with hard edges."""
+    """The server's description of a world.
+
+    `chunk_frames`: pictures per step. `statistics`: `mean` and `deviation` of the brightness, contrast, sharpness and
+    motion of its real pictures, if known. `pixelated`: its pictures are pixel art, to be enlarged with hard edges.
+    """
 
     name: str
     title: str
@@ -65,7 +67,7 @@ class WorldInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server takes from a session; `timeline_frames`: how far back it can be rewound."""
+    """The server's limits for a session; `timeline_frames`: how far back it can be rewound."""
 
     max_unacked_chunks: int
     max_pending_acts: int
@@ -76,8 +78,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The session, as the server opened it. `generation`: how often it has been resumed; `last_seq`: the newest act
-    that it had then."""
+    """The session as the server opened or resumed it. `generation`: how often it has been resumed; `last_seq`: the
+    newest act that the server had received by then."""
 
     version: int
     session: str
@@ -92,7 +94,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where a frame's time went on the server, in milliseconds; `batch_size` sessions shared the step."""
+    """How long the server spent on a frame, in milliseconds; `batch_size` sessions shared the step."""
 
     queue_ms: float
     step_ms: float
@@ -103,7 +105,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture: `payload` in `encoding`. `picture` decodes it to uint8 `h w 3`; docs/protocol.md has the rest."""
+    """One frame: a picture encoded as `payload`. docs/protocol.md describes the fields."""
 
     index: int
     chunk: int
@@ -119,16 +121,18 @@ class Frame:
 
     @property
     def picture(self) -> NDArray[np.uint8]:
-        """uint8 `h w 3`, decoded anew at each access. Raises ProtocolError for a payload that is no picture."""
+        """The picture, uint8 `h w 3`, decoded on each access. Raises ProtocolError if the payload cannot be decoded."""
         try:
             return np.asarray(Image.open(io.BytesIO(self.payload), formats=("JPEG", "PNG")).convert("RGB"))
         except OSError as exc:
-            raise ProtocolError(f"frame {self.index}: {len(self.payload)} bytes are no {self.encoding}") from exc
+            raise ProtocolError(
+                f"frame {self.index}: {len(self.payload)} bytes are not a valid {self.encoding}"
+            ) from exc
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of an act or control."""
+    """Whether and where an act or control took effect."""
 
     about: str
     seq: int
@@ -138,7 +142,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A branch to start from: `start(branch=ticket)`, here or in another session, within `expires_s`."""
+    """A branch, for `start(branch=ticket)` in this or another session within `expires_s` seconds."""
 
     seq: int | None
     ticket: str
@@ -148,7 +152,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saved:
-    """A session as a file: `start(state=file)`, here or on another server of the same world, at any time."""
+    """A saved session, for `start(state=file)` on this or another server of the same world; it does not expire."""
 
     seq: int | None
     run_frame: int
@@ -157,7 +161,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class LoggedInput:
-    """The same input for `num_chunks` chunks."""
+    """An input that was held for `num_chunks` chunks."""
 
     num_chunks: int
     buttons: tuple[str, ...]
@@ -166,8 +170,8 @@ class LoggedInput:
 
 @dataclass(frozen=True, slots=True)
 class ActionLog:
-    """The input of a run from its beginning; replayed in lock-step from `start_index` with `seed`, it makes the same
-    frames. `start_index` is None where the run began with a picture."""
+    """The input of a run from its beginning. Replayed in lock-step from `start_index` with `seed`, it gives the same
+    frames. `start_index` is None if the run started from a picture."""
 
     seq: int | None
     start_index: int | None
@@ -178,7 +182,7 @@ class ActionLog:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """The place in the queue, 1 is next; `eta_s` is None where there is nothing to go by."""
+    """The position in the admission queue (1 is next); `eta_s` is None if the wait cannot be estimated."""
 
     position: int
     eta_s: float | None
@@ -186,7 +190,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
-    """The server closes the connection in `time_left_s`."""
+    """The server will close the connection in `time_left_s` seconds."""
 
     time_left_s: float
     reason: str
@@ -207,13 +211,13 @@ ServerMessage = Welcome | Frame | Receipt | Forked | Saved | ActionLog | Queued 
 
 
 def pack(kind: str, **values: Any) -> bytes:
-    """A client message."""
+    """Encode a client message."""
     packed: bytes = msgpack.packb({"type": kind, **values})
     return packed
 
 
 def unpack(data: bytes) -> ServerMessage | None:
-    """A server message; None for a kind this client does not know. Raises ProtocolError."""
+    """Decode a server message; returns None for an unknown type. Raises ProtocolError."""
     try:
         message = msgpack.unpackb(data)
         match message["type"]:
@@ -240,16 +244,16 @@ def unpack(data: bytes) -> ServerMessage | None:
             case _:
                 return None
     except (ValueError, KeyError, TypeError, msgpack.UnpackException) as exc:
-        raise ProtocolError(f"{len(data)} bytes from the server are no message of protocol 1: {exc!r}") from exc
+        raise ProtocolError(f"{len(data)} bytes from the server are not a message of protocol 1: {exc!r}") from exc
 
 
 def world_info(value: dict[str, Any]) -> WorldInfo:
-    """A world as in `welcome` or `GET /v1/worlds`."""
+    """Build a WorldInfo from a world in `welcome` or `GET /v1/worlds`."""
     buttons = tuple(_build(Button, {**b, "keys": tuple(b["keys"])}) for b in value["buttons"])
     axes = tuple(_build(Axis, a) for a in value["axes"])
     return _build(WorldInfo, {**value, "buttons": buttons, "axes": axes, "starts": tuple(value["starts"])})
 
 
 def _build(kind: type[_T], values: dict[str, Any]) -> _T:
-    """The dataclass from the fields it knows. Raises TypeError when one without a default is missing."""
+    """Build a dataclass from the fields it declares. Raises TypeError if a field without a default is missing."""
     return kind(**{known.name: values[known.name] for known in fields(kind) if known.name in values})  # type: ignore[arg-type]  # all are dataclasses

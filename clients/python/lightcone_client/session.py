@@ -1,4 +1,4 @@
-"""A session with a Lightcone server on an event loop. Owns acts, acks and what is waited for; knows no sockets."""
+"""A session with a Lightcone server, for asyncio. Owns acts, acks and pending controls; knows no sockets."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from lightcone_client.errors import ConnectionLostError, LightconeClientError, ProtocolError, RefusedError
-from lightcone_client.link import Link
+from lightcone_client.connection import Connection, refused_error
+from lightcone_client.errors import ConnectionLostError, LightconeClientError, ProtocolError
 from lightcone_client.messages import (
     ActionLog,
     Forked,
@@ -28,53 +28,59 @@ from lightcone_client.messages import (
 
 Pacing = Literal["realtime", "lockstep"]
 
+_Reply = TypeVar("_Reply", Forked, Saved, ActionLog)
+
 
 class Session:
-    """Made by `connect`. Iterate it for frames; each is acknowledged as it is taken, unless `auto_ack` is off."""
+    """A session opened by `connect`. Iterate over it to receive frames; each is acknowledged as it is taken, unless
+    `auto_ack` is off."""
 
-    def __init__(self, link: Link, *, auto_ack: bool) -> None:
-        """link: open, with a welcome."""
+    def __init__(self, connection: Connection, *, auto_ack: bool) -> None:
+        """Start reading from `connection`, which must be open and welcomed."""
         self.last_receipt: Receipt | None = None
         self.go_away: GoAway | None = None
-        self._link = link
+        self._connection = connection
         self._auto_ack = auto_ack
-        self._seq = max(0, link.welcome.last_seq or 0)
-        self._acts: deque[tuple[int, bytes]] = deque(maxlen=link.welcome.limits.max_pending_acts)  # perhaps not applied
+        self._seq = max(0, connection.welcome.last_seq or 0)
+        max_acts = connection.welcome.limits.max_pending_acts
+        self._unapplied_acts: deque[tuple[int, bytes]] = deque(maxlen=max_acts)
         self._frames: asyncio.Queue[Frame | LightconeClientError] = asyncio.Queue()
         self._controls: dict[int, asyncio.Future[None]] = {}
-        self._num_starting = 0
+        self._num_pending_starts = 0
         self._newest: Frame | None = None
-        self._answers: dict[int, Forked | Saved | ActionLog] = {}
+        self._replies: dict[int, Forked | Saved | ActionLog] = {}
         self._ended: LightconeClientError | None = None
-        link.on_lost, link.on_resumed = self._refuse_controls, self._resumed
-        link.opened()
+        connection.on_lost, connection.on_resumed = self._fail_controls, self._resumed
+        connection.allow_sending()
         self._reader = asyncio.create_task(self._read())
 
     @property
     def welcome(self) -> Welcome:
-        """As the server opened the session, or resumed it last; `generation` counts how often it has."""
-        return self._link.welcome
+        """The newest welcome: of the opening, or of the last resume; its `generation` counts the resumes."""
+        return self._connection.welcome
 
     @property
     def world(self) -> WorldInfo:
+        """The world that is played."""
         return self.welcome.world
 
     @property
     def seq(self) -> int:
-        """The number of the newest act or control."""
+        """The sequence number of the newest act or control."""
         return self._seq
 
     async def act(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> int:
-        """From now on these buttons are held; axes move by this much. Returns the act's number (see `applied_seq`)."""
+        """Hold these buttons from now on and move the axes by these amounts. Returns the act's sequence number, to be
+        compared with `Frame.applied_seq`."""
         self._seq += 1
         seq = self._seq
-        data = pack("act", seq=seq, buttons=list(buttons), axes=dict(axes or {}), t_client=_now_ms())
-        self._acts.append((seq, data))  # sent again where it is lost with its connection
-        await self._link.send_now(data)
+        data = pack("act", seq=seq, buttons=list(buttons), axes=dict(axes or {}), t_client=1e3 * time.perf_counter())
+        self._unapplied_acts.append((seq, data))  # for sending again after a reconnect
+        await self._connection.send_if_open(data)
         return seq
 
     async def advance(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> list[Frame]:
-        """Lock-step: one act in, its chunk of frames out."""
+        """Send one act in lock-step and return the frames of its chunk."""
         seq = await self.act(buttons, axes)
         chunk: list[Frame] = []
         while True:
@@ -86,35 +92,37 @@ class Session:
                 return chunk
 
     async def frame(self) -> Frame:
-        """The next frame. Raises RefusedError for something refused meanwhile, ConnectionLostError at the end."""
+        """Return the next frame. Raises RefusedError for an act that the server refused since the last call, and
+        ConnectionLostError once the connection has ended."""
         if self._ended is not None and self._frames.empty():
             raise self._ended
         item = await self._frames.get()
         if isinstance(item, LightconeClientError):
             raise item
         if self._auto_ack and item.end_of_chunk:
-            with contextlib.suppress(LightconeClientError):  # the frame is here; the next call tells of the end
+            with contextlib.suppress(LightconeClientError):  # return the frame; the next call raises the error
                 await self.ack(item)
         return item
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        """Frames until the connection ends, which raises ConnectionLostError."""
+        """Yield frames; raises ConnectionLostError when the connection ends."""
         while True:
             yield await self.frame()
 
     async def ack(self, frame: Frame) -> None:
-        """Everything up to this frame has been presented."""
-        await self._link.send_now(pack("ack", frame=frame.index))
+        """Tell the server that everything up to this frame has been presented."""
+        await self._connection.send_if_open(pack("ack", frame=frame.index))
 
     async def pause(self) -> None:
+        """Stop the world until `resume` or `step`."""
         await self._control("pause")
 
     async def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         await self._control("play")
 
     async def step(self, num_chunks: int = 1) -> None:
-        """Pause, then make `num_chunks` chunks with the newest action."""
+        """Pause, then generate `num_chunks` chunks with the newest action."""
         await self._control("step", num_chunks=num_chunks)
 
     async def start(
@@ -126,37 +134,32 @@ class Session:
         state: bytes | None = None,
         seed: int | None = None,
     ) -> None:
-        """Start again from one of the world's starts, from a picture or clip (PNG, JPEG, WebP or GIF), from a branch's
-        ticket, or from what `save` gave.
+        """Start a new run from one of the world's starts, from a picture or clip (PNG, JPEG, WebP or GIF), from the
+        ticket of a fork, or from the result of `save`.
 
-        Frames not taken yet stay to be taken, but count as seen: the server waits for none of them.
+        Frames of the old run that were not taken yet are still returned, but are acknowledged at once, so that the
+        server does not wait for them.
         """
         start = {"index": index, "image": image, "branch": branch, "state": state, "seed": seed}
-        await self._begin("start", start=start)
+        await self._start_run("start", start=start)
 
     async def rewind(self, run_frame: int) -> None:
-        """Go back to a frame of this run, as `Frame.run_frame` counts them, at most `limits.timeline_frames` ago."""
-        await self._begin("rewind", run_frame=run_frame)
+        """Go back to a frame of this run (its `Frame.run_frame`), at most `limits.timeline_frames` ago."""
+        await self._start_run("rewind", run_frame=run_frame)
 
     async def fork(self, run_frame: int | None = None) -> Forked:
-        """Branch at a frame of this run, now by default; another session may `start(branch=ticket)` from it."""
-        answer = self._answers.pop(await self._control("fork", run_frame=run_frame), None)
-        if isinstance(answer, Forked):
-            return answer
-        raise ProtocolError("the server answered a fork without a ticket")
+        """Branch at a frame of this run, by default the current one; any session can then `start(branch=ticket)`."""
+        return await self._request("fork", Forked, run_frame=run_frame)
 
     async def save(self, run_frame: int | None = None) -> bytes:
-        """The session at a frame of this run, now by default, as a file: see `start(state=…)`."""
-        answer = self._answers.pop(await self._control("save", run_frame=run_frame), None)
-        if isinstance(answer, Saved):
-            return answer.file
-        raise ProtocolError("the server answered a save without a file")
+        """Return the session at a frame of this run, by default the current one, as a file for `start(state=…)`."""
+        return (await self._request("save", Saved, run_frame=run_frame)).file
 
     async def replay(self, log: ActionLog) -> AsyncIterator[list[Frame]]:
-        """What a log tells of, once more: from its start, in lock-step, chunk by chunk; the same frames. Raises
-        ProtocolError for a log that is not complete, or of a run that began with a picture."""
+        """Play the run of a log again from its start, in lock-step, and yield the frames of each chunk; they are the
+        same as before. Raises ProtocolError if the log is not complete, or if its run started from a picture."""
         if log.start_index is None or not log.complete:
-            raise ProtocolError("the log does not say all that has led there: it cannot be replayed")
+            raise ProtocolError("the log is incomplete, or its run started from a picture: it cannot be replayed")
         await self.set_pacing("lockstep")
         await self.start(index=log.start_index, seed=log.seed)
         for part in log.inputs:
@@ -164,42 +167,40 @@ class Session:
                 yield await self.advance(part.buttons, part.axes)
 
     async def action_log(self) -> ActionLog:
-        """The input of every chunk of this run so far."""
-        answer = self._answers.pop(await self._control("log"), None)
-        if isinstance(answer, ActionLog):
-            return answer
-        raise ProtocolError("the server answered without a log")
+        """Return the input of every chunk of this run so far."""
+        return await self._request("log", ActionLog)
 
-    async def _begin(self, command: str, **values: Any) -> None:
-        self._num_starting += 1
+    async def _start_run(self, command: str, **values: Any) -> None:
+        self._num_pending_starts += 1
         try:
             if self._newest is not None:
                 await self.ack(self._newest)
             await self._control(command, **values)
         finally:
-            self._num_starting -= 1
+            self._num_pending_starts -= 1
 
     async def set_pacing(self, pacing: Pacing) -> None:
+        """Switch between real time and lock-step."""
         await self._control("pacing", pacing=pacing)
 
     async def set_speed(self, speed: float | None) -> None:
-        """Real time at `speed` times the world's rate; None: as fast as frames are taken."""
+        """Play in real time at `speed` times the world's rate; None means as fast as frames are taken."""
         await self._control("speed", speed=speed)
 
     async def close(self) -> None:
-        """Leave, telling the server."""
+        """End the session and close the connection."""
         if self._ended is None:
             with contextlib.suppress(LightconeClientError):
-                await self._link.send_now(pack("bye"))
-            self._link.end(ConnectionLostError(None, "the session was closed"))
-        await self._link.close()
+                await self._connection.send_if_open(pack("bye"))
+            self._connection.end(ConnectionLostError(None, "the session was closed"))
+        await self._connection.close()
         self._reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reader
 
     def cut(self) -> None:
-        """Lose the connection without a word, as a bad network would: to see what comes of it."""
-        self._link.cut()
+        """Drop the connection without a closing handshake, as a bad network would; for tests."""
+        self._connection.abort()
 
     async def __aenter__(self) -> Session:
         return self
@@ -210,52 +211,59 @@ class Session:
         await self.close()
 
     async def _control(self, command: str, **values: Any) -> int:
-        """Send a control and wait until the server has applied it; returns its number."""
+        """Send a control, wait until the server has applied it, and return its sequence number."""
         self._seq += 1
         seq = self._seq
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._controls[seq] = future
         try:
-            await self._link.send(pack("control", command=command, seq=seq, **values), again=False)
+            await self._connection.send(pack("control", command=command, seq=seq, **values), retry=False)
             await future
         finally:
             self._controls.pop(seq, None)
         return seq
 
-    async def _resumed(self, welcome: Welcome) -> None:
-        """Send again what the server has not got, and what was wanted meanwhile."""
-        newest = welcome.last_seq or 0
-        while lacking := [act for act in self._acts if act[0] > newest]:
-            newest, data = lacking[0]
-            await self._link.send_first(data)
+    async def _request(self, command: str, kind: type[_Reply], **values: Any) -> _Reply:
+        """Send a control and return the message with its result."""
+        reply = self._replies.pop(await self._control(command, **values), None)
+        if isinstance(reply, kind):
+            return reply
+        raise ProtocolError(f"the server applied {command!r} without sending its result")
 
-    def _refuse_controls(self, lost: ConnectionLostError) -> None:
-        """Whether they were carried out, nobody knows."""
+    async def _resumed(self, welcome: Welcome) -> None:
+        """Send the acts that the server has not received, including those made during the reconnect."""
+        newest = welcome.last_seq or 0
+        while missing := [act for act in self._unapplied_acts if act[0] > newest]:
+            newest, data = missing[0]
+            await self._connection.send_while_resuming(data)
+
+    def _fail_controls(self, lost: ConnectionLostError) -> None:
+        """Fail the pending controls: it is unknown whether the server applied them."""
         for seq in list(self._controls):
-            self._answer(seq, lost)
+            self._settle(seq, lost)
 
     async def _read(self) -> None:
-        """Sort what arrives until the connection ends."""
+        """Handle incoming messages until the connection ends."""
         try:
             while True:
-                message = await self._link.receive()
-                self._sort(message)
-                if self._num_starting and isinstance(message, Frame) and message.end_of_chunk:
-                    await self.ack(message)  # a start waits until the picture of the one before is acknowledged
+                message = await self._connection.receive()
+                self._handle(message)
+                if self._num_pending_starts and isinstance(message, Frame) and message.end_of_chunk:
+                    await self.ack(message)  # the server delays a start until the previous run's frame is acknowledged
         except LightconeClientError as error:
             self._end(error)
-        except Exception as exc:  # noqa: BLE001  # whatever it is, nobody may wait for ever for what is read no more
-            self._end(ProtocolError(f"reading what the server sends failed: {exc!r}"))
+        except Exception as exc:  # noqa: BLE001  # whatever failed, callers must not wait for ever
+            self._end(ProtocolError(f"reading from the server failed: {exc!r}"))
 
     def _end(self, error: LightconeClientError) -> None:
         self._ended = self._ended or error
-        self._link.end(self._ended)
+        self._connection.end(self._ended)
         self._frames.put_nowait(self._ended)
         for seq in list(self._controls):
-            self._answer(seq, self._ended)
+            self._settle(seq, self._ended)
 
-    def _answer(self, seq: int | None, error: LightconeClientError | None = None) -> bool:
-        """Let the control `seq` return, or raise; False if none of that number is waited for."""
+    def _settle(self, seq: int | None, error: LightconeClientError | None = None) -> bool:
+        """Let the pending control `seq` return, or raise `error`. Returns False if there is no such control."""
         future = None if seq is None else self._controls.get(seq)
         if future is None or future.done():
             return False
@@ -265,34 +273,27 @@ class Session:
             future.set_exception(error)
         return True
 
-    def _sort(self, message: ServerMessage | None) -> None:
+    def _handle(self, message: ServerMessage | None) -> None:
         match message:
             case Frame() as frame:
-                self._newest, self._link.last_frame = frame, frame.index
-                while self._acts and frame.applied_seq is not None and self._acts[0][0] <= frame.applied_seq:
-                    self._acts.popleft()
+                self._newest, self._connection.last_frame = frame, frame.index
+                applied = -1 if frame.applied_seq is None else frame.applied_seq
+                while self._unapplied_acts and self._unapplied_acts[0][0] <= applied:
+                    self._unapplied_acts.popleft()
                 self._frames.put_nowait(frame)
             case Receipt() as receipt:
                 self.last_receipt = receipt
                 if receipt.about == "control":
-                    self._answer(receipt.seq)
-            case Forked() | Saved() | ActionLog() as answer if answer.seq in self._controls:
-                self._answers[answer.seq] = answer
+                    self._settle(receipt.seq)
+            case Forked() | Saved() | ActionLog() as reply if reply.seq in self._controls:
+                self._replies[reply.seq] = reply
             case GoAway() as go_away:
                 self.go_away = go_away
             case Refusal() as refusal:
-                self._refusal(refusal)
+                self._handle_refusal(refusal)
 
-    def _refusal(self, refusal: Refusal) -> None:
+    def _handle_refusal(self, refusal: Refusal) -> None:
         if refusal.fatal:
-            self._link.refusal = _refused(refusal)
-        elif refusal.about == "act" or not self._answer(refusal.seq, _refused(refusal)):
-            self._frames.put_nowait(_refused(refusal))
-
-
-def _refused(refusal: Refusal) -> RefusedError:
-    return RefusedError(refusal.code, refusal.message, fatal=refusal.fatal, seq=refusal.seq)
-
-
-def _now_ms() -> float:
-    return time.perf_counter() * 1e3
+            self._connection.refusal = refused_error(refusal)
+        elif refusal.about == "act" or not self._settle(refusal.seq, refused_error(refusal)):
+            self._frames.put_nowait(refused_error(refusal))

@@ -1,4 +1,4 @@
-"""The same session without `await`. Owns an event loop on a thread of its own; everything else is `session`'s."""
+"""Sessions without `await`. Owns the thread that runs the event loop; `session` does everything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from lightcone_client.connecting import connect
+from lightcone_client.client import connect
 from lightcone_client.messages import ActionLog, Forked, Frame, Receipt, Welcome, WorldInfo
 from lightcone_client.session import Pacing, Session
 
@@ -17,16 +17,16 @@ _T = TypeVar("_T")
 
 
 class _LoopThread:
-    """An event loop that runs on a daemon thread."""
+    """An event loop running on a daemon thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lightcone-client", daemon=True)
         self._thread.start()
 
-    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run it there and wait for its result; an interrupt here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the loop and return its result; an interrupt of the caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -34,13 +34,14 @@ class _LoopThread:
             raise
 
     def stop(self) -> None:
+        """Stop the loop and join its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
 class SyncSession:
-    """Made by `play`. The methods are those of `session.Session`; each returns when it is done."""
+    """A session opened by `play`, with the methods of `session.Session`; each call blocks until it is done."""
 
     def __init__(self, session: Session, loop: _LoopThread) -> None:
         self._session = session
@@ -48,26 +49,29 @@ class SyncSession:
 
     @property
     def welcome(self) -> Welcome:
+        """The newest welcome; its `generation` counts the resumes."""
         return self._session.welcome
 
     @property
     def world(self) -> WorldInfo:
+        """The world that is played."""
         return self._session.world
 
     @property
     def last_receipt(self) -> Receipt | None:
-        """What the server last said of a control (or an act, with `receipts`): `frame` is where it took effect."""
+        """The newest receipt for a control (or, with `receipts`, an act); `frame` is where it took effect."""
         return self._session.last_receipt
 
     def act(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> int:
+        """Hold these buttons from now on and move the axes by these amounts; returns the act's sequence number."""
         return self._loop.call(self._session.act(buttons, axes))
 
     def advance(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> list[Frame]:
-        """Lock-step: one act in, its chunk of frames out."""
+        """Send one act in lock-step and return the frames of its chunk."""
         return self._loop.call(self._session.advance(buttons, axes))
 
     def frame(self) -> Frame:
-        """The next frame."""
+        """Return the next frame."""
         return self._loop.call(self._session.frame())
 
     def __iter__(self) -> Iterator[Frame]:
@@ -75,17 +79,19 @@ class SyncSession:
             yield self.frame()
 
     def ack(self, frame: Frame) -> None:
+        """Tell the server that everything up to this frame has been presented."""
         self._loop.call(self._session.ack(frame))
 
     def pause(self) -> None:
+        """Stop the world until `resume` or `step`."""
         self._loop.call(self._session.pause())
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         self._loop.call(self._session.resume())
 
     def step(self, num_chunks: int = 1) -> None:
-        """Pause, then make `num_chunks` chunks with the newest action."""
+        """Pause, then generate `num_chunks` chunks with the newest action."""
         self._loop.call(self._session.step(num_chunks))
 
     def start(
@@ -97,7 +103,7 @@ class SyncSession:
         state: bytes | None = None,
         seed: int | None = None,
     ) -> None:
-        """Start again from one of the world's starts, a picture or clip, a branch's ticket, or what `save` gave."""
+        """Start a new run from a start of the world, a picture or clip, a fork's ticket, or the result of `save`."""
         self._loop.call(self._session.start(index=index, image=image, branch=branch, state=state, seed=seed))
 
     def rewind(self, run_frame: int) -> None:
@@ -105,33 +111,35 @@ class SyncSession:
         self._loop.call(self._session.rewind(run_frame))
 
     def fork(self, run_frame: int | None = None) -> Forked:
-        """Branch at a frame of this run, now by default."""
+        """Branch at a frame of this run, by default the current one."""
         return self._loop.call(self._session.fork(run_frame))
 
     def save(self, run_frame: int | None = None) -> bytes:
-        """The session at a frame of this run, now by default, as a file: see `start(state=…)`."""
+        """Return the session at a frame of this run, by default the current one, as a file for `start(state=…)`."""
         return self._loop.call(self._session.save(run_frame))
 
     def replay(self, log: ActionLog) -> Iterator[list[Frame]]:
-        """What a log tells of, once more, chunk by chunk."""
-        parts = self._session.replay(log)
-        while (chunk := self._loop.call(anext(parts, None))) is not None:
+        """Play the run of a log again and yield the frames of each chunk."""
+        chunks = self._session.replay(log)
+        while (chunk := self._loop.call(anext(chunks, None))) is not None:
             yield chunk
 
     def action_log(self) -> ActionLog:
-        """The input of every chunk of this run so far."""
+        """Return the input of every chunk of this run so far."""
         return self._loop.call(self._session.action_log())
 
     def set_pacing(self, pacing: Pacing) -> None:
+        """Switch between real time and lock-step."""
         self._loop.call(self._session.set_pacing(pacing))
 
     def set_speed(self, speed: float | None) -> None:
+        """Play in real time at `speed` times the world's rate; None means as fast as frames are taken."""
         self._loop.call(self._session.set_speed(speed))
 
 
 @contextlib.contextmanager
 def play(url: str, *, world: str, **options: Any) -> Iterator[SyncSession]:
-    """A session open inside `with`; the options are those of `connecting.connect`."""
+    """Open a session inside `with`; the options are those of `client.connect`."""
     loop = _LoopThread()
     try:
         opened: AbstractAsyncContextManager[Session] = connect(url, world=world, **options)

@@ -1,4 +1,4 @@
-"""From an address to a session. Owns the options of the handshake; the rest is `link`'s and `session`'s."""
+"""Opening a session. Owns the options of the handshake; `connection` owns the socket and `session` the session."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
-from lightcone_client.link import Link
+from lightcone_client.connection import Connection
 from lightcone_client.messages import PROTOCOL_VERSION, Queued
 from lightcone_client.session import Pacing, Session
 
@@ -32,14 +32,16 @@ async def connect(
     timeout_s: float = 30.0,
     on_queued: Callable[[Queued], None] | None = None,
 ) -> AsyncIterator[Session]:
-    """A session in `world` of the server at `url`, open inside `async with`.
+    """Open a session in `world` on the server at `url`; leaving `async with` closes it.
 
-    Starts from the world's start `index`, from a picture or clip `image`, from a `branch` (the ticket of a fork), or
-    from a `state` (what `Session.save` gave); `seed` fixes the noise. `encoding="png"` is exact.
-    A connection that is lost is made anew for up to `resume_s` seconds (0: not at all), here or at one of `also`, other
-    servers of the same store; the session goes on where it was. `ticket` (a welcome's `resume_ticket`) goes on with the
-    session of a process before this one.
-    `timeout_s` bounds connecting; waiting in the queue is not bounded (`on_queued` hears of it).
+    The session starts from one of the world's starts (`index`), from a picture or clip (`image`), from the ticket of a
+    fork (`branch`) or from a saved session (`state`, the result of `Session.save`); `seed` fixes the noise.
+    `encoding="png"` is lossless.
+    A lost connection is reopened for up to `resume_s` seconds (0 disables this), to `url` or to one of `also`, other
+    servers that share its store; the session then resumes where it was. `ticket`, the `resume_ticket` of an earlier
+    welcome, resumes a session that another process opened.
+    `timeout_s` bounds connecting. Waiting in the admission queue is not bounded; `on_queued` is called with each
+    position.
     Raises ConnectionFailedError or RefusedError.
     """
     hello = {
@@ -51,9 +53,9 @@ async def connect(
         "receipts": receipts,
         "token": token,
     }
-    link = Link([url, *also], hello, timeout_s=timeout_s, resume_s=resume_s)
-    await link.open(ticket, on_queued)
-    session = Session(link, auto_ack=auto_ack)
+    connection = Connection([url, *also], hello, timeout_s=timeout_s, resume_s=resume_s)
+    await connection.open(ticket, on_queued)
+    session = Session(connection, auto_ack=auto_ack)
     try:
         yield session
     finally:
