@@ -18,7 +18,10 @@ LIGHTCONE = [sys.executable, str(ROOT / "lightcone.py")]
 def serving(
     *words: str, env: dict[str, str] | None = None, port: str = "0"
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`lightcone WORDS --port PORT` and the address it printed when it was warm; killed at the end if it still runs."""
+    """Run `lightcone WORDS --port PORT`; yield the process and the address that it prints when it is warm.
+
+    The process is killed at the end if it is still running.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     command = [*LIGHTCONE, *words, "--port", port]
     with subprocess.Popen(
@@ -32,7 +35,7 @@ def serving(
 
 
 def address_of(process: subprocess.Popen[str]) -> str:
-    """The first http address among the lines the process prints."""
+    """Return the first http address that the process prints."""
     assert process.stdout is not None
     printed = []
     for line in process.stdout:

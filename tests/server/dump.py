@@ -1,6 +1,7 @@
-"""The example in docs/protocol.md: a short conversation as bytes.
+"""The example in docs/protocol.md: the messages of a short session as bytes.
 
-`python -m tests.server.dump` prints it; a test compares. Owns the choice of messages; their bytes are `protocol`'s.
+`python -m tests.server.dump` prints it, and a test compares it with the document. Owns the choice of the messages; the
+bytes come from `server.wire.protocol`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ TINY_PNG = bytes.fromhex(  # a PNG of one red pixel, so that the frame fits a pa
     "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
     "53de0000000c4944415408d763f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
 )
-CONVERSATION = (
+MESSAGES = (
     ("client", Hello(version=1, world="pong", encodings=("png",), start=StartFrom(index=0, seed=7))),
     ("client", Act(seq=1, buttons=("up",), t_client=1234.5)),
     (
@@ -40,8 +41,8 @@ CONVERSATION = (
 
 
 def lines() -> Iterator[str]:
-    """Each message with its sender, its length and its bytes: offset, hexadecimal, printable characters."""
-    for sender, message in CONVERSATION:
+    """Yield each message with its sender and length, then its bytes: offset, hexadecimal, printable characters."""
+    for sender, message in MESSAGES:
         data = encode(message)
         yield f"{sender} {type(message).__name__} ({len(data)} bytes)"
         for offset in range(0, len(data), BYTES_PER_LINE):

@@ -1,4 +1,4 @@
-"""The play benchmark measures what it says."""
+"""The play benchmark measures what it claims to measure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def frame(index: int, applied_seq: int | None) -> Frame:
     return Frame(index, index, 0, index, "generated", True, "jpeg", b"", applied_seq, None, timings)
 
 
-def test_an_action_counts_until_the_first_frame_that_covers_it() -> None:
+def test_an_actions_latency_ends_with_the_first_frame_that_contains_it() -> None:
     record = Record(arrived=[1.0, 1.5, 2.0, 4.1], sent={1: 0.9, 2: 1.4, 3: 1.6, 4: 5.0})
     record.frames = [frame(1, None), frame(2, 1), frame(3, 3), frame(5, 3)]
     assert record.latencies_ms() == pytest.approx([600.0, 600.0, 400.0])
     measured = figures(record)
     assert (measured["frames"], measured["frames_dropped"], measured["actions"]) == (4, 1, 3)
-    assert measured["fps_median"] == 1.0  # 2, 1 and 0 frames in its three whole seconds
+    assert measured["fps_median"] == 1.0  # 2, 1 and 0 frames in the three full seconds
     assert measured["step_ms_p50"] == 2.0
 
 
@@ -40,7 +40,7 @@ def test_percentiles_are_values_that_occurred() -> None:
         percentile([], 50)
 
 
-def test_a_server_that_is_never_ready_is_not_waited_for() -> None:
+def test_waiting_for_a_server_that_is_never_ready_ends() -> None:
     silent = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(silent, stdout=subprocess.PIPE, text=True) as process:
         with pytest.raises(ConfigError, match=r"not ready in 0\.2 s"):
@@ -48,7 +48,7 @@ def test_a_server_that_is_never_ready_is_not_waited_for() -> None:
         assert process.poll() is not None
 
 
-async def test_what_goes_wrong_with_the_keys_ends_the_measurement(
+async def test_an_error_while_sending_input_ends_the_measurement(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object) -> int:

@@ -1,4 +1,4 @@
-"""`lightcone play` as a process: opens the browser on a page that is ready, and not before."""
+"""`lightcone play` as a process: it opens the browser when the page is ready, and not before."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ with urllib.request.urlopen(sys.argv[1] + "/readyz") as reply:
 def test_the_browser_opens_when_the_world_is_warm(tmp_path: Path) -> None:
     tiny_world().save(tmp_path / "tiny")
     (tmp_path / "browser.py").write_text(BROWSER, encoding="utf-8")
-    saw = tmp_path / "saw"
-    browser = f"{sys.executable} {tmp_path / 'browser.py'} %s {saw}"
+    seen = tmp_path / "seen"
+    browser = f"{sys.executable} {tmp_path / 'browser.py'} %s {seen}"
     with serving("play", str(tmp_path / "tiny"), env={"BROWSER": browser}) as (_, url):
         deadline = time.monotonic() + 20
-        while not saw.exists() or not saw.read_text(encoding="utf-8"):
+        while not seen.exists() or not seen.read_text(encoding="utf-8"):
             assert time.monotonic() < deadline, "the browser was not opened"
             time.sleep(0.05)
-        assert saw.read_text(encoding="utf-8") == f"{url} 200"
+        assert seen.read_text(encoding="utf-8") == f"{url} 200"

@@ -1,9 +1,10 @@
-"""`lightcone serve` as a process: prints where it is, gets ready, serves the world it was told to, stops when asked."""
+"""`lightcone serve` as a process: it prints its address, serves the worlds of its flags and stops on an interrupt."""
 
 from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import urllib.request
 from argparse import ArgumentParser
@@ -40,9 +41,11 @@ def test_it_prints_its_address_serves_the_world_and_stops_on_an_interrupt(tiny: 
         assert "Traceback" not in rest
 
 
-def test_a_taken_port_is_named(tiny: Path) -> None:
-    with serving("serve", "--world", str(tiny)) as (_, url):
-        port = url.rpartition(":")[2]
+def test_a_port_in_use_is_named(tiny: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
         command = [*LIGHTCONE, "serve", "--world", str(tiny), "--port", port]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
@@ -81,7 +84,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     )
 
 
-def test_without_a_name_the_shipped_worlds_are_served_the_default_one_first(
+def test_by_default_the_shipped_worlds_are_served_the_default_one_first(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("another", DEFAULT_WORLD):
@@ -92,7 +95,7 @@ def test_without_a_name_the_shipped_worlds_are_served_the_default_one_first(
     assert shipped_worlds() == [DEFAULT_WORLD, "another"]
 
 
-def test_two_folders_of_one_name_are_refused(tiny: Path, tmp_path: Path) -> None:
+def test_two_folders_with_the_same_name_are_refused(tiny: Path, tmp_path: Path) -> None:
     tiny_world(seed=1).save(tmp_path / "tiny")
     args = ArgumentParser()
     add_serve_arguments(args)

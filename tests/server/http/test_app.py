@@ -1,4 +1,4 @@
-"""The routes around the stream."""
+"""The plain HTTP routes, the page, and what the server reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_warm_server_is_healthy_and_ready(server: RunningServer) -> None:
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "playing": 0, "waiting": 0})
 
 
-def test_worlds_lists_the_cards_in_order(server: RunningServer) -> None:
+def test_worlds_are_listed_in_order(server: RunningServer) -> None:
     worlds = [WorldInfo.model_validate(world) for world in httpx.get(f"{server.url}/v1/worlds").json()["worlds"]]
     assert [(world.name, world.chunk_frames) for world in worlds] == [("pixel", 1), ("wan", 12)]
     assert worlds[0].buttons[0].keys == ("ArrowUp", "KeyW")
@@ -44,7 +44,7 @@ def test_the_page_is_served_with_a_policy_that_forbids_foreign_sources(server: R
     assert httpx.get(f"{server.url}/..%2f..%2fpackage.json").status_code == 404
 
 
-def test_without_a_built_page_it_says_how_to_build_one(tmp_path: Path) -> None:
+def test_without_a_built_page_the_answer_says_how_to_build_it(tmp_path: Path) -> None:
     with serve(replace(CONFIG, web_dist=tmp_path), {"pixel": tiny_world}) as server:
         page = httpx.get(server.url)
     assert page.status_code == 503
@@ -52,11 +52,11 @@ def test_without_a_built_page_it_says_how_to_build_one(tmp_path: Path) -> None:
     assert str(tmp_path) in page.text
 
 
-async def test_until_the_worlds_are_warm_it_is_healthy_and_not_ready() -> None:
-    go_on = threading.Event()
+async def test_until_the_worlds_are_warm_the_server_is_healthy_but_not_ready() -> None:
+    may_load = threading.Event()
 
     def slow_world() -> object:
-        go_on.wait(30)
+        may_load.wait(30)
         return tiny_world()
 
     with serve(CONFIG, {"pixel": slow_world}, wait_until_ready=False) as server:  # type: ignore[dict-item]  # mypy: object
@@ -68,13 +68,13 @@ async def test_until_the_worlds_are_warm_it_is_healthy_and_not_ready() -> None:
                 await client.send(hello())
                 assert (await client.error()).code == "not_ready"
                 assert await client.close_code() == 1013
-            go_on.set()
+            may_load.set()
             async with asyncio.timeout(30):
                 while (await http.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.02)
 
 
-def test_a_world_that_cannot_be_loaded_is_told_to_who_started_the_server(tmp_path: Path) -> None:
+def test_an_error_in_loading_a_world_reaches_the_caller_who_started_the_server(tmp_path: Path) -> None:
     with (
         pytest.raises(Exception, match="no world at"),
         serve(CONFIG, {"ghost": tmp_path / "ghost"}),
@@ -88,35 +88,35 @@ def test_a_world_that_cannot_be_loaded_is_told_to_who_started_the_server(tmp_pat
 def test_impossible_settings_are_refused_with_their_value(settings: dict[str, object]) -> None:
     name, value = next(iter(settings.items()))
     with pytest.raises(ConfigError) as caught:
-        replace(ServerConfig(), **settings)  # type: ignore[arg-type]  # the values are wrong on purpose
+        replace(ServerConfig(), **settings)  # type: ignore[arg-type]  # wrong on purpose
     assert name in str(caught.value)
     assert str(value) in str(caught.value)
 
 
-async def test_what_is_counted_is_told_to_prometheus(server: RunningServer) -> None:
-    def told() -> dict[str, float]:
+async def test_metrics_reach_prometheus(server: RunningServer) -> None:
+    def scrape() -> dict[str, float]:
         text = httpx.get(f"{server.url}/metrics").text
         return {s.name + str(sorted(s.labels.items())): s.value for f in parse(text) for s in f.samples}
 
-    before = told()
+    before = scrape()
     assert before["lightcone_sessions[]"] == 0
     async with raw_client(server.url, hello()) as client:
         await client.send(Act(seq=0, buttons=("up",)))
         await client.play(4)
-        assert told()["lightcone_sessions[]"] == 1
+        assert scrape()["lightcone_sessions[]"] == 1
     async with raw_client(server.url) as client:
         await client.send(Act(seq=0))
         assert (await client.error()).code == "bad_message"
         await client.close_code()
-    after = told()
+    after = scrape()
 
-    def grown(name: str) -> float:
+    def increase(name: str) -> float:
         return after[name] - before.get(name, 0.0)
 
-    assert grown("lightcone_admissions_total[('world', 'pixel')]") == 1
-    assert grown("lightcone_refusals_total[('code', 'bad_message')]") == 1
-    assert grown("lightcone_frames_total[('fate', 'sent')]") >= 4
-    assert grown("lightcone_tick_seconds_count[('batch', '1'), ('world', 'pixel')]") >= 3
-    assert grown("lightcone_decode_seconds_count[('world', 'pixel')]") >= 3
-    assert grown("lightcone_action_to_frame_seconds_count[]") == 1
-    assert 0 < grown("lightcone_action_to_frame_seconds_sum[]") < 10
+    assert increase("lightcone_admissions_total[('world', 'pixel')]") == 1
+    assert increase("lightcone_refusals_total[('code', 'bad_message')]") == 1
+    assert increase("lightcone_frames_total[('fate', 'sent')]") >= 4
+    assert increase("lightcone_tick_seconds_count[('batch', '1'), ('world', 'pixel')]") >= 3
+    assert increase("lightcone_decode_seconds_count[('world', 'pixel')]") >= 3
+    assert increase("lightcone_action_to_frame_seconds_count[]") == 1
+    assert 0 < increase("lightcone_action_to_frame_seconds_sum[]") < 10

@@ -1,4 +1,4 @@
-"""docs/protocol.md leaves nothing out."""
+"""docs/protocol.md is complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_message_and_field_is_explained(model: str) -> None:
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
-def test_every_error_code_has_its_row(code: ErrorCode) -> None:
+def test_every_error_code_has_a_row(code: ErrorCode) -> None:
     assert f"\n| `{code}` |" in PAGE
 
 
@@ -39,5 +39,5 @@ def test_the_example_is_what_its_command_prints() -> None:
     assert "\n".join(lines()) in PAGE
 
 
-def test_the_title_says_the_version() -> None:
+def test_the_title_names_the_version() -> None:
     assert f"version {PROTOCOL_VERSION}\n" in PAGE

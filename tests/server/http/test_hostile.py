@@ -1,4 +1,4 @@
-"""What bad, broken and absent clients do: typed errors or clean closes, bounded memory, and nobody else notices."""
+"""Hostile, broken and absent clients get typed errors or clean closes, cost bounded memory and disturb nobody."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from world.testing import tiny_world
 
 @pytest.fixture
 async def bystander(raw: RawClient) -> AsyncIterator[Raw]:
-    """Another player; after the test it must still be playing."""
+    """Another player, who must still be playing after the test."""
     async with raw(hello()) as client:
         await client.play(2)
         yield client
@@ -43,8 +43,8 @@ async def bystander(raw: RawClient) -> AsyncIterator[Raw]:
         assert (await client.play(4))[-1].index >= before + 4
 
 
-async def freed(server: RunningServer, num_playing: int, timeout_s: float = 15.0) -> None:
-    """Wait until no more than `num_playing` sessions are left."""
+async def wait_for_sessions(server: RunningServer, num_playing: int, timeout_s: float = 15.0) -> None:
+    """Wait until at most `num_playing` sessions have a slot."""
     async with asyncio.timeout(timeout_s):
         while server.engine.num_sessions[0] > num_playing:
             await asyncio.sleep(0.02)
@@ -103,7 +103,7 @@ async def test_a_bad_later_message_ends_the_session_and_frees_its_slot(
         error = await client.error()
         assert (error.code, error.fatal) == (code, True)
         assert await client.close_code() == close
-    await freed(server, 1)
+    await wait_for_sessions(server, 1)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ async def test_a_bad_later_message_ends_the_session_and_frees_its_slot(
         (Start(seq=7, start=StartFrom(branch="none")), "unknown_branch", 7),
     ],
 )
-async def test_a_refusal_that_is_not_fatal_leaves_the_session_playing(
+async def test_an_error_that_is_not_fatal_leaves_the_session_playing(
     raw: RawClient, message: Act, code: str, seq: int
 ) -> None:
     async with raw(hello()) as client:
@@ -133,20 +133,20 @@ async def test_a_refusal_that_is_not_fatal_leaves_the_session_playing(
 
 async def test_a_message_over_every_limit_is_closed_with_1009(raw: RawClient, bystander: Raw) -> None:
     async with raw(hello()) as client:
-        with contextlib.suppress(ConnectionClosed):  # the server may close before it has all been sent
+        with contextlib.suppress(ConnectionClosed):  # the server may close before everything is sent
             await client.socket.send(os.urandom(2_000_000))
         assert await client.close_code() == 1009
 
 
-async def test_more_acts_than_lockstep_keeps_are_refused_one_by_one(raw: RawClient) -> None:
+async def test_too_many_pending_acts_in_lockstep_are_refused_one_by_one(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
-        for seq in range(100):  # never acknowledged: two chunks at most leave
+        for seq in range(100):  # without acks at most two chunks are sent
             await client.send(Act(seq=seq))
         error = await client.error()
         assert (error.code, error.fatal) == ("too_many_pending", False)
 
 
-async def test_who_answers_every_frame_may_be_as_fast_as_they_come() -> None:
+async def test_a_client_that_answers_every_frame_is_not_rate_limited() -> None:
     with serve(ServerConfig(num_threads=1, max_messages_per_s=20.0), {"pixel": tiny_world}) as server:
         async with raw_client(server.url, hello(pacing="lockstep")) as client:
             await client.play(1)
@@ -158,7 +158,7 @@ async def test_who_answers_every_frame_may_be_as_fast_as_they_come() -> None:
                     await client.send(Act(seq=seq))
             while (error := await client.error()).code == "too_many_pending":
                 pass
-            assert error.code == "rate_limited", "acts that get no frames still count"
+            assert error.code == "rate_limited", "acts without frames still count"
 
 
 async def test_a_flood_of_messages_is_cut_off(raw: RawClient, bystander: Raw, server: RunningServer) -> None:
@@ -169,7 +169,7 @@ async def test_a_flood_of_messages_is_cut_off(raw: RawClient, bystander: Raw, se
         error = await client.error()
         assert (error.code, error.fatal) == ("rate_limited", True)
         assert await client.close_code() == 1008
-    await freed(server, 1)
+    await wait_for_sessions(server, 1)
 
 
 async def test_refusals_of_one_kind_are_logged_once(raw: RawClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -182,36 +182,38 @@ async def test_refusals_of_one_kind_are_logged_once(raw: RawClient, caplog: pyte
 
 
 async def test_pictures_are_read_one_at_a_time(raw: RawClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    reading: list[int] = []
-    most: list[int] = []
+    running: list[int] = []
+    num_running: list[int] = []
 
-    def slow_read(data: bytes, *where: int, **limits: int) -> np.ndarray:
-        reading.append(1)
-        most.append(len(reading))
+    def slow_read(data: bytes, *shape: int, **limits: int) -> np.ndarray:
+        running.append(1)
+        num_running.append(len(running))
         time.sleep(0.1)
-        reading.pop()
-        return read_clip(data, *where, **limits)
+        running.pop()
+        return read_clip(data, *shape, **limits)
 
     monkeypatch.setattr(start_requests, "read_clip", slow_read)
     out = io.BytesIO()
     Image.fromarray(np.full((32, 32, 3), 70, dtype=np.uint8)).save(out, "PNG")
-    mine = hello(start={"image": out.getvalue()})
-    async with raw(mine) as one, raw(mine) as two, raw(mine) as three:
+    with_picture = hello(start={"image": out.getvalue()})
+    async with raw(with_picture) as one, raw(with_picture) as two, raw(with_picture) as three:
         for client in (one, two, three):
             assert (np.asarray(Image.open(io.BytesIO((await client.frame()).payload))) == 70).all()
-    assert most == [1, 1, 1]
+    assert num_running == [1, 1, 1]
 
 
-async def test_who_never_says_hello_is_sent_away(raw: RawClient, bystander: Raw) -> None:
+async def test_a_client_that_never_says_hello_is_disconnected(raw: RawClient, bystander: Raw) -> None:
     async with raw() as client:
         error = await client.error()
         assert error.code == "handshake_timeout"
         assert await client.close_code() == 1008
 
 
-@pytest.mark.parametrize("sends", ["nothing", "half a line", "headers for ever", "a request, then half of one"])
-async def test_who_never_finishes_a_request_is_sent_away(server: RunningServer, bystander: Raw, sends: str) -> None:
-    """Slow-loris: a byte now and then keeps no connection open for longer than a handshake may take."""
+@pytest.mark.parametrize("sends", ["nothing", "half a line", "endless headers", "a request, then half of one"])
+async def test_a_client_that_never_finishes_a_request_is_disconnected(
+    server: RunningServer, bystander: Raw, sends: str
+) -> None:
+    """Slowloris: sending a byte now and then keeps no connection open for longer than a handshake may take."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     if sends == "a request, then half of one":
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -220,9 +222,9 @@ async def test_who_never_finishes_a_request_is_sent_away(server: RunningServer, 
         writer.write(b"GET /healthz HTTP/1.1\r\nHos")
     began = time.monotonic()
     with contextlib.suppress(ConnectionError):
-        while sends != "headers for ever" and time.monotonic() < began + 10 and await reader.read(1000):
+        while sends != "endless headers" and time.monotonic() < began + 10 and await reader.read(1000):
             pass
-        while sends == "headers for ever" and time.monotonic() < began + 10 and not reader.at_eof():
+        while sends == "endless headers" and time.monotonic() < began + 10 and not reader.at_eof():
             writer.write(b": x\r\nHos")
             await asyncio.sleep(0.05)
             with contextlib.suppress(TimeoutError):
@@ -231,7 +233,7 @@ async def test_who_never_finishes_a_request_is_sent_away(server: RunningServer, 
     writer.close()
 
 
-async def test_a_request_that_takes_its_time_to_be_answered_is_no_fault(
+async def test_a_request_that_is_answered_slowly_is_not_cut_off(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(_self: Metrics) -> bytes:
@@ -243,22 +245,21 @@ async def test_a_request_that_takes_its_time_to_be_answered_is_no_fault(
         assert (await client.get(f"{server.url}/metrics")).text == "slow"
 
 
-async def test_a_frame_that_never_ends_ends_the_connection_of_a_player_who_is_idle() -> None:
-    """Half a WebSocket message is no message; the session is kept like that of any other who is silent."""
+async def test_a_client_that_never_finishes_a_message_counts_as_idle() -> None:
+    """Half a WebSocket message is no message. The session is kept, as for any other silent client."""
     with serve(replace(CONFIG, idle_timeout_s=0.4, resume_s=60.0), {"pixel": tiny_world}) as server:
         async with raw_client(server.url, hello(), close_timeout=0.1) as client:
             await client.send(Pause())
             client.socket.transport.write(bytes([0x82, 0xFE, 0x10, 0x00, 1, 2, 3, 4]))
-            for _ in range(10):
-                client.socket.transport.write(b"x")
-                await asyncio.sleep(0.05)
+            trickle = asyncio.create_task(write_for_ever(client))
             assert (await client.error()).code == "idle"
+            trickle.cancel()
 
 
-@pytest.mark.parametrize("asks", ["for deflate", "nothing"])
-async def test_a_compression_bomb_is_not_unpacked(server: RunningServer, bystander: Raw, asks: str) -> None:
-    """Compression is not offered, and a message that says it is compressed is refused as it stands."""
-    options = {"compression": "deflate"} if asks == "for deflate" else {}
+@pytest.mark.parametrize("offers", ["deflate", "nothing"])
+async def test_a_compression_bomb_is_not_unpacked(server: RunningServer, bystander: Raw, offers: str) -> None:
+    """The server does not accept compression, and refuses a message marked as compressed without decompressing it."""
+    options = {"compression": "deflate"} if offers == "deflate" else {}
     async with raw_client(server.url, hello(), **options) as client:
         assert not client.socket.protocol.extensions
         bomb = zlib.compress(bytes(64 * 1024 * 1024), 9)[2:-4]
@@ -268,7 +269,7 @@ async def test_a_compression_bomb_is_not_unpacked(server: RunningServer, bystand
     assert len(await bystander.play(3)) == 3
 
 
-def test_a_picture_that_unpacks_to_far_more_is_refused_unread() -> None:
+def test_a_picture_bomb_is_refused_before_it_is_decoded() -> None:
     """A picture of 400 megapixels in a few kilobytes, and a clip of a million pictures."""
     out = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(out, "PNG")
@@ -283,19 +284,19 @@ def test_a_picture_that_unpacks_to_far_more_is_refused_unread() -> None:
     assert time.monotonic() - began < 2
 
 
-async def test_a_page_of_another_origin_is_refused(raw: RawClient) -> None:
+async def test_a_page_from_another_origin_is_refused(raw: RawClient) -> None:
     async with raw(origin="https://evil.example.org") as client:
         error = await client.error()
         assert error.code == "origin_refused"
         assert await client.close_code() == 1008
 
 
-async def test_a_client_that_never_acks_gets_three_chunks_and_costs_nothing_more(
+async def test_a_client_that_never_acks_gets_three_chunks_and_no_more_is_buffered(
     raw: RawClient, bystander: Raw, server: RunningServer
 ) -> None:
     async with raw(hello()) as client:
         await client.send(SetSpeed(speed=None))
-        while (await client.frame()).chunk < 2:  # where the machine is slow a newer chunk may replace chunk 1
+        while (await client.frame()).chunk < 2:  # on a slow machine a newer chunk may replace chunk 1
             pass
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.7):
@@ -305,7 +306,7 @@ async def test_a_client_that_never_acks_gets_three_chunks_and_costs_nothing_more
         assert (await client.frame()).chunk > 2
 
 
-@pytest.mark.parametrize("manner", ["abort", "half a message", "close without a word"])
+@pytest.mark.parametrize("manner", ["abort", "half a message", "close without close frame"])
 async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
     raw: RawClient, bystander: Raw, server: RunningServer, manner: str
 ) -> None:
@@ -314,37 +315,36 @@ async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
         await client.frame()
         if manner == "half a message":
             client.socket.transport.write(b"\x82\xfe\x10\x00maskhalf of it")
-            await asyncio.sleep(0.05)
-        if manner == "close without a word":
+            await asyncio.sleep(0.05)  # time for the server to read it
+        if manner == "close without close frame":
             client.socket.transport.close()
         else:
             client.socket.transport.abort()
-        await freed(server, 1)
-
-
-# ---- clients that do not read: a server whose kernel buffers are small, so that this shows soon
+        await wait_for_sessions(server, 1)
 
 
 @pytest.fixture(scope="module")
 def tight() -> Iterator[RunningServer]:
+    """A server with small kernel buffers, so that a client that does not read shows soon."""
     config = ServerConfig(max_sessions=4, num_threads=1, max_messages_per_s=1e6, resume_s=0.0)
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as running:
         yield running
 
 
-def deaf_socket(server: RunningServer) -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    made.connect(("127.0.0.1", server.port))
-    made.setblocking(False)
-    return made
+def small_socket(server: RunningServer) -> socket.socket:
+    """Return a connected socket with a small receive buffer."""
+    connected = socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connected.connect(("127.0.0.1", server.port))
+    connected.setblocking(False)
+    return connected
 
 
-async def test_a_client_that_reads_nothing_and_stays_is_let_go() -> None:
+async def test_a_client_that_stays_but_reads_nothing_is_disconnected() -> None:
     config = ServerConfig(max_sessions=4, num_threads=1, send_timeout_s=0.5, resume_s=0.0)
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as server:
-        deaf = raw_client(server.url, hello(), sock=deaf_socket(server), max_queue=1, close_timeout=0.1)
-        async with deaf as client:
+        unread = raw_client(server.url, hello(), sock=small_socket(server), max_queue=1, close_timeout=0.1)
+        async with unread as client:
             await client.send(SetSpeed(speed=None))
             async with asyncio.timeout(20):
                 while server.engine.num_sessions[0]:
@@ -358,20 +358,26 @@ async def test_a_client_that_reads_nothing_and_stays_is_let_go() -> None:
 async def test_a_client_that_acks_but_does_not_read_costs_three_chunks_of_memory(
     tight: RunningServer, pacing: str
 ) -> None:
-    deaf = raw_client(tight.url, hello(pacing=pacing), sock=deaf_socket(tight), max_queue=1, close_timeout=0.5)
-    async with raw_client(tight.url, hello()) as other, deaf as client:
+    unread = raw_client(tight.url, hello(pacing=pacing), sock=small_socket(tight), max_queue=1, close_timeout=0.5)
+    async with raw_client(tight.url, hello()) as other, unread as client:
         await client.send(SetSpeed(speed=None))
         waiting: list[int] = []
         async with asyncio.timeout(60):
-            while len(waiting) < 100 or not all(waiting[-50:]):  # until frames wait and go on waiting
+            while len(waiting) < 100 or not all(waiting[-50:]):  # until frames keep waiting
                 await client.send(Act(seq=len(waiting)))
                 await client.send(Ack(frame=2**53 - 1))
                 await asyncio.sleep(0.01)
                 waiting.append(tight.engine.backlogs()[client.welcome.session][0])
-        assert max(waiting) < 3 * 5_000  # a noise picture of this size makes some 3 KB as PNG
+        assert max(waiting) < 3 * 5_000  # a noise picture of this size has about 3 KB as PNG
         assert len(await other.play(5)) == 5
         client.socket.transport.abort()
-    await freed(tight, 0)
+    await wait_for_sessions(tight, 0)
+
+
+async def write_for_ever(client: Raw) -> None:
+    while True:
+        client.socket.transport.write(b"x")
+        await asyncio.sleep(0.05)
 
 
 async def send_for_ever(client: Raw) -> None:
@@ -380,11 +386,11 @@ async def send_for_ever(client: Raw) -> None:
         await asyncio.sleep(0.0005)
 
 
-async def test_a_client_that_makes_replies_and_reads_none_is_cut_off(tight: RunningServer) -> None:
-    deaf = raw_client(tight.url, hello(receipts=True), sock=deaf_socket(tight), max_queue=1, close_timeout=0.5)
-    async with raw_client(tight.url, hello()) as other, deaf as client:
+async def test_a_client_that_causes_replies_and_reads_none_is_disconnected(tight: RunningServer) -> None:
+    unread = raw_client(tight.url, hello(receipts=True), sock=small_socket(tight), max_queue=1, close_timeout=0.5)
+    async with raw_client(tight.url, hello()) as other, unread as client:
         flood = asyncio.create_task(send_for_ever(client))
-        await freed(tight, 1, timeout_s=60)
+        await wait_for_sessions(tight, 1, timeout_s=60)
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
         assert len(await other.play(5)) == 5

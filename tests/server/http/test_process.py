@@ -1,4 +1,4 @@
-"""A server as its own process: from a checkpoint on disk to a player, and to the end."""
+"""A server as its own process, from a checkpoint on disk to a player and to an orderly shutdown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
-async def test_a_process_prints_its_url_plays_and_says_goodbye(process: subprocess.Popen[str]) -> None:
+async def test_a_process_prints_its_url_serves_a_player_and_announces_its_end(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("Lightcone is ready: http://127.0.0.1:"), line
@@ -63,15 +63,15 @@ async def test_a_process_prints_its_url_plays_and_says_goodbye(process: subproce
     assert "Traceback" not in log
 
 
-def test_small_messages_leave_at_once() -> None:
-    """Without TCP_NODELAY a frame can wait for the client's delayed acknowledgement of the one before."""
+def test_small_messages_are_sent_at_once() -> None:
+    """Without TCP_NODELAY a frame can wait for the client's delayed TCP acknowledgement of the frame before."""
 
     async def accepted_option() -> int:
         options: asyncio.Queue[int] = asyncio.Queue()
 
         def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            made = writer.get_extra_info("socket")
-            options.put_nowait(made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            accepted = writer.get_extra_info("socket")
+            options.put_nowait(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             writer.close()
 
         listener = listen("127.0.0.1", 0)
@@ -83,10 +83,10 @@ def test_small_messages_leave_at_once() -> None:
     assert asyncio.run(accepted_option()) != 0
 
 
-def test_a_taken_port_is_named_with_the_remedy() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_named_with_the_remedy() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
         with pytest.raises(ConfigError, match=f"{port}.*another port"):
             run(ServerConfig(port=port))

@@ -1,4 +1,4 @@
-"""Plain HTTP, held to its own description by schemathesis: by requests that fit it, and by those that do not."""
+"""The plain HTTP routes against their own OpenAPI description, by schemathesis, with valid and invalid requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A token bucket: a burst, then the rate, and no debt."""
+"""The token bucket: a burst, then the average rate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def test_after_a_burst_it_allows_its_rate() -> None:
     assert sum(bucket.take(1.0 + step / 100) for step in range(1000)) in range(100, 105)
 
 
-def test_being_idle_saves_up_one_burst_and_no_more() -> None:
+def test_idle_time_saves_up_at_most_one_burst() -> None:
     bucket = TokenBucket(rate=10.0, burst=3.0, now=0.0)
     assert sum(bucket.take(1e6) for _ in range(100)) == 3

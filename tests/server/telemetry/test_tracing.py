@@ -1,4 +1,4 @@
-"""Traces: what is told of sessions and ticks, how it gets out, and that nothing of it is there unasked."""
+"""Traces: the spans of sessions and ticks, how they are exported, and that nothing is loaded unless requested."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PARTS = ("step", "decode", "encode")
 
 
 def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
-    """The spans of that name, in the order of their ends."""
+    """Return the spans of that name, in the order in which they ended."""
     return [span for span in spans.get_finished_spans() if span.name == name]
 
 
 def parts_of(spans: InMemorySpanExporter, tick: ReadableSpan) -> list[ReadableSpan]:
-    """A span's children, in the order of their beginnings."""
+    """Return a span's children, in the order in which they began."""
     children = [s for s in spans.get_finished_spans() if s.parent is not None and s.parent == tick.context]
     return sorted(children, key=lambda span: span.start_time or 0)
 
@@ -48,7 +48,7 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
     return dict(span.attributes or {})
 
 
-async def test_two_players_leave_a_span_each_and_the_ticks_they_shared() -> None:
+async def test_each_of_two_players_has_a_span_that_their_shared_ticks_link_to() -> None:
     spans = InMemorySpanExporter()
     with serve(CONFIG, {"pixel": tiny_world}, tracer=SpanTracer(spans, every=1)) as server:
         async with raw_client(server.url, hello()) as one, raw_client(server.url, hello()) as two:
@@ -80,7 +80,7 @@ async def test_two_players_leave_a_span_each_and_the_ticks_they_shared() -> None
         assert times == sorted(times)
 
 
-async def test_of_the_ticks_one_in_so_many_is_traced() -> None:
+async def test_one_tick_in_every_few_is_traced() -> None:
     spans = InMemorySpanExporter()
     with serve(CONFIG, {"pixel": tiny_world}, tracer=SpanTracer(spans, every=3)) as server:
         async with raw_client(server.url, hello()) as client:
@@ -91,7 +91,7 @@ async def test_of_the_ticks_one_in_so_many_is_traced() -> None:
     assert len(named(spans, "step")) == len(numbers) <= num_ticks // 3 + 2
 
 
-async def test_over_another_connection_the_span_goes_on_and_the_stop_of_the_server_ends_it() -> None:
+async def test_a_resumed_session_keeps_its_span_until_the_server_stops() -> None:
     spans = InMemorySpanExporter()
     with serve(CONFIG, {"pixel": tiny_world}, tracer=SpanTracer(spans, every=1000)) as server:
         async with raw_client(server.url, hello()) as client:
@@ -110,9 +110,9 @@ async def test_over_another_connection_the_span_goes_on_and_the_stop_of_the_serv
 async def test_a_tick_that_fails_is_traced_with_its_failure(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = getattr(ModelRunner, part)
 
-    def fail(runner: ModelRunner, what: object, slots: list[int]) -> object:
-        if slots == [runner.own_slot]:  # a preview, which is no tick
-            return real(runner, what, slots)
+    def fail(runner: ModelRunner, inputs: object, slots: list[int]) -> object:
+        if slots == [runner.own_slot]:  # a preview, which is not a tick
+            return real(runner, inputs, slots)
         raise RuntimeError("the model is broken")
 
     spans = InMemorySpanExporter()
@@ -129,7 +129,7 @@ async def test_a_tick_that_fails_is_traced_with_its_failure(part: str, monkeypat
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]]:
-    """What reached it: (path, body). The standard variables name it."""
+    """A collector that the standard variables point to; yields what it received: (path, body)."""
     received: list[tuple[str, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -151,7 +151,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes
         thread.join()
 
 
-def test_it_is_sent_to_where_the_standard_variables_say(
+def test_spans_are_sent_to_the_collector_in_the_standard_variables(
     collector: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-worlds")
@@ -165,23 +165,23 @@ def test_it_is_sent_to_where_the_standard_variables_say(
     assert b"our-worlds" in body
 
 
-def test_a_collector_that_does_not_answer_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on, given_up = threading.Event(), threading.Event()
+def test_a_collector_that_does_not_answer_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end, ended = threading.Event(), threading.Event()
 
     class Stuck(InMemorySpanExporter):
         def shutdown(self) -> None:
-            assert go_on.wait(30)
-            given_up.set()
+            assert may_end.wait(30)
+            ended.set()
 
     monkeypatch.setattr(tracing, "FLUSH_TIMEOUT_S", 0.05)
     SpanTracer(Stuck(), every=1).close()
-    assert not given_up.is_set()
-    go_on.set()
-    assert given_up.wait(30)
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(30)
 
 
-def test_unasked_nothing_of_it_is_loaded() -> None:
-    """FastAPI may load OpenTelemetry's interface by itself; what makes and sends spans is another matter."""
+def test_opentelemetry_is_not_loaded_unless_requested() -> None:
+    """FastAPI may load OpenTelemetry's API by itself, but the SDK and the exporter must not be loaded."""
     program = """
 import sys
 from server.http.app import create_app
@@ -194,9 +194,9 @@ print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "op
     assert done.stdout.strip() == "[]"
 
 
-def test_only_one_file_of_the_server_knows_opentelemetry() -> None:
-    knows = re.compile(r"^\s*(import|from) opentelemetry", re.MULTILINE)
-    assert [f.name for f in (ROOT / "server").rglob("*.py") if knows.search(f.read_text(encoding="utf-8"))] == [
+def test_only_one_file_of_the_server_imports_opentelemetry() -> None:
+    imports = re.compile(r"^\s*(import|from) opentelemetry", re.MULTILINE)
+    assert [f.name for f in (ROOT / "server").rglob("*.py") if imports.search(f.read_text(encoding="utf-8"))] == [
         "tracing.py"
     ]
 
@@ -204,7 +204,7 @@ def test_only_one_file_of_the_server_knows_opentelemetry() -> None:
 @pytest.mark.parametrize(
     "missing", ["opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk.trace"]
 )
-def test_where_it_is_not_installed_the_extra_is_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_it_is_not_installed_the_error_names_the_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ConfigError, match=re.escape("lightcone[trace]")):
         create_app(replace(CONFIG, trace=True), {})

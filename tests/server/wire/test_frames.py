@@ -1,4 +1,4 @@
-"""Pictures in and out."""
+"""Encoding pictures, and decoding uploaded ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from server.wire.frames import choose_encoding, encode_picture, read_clip
 
 
 def picture(height: int = 48, width: int = 40) -> np.ndarray:
-    """Black with one small bright red square."""
-    made = np.zeros((height, width, 3), dtype=np.uint8)
-    made[20:22, 10:12] = (255, 40, 40)
-    return made
+    """Return a black picture with one small bright red square."""
+    array = np.zeros((height, width, 3), dtype=np.uint8)
+    array[20:22, 10:12] = (255, 40, 40)
+    return array
 
 
 def encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
@@ -34,7 +34,7 @@ def test_png_is_exact() -> None:
     assert np.array_equal(decoded(encode_picture(picture(), "png", 90)), picture())
 
 
-def test_jpeg_keeps_a_small_bright_thing_in_its_colour_and_place() -> None:
+def test_jpeg_keeps_the_colour_and_place_of_a_small_bright_object() -> None:
     shown = decoded(encode_picture(picture(), "jpeg", 92)).astype(int)
     assert abs(shown[20:22, 10:12] - picture()[20:22, 10:12]).mean() < 25
     far = np.ones((48, 40), dtype=bool)
@@ -43,7 +43,7 @@ def test_jpeg_keeps_a_small_bright_thing_in_its_colour_and_place() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_an_uploaded_picture_takes_the_worlds_shape(kind: str) -> None:
+def test_an_uploaded_picture_is_fitted_to_the_worlds_shape(kind: str) -> None:
     gray = np.full((100, 300, 3), 128, dtype=np.uint8)
     fitted = read_clip(encoded(gray, kind), 48, 40, max_bytes=10_000, max_pixels=10**6)[-1]
     assert fitted.shape == (48, 40, 3)
@@ -51,7 +51,7 @@ def test_an_uploaded_picture_takes_the_worlds_shape(kind: str) -> None:
     assert abs(fitted.astype(int) - 128).max() <= 2
 
 
-def test_a_picture_of_the_worlds_own_shape_is_taken_as_it_is() -> None:
+def test_a_picture_of_the_worlds_shape_is_unchanged() -> None:
     assert np.array_equal(read_clip(encoded(picture()), 48, 40, max_bytes=10_000, max_pixels=10**6)[-1], picture())
 
 
@@ -63,13 +63,13 @@ def test_pictures_over_the_limits_are_refused_before_they_are_decoded() -> None:
         read_clip(bomb, 48, 40, max_bytes=10**6, max_pixels=10**6)[-1]
 
 
-def test_a_large_jpeg_is_decoded_no_larger_than_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
     real = ImageOps.fit
 
-    def fit(image: Image.Image, *how: Any) -> Image.Image:
+    def fit(image: Image.Image, *args: Any) -> Image.Image:
         sizes.append(image.size)
-        return real(image, *how)
+        return real(image, *args)
 
     monkeypatch.setattr(ImageOps, "fit", fit)
     large = encoded(np.full((1600, 2000, 3), 128, dtype=np.uint8), "JPEG")
@@ -84,7 +84,7 @@ def test_damaged_pictures_are_bad_images(data: bytes) -> None:
         read_clip(data, 48, 40, max_bytes=10_000, max_pixels=10**6)[-1]
 
 
-def test_the_first_known_encoding_of_a_clients_list_is_chosen() -> None:
+def test_the_first_supported_encoding_is_chosen() -> None:
     assert choose_encoding(("av1", "png", "jpeg")) == "png"
     with pytest.raises(UnsupportedError, match="av1"):
         choose_encoding(("av1",))

@@ -23,7 +23,7 @@ from server.wire.origin import check_origin
         ("https://Friend.example.org", "play.example.org"),
     ],
 )
-def test_pages_of_the_servers_own_names_and_allowed_ones_may_connect(origin: str | None, host: str) -> None:
+def test_pages_from_the_servers_own_names_and_from_allowed_origins_may_connect(origin: str | None, host: str) -> None:
     check_origin(origin, host, ("https://friend.example.org/",), ("Play.Example.Org",))
 
 
@@ -42,21 +42,21 @@ def test_pages_of_the_servers_own_names_and_allowed_ones_may_connect(origin: str
         ("file://", "127.0.0.1:8000"),
     ],
 )
-def test_other_pages_may_not(origin: str, host: str) -> None:
+def test_other_pages_may_not_connect(origin: str, host: str) -> None:
     with pytest.raises(OriginRefusedError):
         check_origin(origin, host, (), ())
 
 
-def test_a_foreign_name_that_leads_here_is_not_the_same_host() -> None:
-    """DNS rebinding: the page and the host agree, whatever address the server listens on."""
+def test_a_foreign_name_that_resolves_to_this_server_is_not_the_same_host() -> None:
+    """DNS rebinding: page and Host header have the same name, whatever address the server listens on."""
     with pytest.raises(OriginRefusedError, match="--allow-host rebound"):
         check_origin("http://rebound.example.org:8000", "rebound.example.org:8000", (), ("play.example.org",))
 
 
-def test_a_star_lifts_the_check() -> None:
+def test_a_star_turns_the_check_off() -> None:
     check_origin("https://anyone.example.org", "127.0.0.1:8000", ("*",), ())
 
 
-def test_an_origin_to_allow_must_be_one() -> None:
+def test_an_allowed_origin_must_have_the_form_of_an_origin() -> None:
     with pytest.raises(ConfigError, match=r"play\.example\.org"):
         ServerConfig(allowed_origins=("play.example.org",))

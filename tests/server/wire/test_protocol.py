@@ -1,4 +1,4 @@
-"""The wire: every message survives it, and nothing else gets through."""
+"""The wire: every message survives encoding and decoding, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from server.wire.protocol import (
     Error,
     Fork,
     Frame,
+    GetLog,
     Hello,
     Pause,
     Play,
     Rewind,
+    Save,
     SetPacing,
     SetSpeed,
     Start,
@@ -53,6 +55,8 @@ client_messages = st.one_of(
     st.builds(SetSpeed, speed=st.none() | st.floats(0.05, 16)),
     st.builds(Rewind, run_frame=seqs),
     st.builds(Fork),
+    st.builds(Save, run_frame=maybe_seq),
+    st.builds(GetLog, seq=maybe_seq),
     st.builds(Bye),
 )
 frames = st.builds(
@@ -123,7 +127,7 @@ def test_any_map_is_a_message_or_a_bad_message(kind: str, extra: dict[str, objec
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "field"),
     [
         ({"type": "act", "seq": "1"}, "act.seq"),
         ({"type": "act", "seq": True}, "act.seq"),
@@ -137,8 +141,8 @@ def test_any_map_is_a_message_or_a_bad_message(kind: str, extra: dict[str, objec
         ([1, 2], "message"),
     ],
 )
-def test_a_bad_field_is_named(value: object, says: str) -> None:
-    with pytest.raises(BadMessageError, match=says):
+def test_a_bad_field_is_named(value: object, field: str) -> None:
+    with pytest.raises(BadMessageError, match=field):
         decode_client(msgpack.packb(value))
 
 
