@@ -34,6 +34,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda name: STAGE_ALIASES.get(name, name),
         help="run only this stage (default: all unfinished ones)",
     )
+    parser.add_argument(
+        "--redo",
+        action="store_true",
+        help="make stages that are out of date again; with --stage: that stage, from the beginning",
+    )
     parser.add_argument("--steps", type=int, help="with --stage: train for this many steps instead of the recipe's")
     parser.add_argument("--minutes", type=float, help="stop each stage after so many minutes; run again to continue")
     parser.add_argument(

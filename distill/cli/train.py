@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
-from distill.recipes.preset import Preset
 from distill.recipes.run import Run
+from distill.recipes.stages import with_steps
 from distill.recipes.warm_start import warm_start
-from world.errors import LightconeError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,17 +29,9 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.start is not None:
         warm_start(job, args.start)
-    finished = job.stage(args.stage) if args.stage else job.all_stages()
+    finished = job.stage(args.stage, redo=args.redo) if args.stage else job.all_stages(redo=args.redo)
     if finished:
         print(f"finished; `lightcone serve --world {name}` plays it, `lightcone eval {name}` measures it")
     else:
         print("stopped after the given time; run the same command again to continue")
     return 0
-
-
-def with_steps(preset: Preset, stage: str | None, steps: int) -> Preset:
-    """Return the preset with another number of steps for one stage. Raises LightconeError unless the stage trains."""
-    key = f"{stage}_trainer"
-    if stage is None or getattr(preset, key, None) is None:
-        raise LightconeError(f"--steps needs a --stage that trains; {stage or 'none'} does not")
-    return replace(preset, **{key: replace(getattr(preset, key), num_steps=steps)})

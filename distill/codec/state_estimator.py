@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.data.latents import ClipSource
-from world.codecs.convolutional import Codec
+from world.codecs.convolutional import ConvolutionalCodec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,13 +25,13 @@ class StateEstimatorTask:
     """Optimises the tracker to read the tracked channels off the latents of two neighbouring pictures. Where these
     leave several answers, it learns their mean, which is short: an honest "unsure"."""
 
-    optimised: ClassVar = {"tracker": 1.0}
-    averaged = "tracker"
+    optimised: ClassVar = {"state_estimator": 1.0}
+    averaged = "state_estimator"
 
-    def __init__(self, codec: Codec, clips: ClipSource, config: StateEstimatorConfig) -> None:
+    def __init__(self, codec: ConvolutionalCodec, clips: ClipSource, config: StateEstimatorConfig) -> None:
         if codec.state_estimator is None:
             raise ValueError("this codec tracks nothing: its config has no `state_variables`")
-        self.modules: Mapping[str, nn.Module] = {"tracker": codec.state_estimator}
+        self.modules: Mapping[str, nn.Module] = {"state_estimator": codec.state_estimator}
         self.codec = codec
         self.clips = clips
         self.config = config
@@ -40,4 +40,4 @@ class StateEstimatorTask:
         latents = self.clips.draw(self.config.batch_size, generator).latents
         own = self.codec.config.channels
         with_estimated_state = self.codec.with_estimated_state(latents)
-        yield "tracker", F.mse_loss(with_estimated_state[:, 1:, own:, 0, 0], latents[:, 1:, own:, 0, 0]), {}
+        yield "state_estimator", F.mse_loss(with_estimated_state[:, 1:, own:, 0, 0], latents[:, 1:, own:, 0, 0]), {}

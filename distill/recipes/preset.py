@@ -15,29 +15,9 @@ from distill.tasks.self_forcing import SelfForcingConfig
 from distill.tasks.teacher import TeacherConfig
 from distill.tasks.teacher_forcing import TeacherForcingConfig
 from distill.training.trainer import TrainerConfig
-from world.codecs.convolutional import CodecConfig
+from world.codecs.convolutional import ConvolutionalCodecConfig
 from world.model.config import TransformerConfig
 from world.rollout.networks import Sampler
-
-STAGES = (
-    "collect",
-    "codec",
-    "decoder",
-    "latents",
-    "tracker",
-    "warm_up",
-    "teacher",
-    "teacher_forced",
-    "few_step",
-    "distilled",
-    "finish",
-    "export",
-)
-"""In order; each has a folder of its name in the world's run."""
-
-
-STUDENT_STAGES = ("warm_up", "teacher_forced", "few_step", "distilled")
-"""Those that make a causal student; the last two make it a few-step one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +65,8 @@ class Preset:
         """How a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
         return self.sampler if stage in ("few_step", "distilled") else self.early_sampler
 
-    def codec_config(self, spec: EnvironmentSpec) -> CodecConfig:
-        return CodecConfig(
+    def codec_config(self, spec: EnvironmentSpec) -> ConvolutionalCodecConfig:
+        return ConvolutionalCodecConfig(
             height=spec.height,
             width=spec.width,
             channels=self.codec_channels,

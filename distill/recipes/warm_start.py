@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from distill.recipes.build import save_codec
 from distill.recipes.preset import Preset
 from distill.recipes.run import Run
 from distill.training.trainer import Trainer
 from world.checkpoint import World
-from world.codecs.convolutional import Codec
+from world.codecs.convolutional import ConvolutionalCodec
 from world.errors import LightconeError
 from world.model.transformer import Transformer
 
@@ -45,23 +46,24 @@ def warm_start(run: Run, checkpoint: Path) -> None:
     world = World.load(checkpoint, dtype=torch.float32, device="cpu")
     _check_shape(world, run.preset, checkpoint)
     run.stage("collect")
-    codec = Codec(run.preset.codec_config(run.dataset().spec))
+    codec = ConvolutionalCodec(run.preset.codec_config(run.dataset().spec))
     if world.codec.config.state_variables not in ((), codec.config.state_variables):
         raise LightconeError(
             f"{checkpoint} keeps track of {world.codec.config.state_variables}, its environment now names "
             f"{codec.config.state_variables}: train from nothing, or record with the former spec"
         )
     codec.load_state_dict(codec.state_dict() | world.codec.state_dict())  # a tracker that it lacks is trained later
-    (run.folder / "codec").mkdir(parents=True)
-    torch.save(codec.state_dict(), run.folder / "codec" / "codec.pt")
+    save_codec(codec, run)
+    run.take_over("codec")
     student, config = run.transformer(), run.preset.warm_up_trainer
-    student.load_state_dict(_widened(world.transformer.state_dict(), student))
+    student.load_state_dict(widened(world.transformer.state_dict(), student))
     trainer = Trainer(_Initialised(student), config, run.folder / "warm_up")
     trainer.step = config.num_steps
     trainer.save()
+    run.take_over("warm_up")
 
 
-def _widened(state: dict[str, Tensor], student: Transformer) -> dict[str, Tensor]:
+def widened(state: dict[str, Tensor], student: Transformer) -> dict[str, Tensor]:
     """Weights for fewer channels, fitted to the student's: the channels after them have no influence at first, and are
     predicted as if no noise were on them."""
     own = {name: value.clone() for name, value in student.state_dict().items()}

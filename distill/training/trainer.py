@@ -23,8 +23,15 @@ from tqdm import tqdm
 
 from distill.training.averaging import HalfLife, Power, decay_at
 from world.device import has_fast_bf16
+from world.format_1 import weights_from_disk
 
 logger = logging.getLogger(__name__)
+
+STATE_FILE = "state.pt"
+"""The name of the file in a stage's folder that training resumes from."""
+
+FORMER_MODULES = {"tracker": "state_estimator"}
+"""Module names in state files that were written before these were renamed → their names now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +115,7 @@ class Trainer:
 
     @property
     def state_path(self) -> Path:
-        return self.folder / "state.pt"
+        return self.folder / STATE_FILE
 
     def run(self, *, stop_after_s: float | None = None, quiet: bool = False) -> bool:
         """Train until the last step, or until `stop_after_s` seconds have passed. Returns whether it finished."""
@@ -179,7 +186,7 @@ class Trainer:
     def _resume(self) -> None:
         if not self.state_path.exists():
             return
-        state: dict[str, Any] = torch.load(self.state_path, weights_only=True, map_location="cpu")
+        state = read_state(self.folder)
         self.step = state["step"]
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -203,10 +210,27 @@ def trained(task: Task, config: TrainerConfig, *, quiet: bool = True) -> nn.Modu
     return network.eval().requires_grad_(False)
 
 
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what `Trainer.save` wrote to a folder, on the CPU, with former names of modules and weights translated."""
+    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
+    for part in ("modules", "optimisers"):
+        if part in state:
+            state[part] = {FORMER_MODULES.get(name, name): value for name, value in state[part].items()}
+    state["modules"] = {name: weights_from_disk(weights) for name, weights in state.get("modules", {}).items()}
+    state["ema"] = weights_from_disk(state["ema"])
+    return state
+
+
 def load_product(folder: Path) -> tuple[dict[str, Tensor], int]:
-    """The averaged weights a stage has produced so far, and the step they are from."""
-    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+    """Return the averaged weights that a stage has produced so far, and the number of steps they have been trained."""
+    state = read_state(folder)
     return state["ema"], int(state["step"])
+
+
+def trained_steps(folder: Path) -> int:
+    """Return how many steps the state in a folder has been trained, without reading its weights."""
+    state = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu", mmap=True)
+    return int(state["step"])
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from distill.data.clips import Dataset, DatasetError, Episode, save_episode, wri
 from distill.data.environments import make_environment
 from distill.data.environments.base import EnvironmentSpec
 from distill.data.latents import Clips, ClipSampler, encode_dataset, true_state_channels
-from distill.recipes.warm_start import _widened
+from distill.recipes.warm_start import widened
 from distill.tasks.context_corruption import ContextCorruption, LevelConfig, corrupt_context
-from world.codecs.convolutional import Codec, with_state_channels
+from world.codecs.convolutional import ConvolutionalCodec, with_state_channels
 from world.codecs.state_channels import StateVariable, to_channels
 from world.model.patterns import TeacherForcing
 from world.model.transformer import Conditioning
@@ -43,21 +43,23 @@ def test_a_dataset_is_encoded_with_the_truth_of_each_latents_last_frame(config_n
     )
     save_episode(tmp_path / "train" / "episode_00000.npz", episode)
     write_dataset_json(tmp_path, SPEC, {})
-    encode_dataset(Codec(config).eval(), Dataset.open(tmp_path), tmp_path / "train.pt", quiet=True)
+    encode_dataset(ConvolutionalCodec(config).eval(), Dataset.open(tmp_path), tmp_path / "train.pt", quiet=True)
     ((latents, _),) = torch.load(tmp_path / "train.pt", weights_only=True)
     assert latents.shape == (5, *config.latent_shape)
     expected = to_channels(SPEC.state_variables, torch.from_numpy(oracle[::p, 1:]))[:, :, None, None]
     assert torch.allclose(latents[:, -5:].float(), expected.expand_as(latents[:, -5:]), atol=2e-3)
 
 
-def _codec(num_channels: int) -> Codec:
+def _codec(num_channels: int) -> ConvolutionalCodec:
     """Of one angle in one period: three tracked channels after the picture's own."""
     torch.manual_seed(0)
     state_variables = (StateVariable(name="angle", periods=(360.0,), step=5.0),)
-    return Codec(replace(CONFIGS["pixel"][0], channels=num_channels, state_variables=state_variables)).eval()
+    return ConvolutionalCodec(
+        replace(CONFIGS["pixel"][0], channels=num_channels, state_variables=state_variables)
+    ).eval()
 
 
-def _stream(path: Path, codec: Codec, length: int) -> None:
+def _stream(path: Path, codec: ConvolutionalCodec, length: int) -> None:
     """Latents whose tracked channels are 1."""
     picture = torch.randn(1, length, codec.config.channels, *codec.config.latent_shape[1:])
     latents = with_state_channels(picture, torch.ones(1, length, 3))[0].half()
@@ -139,7 +141,7 @@ def test_the_tracker_learns_what_a_picture_shows_and_the_mean_of_what_it_does_no
     assert (changed - fresh[0, :, 0, 0, 0].diff()).square().mean() < 0.2
     assert unknown.square().mean() < 0.1
     with pytest.raises(ValueError, match="tracks nothing"):
-        StateEstimatorTask(Codec(CONFIGS["pixel"][0]), clips, StateEstimatorConfig())
+        StateEstimatorTask(ConvolutionalCodec(CONFIGS["pixel"][0]), clips, StateEstimatorConfig())
 
 
 def test_a_student_that_gets_more_channels_predicts_the_others_as_before() -> None:
@@ -148,7 +150,7 @@ def test_a_student_that_gets_more_channels_predicts_the_others_as_before() -> No
     wide = tiny_transformer(replace(config, channels=config.channels + 3), 1)
     nn.init.zeros_(wide.head.weight)
     nn.init.zeros_(wide.head.bias)
-    wide.load_state_dict(_widened(narrow.state_dict(), wide))
+    wide.load_state_dict(widened(narrow.state_dict(), wide))
     x = torch.randn(2, 4, config.channels + 3, config.height, config.width)
     sigma, cond = torch.rand(2, 4), Conditioning(actions=torch.zeros(2, 4, config.action_dim))
     with torch.no_grad():

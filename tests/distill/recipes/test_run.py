@@ -23,7 +23,8 @@ from distill.recipes.choice import choose, recipe_of
 from distill.recipes.export import make_card, pick_starts
 from distill.recipes.folders import world_run
 from distill.recipes.generic import smoke
-from distill.recipes.run import Run, StageError
+from distill.recipes.products import StageError
+from distill.recipes.run import Run
 from world.checkpoint import World
 from world.errors import LightconeError
 from world.testing import tiny_world
@@ -145,25 +146,25 @@ def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest
         _call("train", "--env", "bouncer", "--preset", "smoke", "--from", "second")
 
 
-def test_the_finish_trains_the_decoder_and_leaves_encoder_and_student_alone(run: Run) -> None:
+def test_decoder_fine_tuning_leaves_encoder_and_student_unchanged(run: Run) -> None:
     for stage in ("collect", "codec", "latents"):
         assert run.stage(stage)
-    with pytest.raises(StageError, match=r"no tracker in .* run the stage `tracker` first"):
+    with pytest.raises(StageError, match=r"needs .*state_estimator.* run the stage `state_estimator` first"):
         run.stage("warm_up")
-    assert run.stage("tracker")
+    assert run.stage("state_estimator")
     assert run.stage("warm_up")
     before = {name: value.clone() for name, value in run.codec().state_dict().items()}
-    assert run.stage("finish")
+    assert run.stage("decoder_finetuning")
     after = run.codec().state_dict()
     changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
     assert {"decoder", "from_latents"} <= changed <= {"decoder", "from_latents", "position"}
     run.preset = replace(run.preset, decoder_finetuning_trainer=None)
-    assert run.stage("finish")
+    assert run.stage("decoder_finetuning")
 
 
 def test_streams_of_another_environment_are_not_mixed_in(run: Run) -> None:
     collect(run.folder / "data", replace(run.preset.collect, num_train=1, num_heldout=1), quiet=True)
-    with pytest.raises(DatasetError, match="holds bouncer at 32x32, asked for is pong at 96x80"):
+    with pytest.raises(DatasetError, match="holds bouncer at 32x32, not pong at 96x80"):
         collect(run.folder / "data", replace(run.preset.collect, environment="pong"), quiet=True)
 
 

@@ -1,0 +1,103 @@
+"""What a stage's product was made from, and whether that has changed. Owns `stage.json`; knows no stage and no model.
+
+Beside its product each stage keeps a record: the settings it depends on, the fingerprints of its inputs, and when it
+was made. The fingerprint is a digest of all three, so it changes whenever the product is made or trained again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from world.errors import LightconeError
+
+Settings = Mapping[str, object]
+"""Settings by dotted name, as JSON holds them: {"codec_loss.batch_size": 32, …}."""
+
+FILE = "stage.json"
+NEUTRAL = ("num_steps", "save_every", "log_every")
+"""Trainer settings that a fingerprint leaves out: training may always continue to more steps, and the others do not
+change the product."""
+
+MAX_SHOWN = 3
+"""Changed settings that a message names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One stage's `stage.json`. settings, inputs: what it was made from, inputs as name → fingerprint. made: when its
+    product last changed, in nanoseconds since 1970."""
+
+    settings: Settings
+    inputs: Mapping[str, str]
+    made: int
+
+    @property
+    def fingerprint(self) -> str:
+        return digest({"settings": self.settings, "inputs": self.inputs, "made": self.made})
+
+    def changes(self, settings: Settings, inputs: Mapping[str, str]) -> list[str]:
+        """Return what has changed since, one phrase each; empty for a product that is up to date.
+
+        Settings that the record lacks did not exist when it was written; they are not changes.
+        """
+        changed = [
+            f"{name} {_shown(value)} → {_shown(settings.get(name))}"
+            for name, value in self.settings.items()
+            if name not in settings or settings[name] != value
+        ]
+        more = [f"and {len(changed) - MAX_SHOWN} more"] if len(changed) > MAX_SHOWN else []
+        phrases = [f"its recipe changed ({', '.join(changed[:MAX_SHOWN] + more)})"] if changed else []
+        for name, fingerprint in self.inputs.items():
+            if name not in inputs:
+                phrases.append(f"it is no longer made from {name} but from {', '.join(inputs)}")
+            elif inputs[name] != fingerprint:
+                phrases.append(f"its input {name} was made again")
+        return phrases
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return the record in a stage's folder, or None where there is none. Raises LightconeError for a damaged one."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise LightconeError(f"{path} is damaged ({error}): delete it to keep the product as it is") from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{FILE}.partial"
+    partial.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    partial.replace(folder / FILE)
+
+
+def digest(content: object) -> str:
+    """Return a short digest of JSON content, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def flattened(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings by dotted name, in the types of JSON."""
+    flat: dict[str, object] = {}
+    for name, value in json.loads(json.dumps(config)).items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def selected(flat: Settings, names: tuple[str, ...]) -> dict[str, object]:
+    """Return the settings that are named, or lie below a name, without the neutral ones."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if any(key == name or key.startswith(f"{name}.") for name in names) and key.split(".")[-1] not in NEUTRAL
+    }
+
+
+def _shown(value: object) -> str:
+    return str(value) if isinstance(value, (int, float)) else json.dumps(value)
