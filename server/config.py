@@ -33,7 +33,8 @@ class ServerConfig:
     off. `allowed_hosts`: this server's own names, such as "play.example.org"; addresses and "localhost" always work.
     `tokens`: if not empty, a client must send one of them in `hello`. `max_per_address`, `max_per_token`: the most
     connections at once; `connections_per_s`: new connections of one address per second on average, after a burst of
-    `max_per_address`. `tls_cert`, `tls_key`: PEM files, to serve https.
+    `max_per_address`. `handshake_timeout_s`: the time for `hello`, or for an HTTP request, to arrive. `tls_cert`,
+    `tls_key`: PEM files, to serve https. `goodbye_s`: how long clients are warned before a stopping server closes.
 
     Messages and frames
     `max_messages_per_s`: the most messages one client may send, on average. `max_unacked_chunks`: chunks sent and not
