@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
-from distill.evaluation.drift import STATISTICS, clip_statistics, drift_figures
+from distill.data.statistics import STATISTICS, clip_statistics
+from distill.evaluation.drift import drift_figures
 from distill.recipes.folders import runs_root
 
 SCORE_ROWS, LEFT_COLUMNS, RIGHT_COLUMNS = 12, 12, 12

@@ -1,8 +1,8 @@
 """Recorded play on disk. Owns the file format between collecting and training; knows no environment and no model.
 
-A dataset is a folder: `dataset.json` (the environment's spec and how it was collected), `train/` and `heldout/` with
-one `episode_00000.npz` per recorded stream: frames uint8 `t h w 3`, buttons bool `t n`, axes float32 `t m`, rewards
-float32 `t`, dones bool `t`, oracle float32 `t k`. The action at index t led to frame t.
+A dataset is a folder. `dataset.json` holds the environment's spec and how the data was collected. `train/` and
+`heldout/` hold one `episode_00000.npz` per recorded stream: frames uint8 `t h w 3`, buttons bool `t n`, axes float32
+`t m`, rewards float32 `t`, dones bool `t`, oracle float32 `t k`. The action at index t led to frame t.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DatasetError(LightconeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Episode:
-    """One recorded stream of `t` frames (shapes in the module docstring)."""
+    """One recorded stream of `t` frames; shapes as in the module docstring."""
 
     frames: NDArray[np.uint8]
     buttons: NDArray[np.bool_]
@@ -47,12 +47,12 @@ class Episode:
         return len(self.frames)
 
     def actions(self) -> Actions:
-        """`1 t`."""
+        """Return the actions as one row, `1 t`."""
         return Actions(torch.from_numpy(self.buttons)[None], torch.from_numpy(self.axes)[None])
 
 
 def save_episode(path: Path, episode: Episode) -> None:
-    """Write one episode; the file appears whole or not at all."""
+    """Write one episode atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(partial, **{name: getattr(episode, name) for name in Episode.__slots__})
@@ -66,7 +66,7 @@ def load_episode(path: Path) -> Episode:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset folder opened for reading."""
+    """A dataset folder opened for reading. collected: the configuration it was recorded or imported with."""
 
     root: Path
     spec: EnvironmentSpec
@@ -74,6 +74,7 @@ class Dataset:
 
     @staticmethod
     def open(root: Path) -> Dataset:
+        """Open the dataset at `root`. Raises DatasetError if there is none."""
         try:
             text = json.loads((root / "dataset.json").read_text())
         except FileNotFoundError as exc:
@@ -81,6 +82,7 @@ class Dataset:
         return Dataset(root, spec_from_json(text["environment"]), text["collected"])
 
     def paths(self, split: str) -> list[Path]:
+        """Return the episode files of `train` or `heldout` in order. Raises DatasetError if there are none."""
         if split not in SPLITS:
             raise DatasetError(f"split {split!r}: choose one of {', '.join(SPLITS)}")
         found = sorted(p for p in (self.root / split).glob("episode_*.npz") if ".partial" not in p.name)
@@ -94,20 +96,23 @@ class Dataset:
 
 
 def load_dones(path: Path) -> NDArray[np.bool_]:
-    """An episode's `dones` alone, without unpacking its frames."""
+    """Load only an episode's `dones`, without unpacking its frames."""
     with np.load(path) as arrays:
         dones: NDArray[np.bool_] = arrays["dones"]
         return dones
 
 
 def unbroken(dones: NDArray[np.bool_], *, continuing: bool) -> list[tuple[int, int]]:
-    """Stretches `start, stop` of a stream that clips may be cut from: between the ends of episodes, or all of it."""
+    """Return the stretches (start, stop) of a stream from which clips may be cut.
+
+    They lie between the ends of episodes; a `continuing` stream is one stretch.
+    """
     ends = [] if continuing else [int(i) + 1 for i in np.flatnonzero(dones) if i + 1 < len(dones)]
     return list(pairwise([0, *ends, len(dones)]))
 
 
 def clip_starts(dones: NDArray[np.bool_], num_frames: int, *, continuing: bool) -> NDArray[np.int64]:
-    """Where clips of `num_frames` frames may start; not at frame 0, which no action led to."""
+    """Return the indices at which clips of `num_frames` frames may start; never frame 0, which no action led to."""
     parts = [
         np.arange(max(start, 1), stop - num_frames + 1, dtype=np.int64)
         for start, stop in unbroken(dones, continuing=continuing)
@@ -116,12 +121,14 @@ def clip_starts(dones: NDArray[np.bool_], num_frames: int, *, continuing: bool) 
 
 
 def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, Any]) -> None:
+    """Write `dataset.json`, which completes a dataset."""
     root.mkdir(parents=True, exist_ok=True)
     content = {"environment": fields_to_disk(asdict(spec)), "collected": collected}
     (root / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
+    """Rebuild the spec that `write_dataset_json` wrote."""
     fields = fields_from_disk(fields)
     buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
     axes = tuple(Axis(**a) for a in fields["axes"])

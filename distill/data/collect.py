@@ -1,8 +1,8 @@
-"""Record play from an environment. Owns the policies' mixture and the split by stream; knows no model.
+"""Record play from an environment. Owns the mixture of policies and the split by stream; knows no model.
 
-Each stream is one seed, so `train/` and `heldout/` share no episode. Within a stream the policy changes every few
-seconds: purposeful play where the adapter has one, random bursts (an action held for a random time), or nothing.
-At least 30 % of all frames are random bursts, so that later actions do not reveal earlier states.
+Each stream has its own seed, so `train/` and `heldout/` share no episode. Within a stream the policy changes every few
+seconds: purposeful play where the adapter provides it, random bursts (random actions, each held for a random time), or
+no action. At least 30 % of all frames are random bursts, so that later actions do not reveal earlier states.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ from world.errors import LightconeError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectConfig:
-    """How much to record, and how it is played. Held-out streams use seeds far from the training ones."""
+    """How much to record and by which mixture of policies. Held-out streams use seeds far from the training seeds.
+
+    skilled_share, random_share: of the segments; in the rest no button is pressed. segment_frames: range of a segment's
+    length. hold_frames_mean: mean length of a random action. override_share: of the frames of skilled play that take a
+    random action instead. Raises LightconeError for shares that are too small or add up to more than 1.
+    """
 
     environment: str
     num_train: int = 200
@@ -48,13 +53,13 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if self.random_share < 0.3:
-            raise LightconeError(f"random_share {self.random_share}: at least 0.3 of play must be random bursts")
+            raise LightconeError(f"random_share {self.random_share}: at least 0.3 of the play must be random bursts")
         if self.skilled_share + self.random_share > 1.0:
             raise LightconeError(f"shares {self.skilled_share} + {self.random_share} exceed 1")
 
 
 def collect_config(collected: dict[str, Any]) -> CollectConfig:
-    """The config that a dataset says it was collected with."""
+    """Rebuild the configuration from a dataset's `collected`."""
     return CollectConfig(**{**collected, "segment_frames": tuple(collected["segment_frames"])})
 
 
@@ -62,9 +67,9 @@ HELDOUT_SEED_OFFSET = 1_000_000
 
 
 def collect(root: Path, config: CollectConfig, *, workers: int | None = None, quiet: bool = False) -> None:
-    """Record every stream of `config` that `root` does not hold yet; then write `dataset.json`.
+    """Record every stream of `config` that is missing at `root`, then write `dataset.json`.
 
-    Raises DatasetError where `root` holds streams of another environment or frame size.
+    Raises DatasetError if `root` holds streams of another environment or frame size.
     """
     jobs = [("train", i, config.seed + i) for i in range(config.num_train)]
     jobs += [("heldout", i, config.seed + HELDOUT_SEED_OFFSET + i) for i in range(config.num_heldout)]
@@ -84,7 +89,7 @@ def _check_same_source(root: Path, spec: EnvironmentSpec) -> None:
     there = Dataset.open(root).spec
     if (there.name, there.height, there.width) != (spec.name, spec.height, spec.width):
         raise DatasetError(
-            f"{root} holds {there.name} at {there.height}x{there.width}, asked for is {spec.name} at "
+            f"{root} holds {there.name} at {there.height}x{there.width}, not {spec.name} at "
             f"{spec.height}x{spec.width}: choose another name, or delete the folder"
         )
 
@@ -99,7 +104,7 @@ def _record_job(root: Path, config: CollectConfig, split: str, index: int, seed:
 
 
 def record(environment: Environment, config: CollectConfig, seed: int) -> Episode:
-    """Play one stream of `config.frames_per_stream` frames; the first is the reset's, led to by no action."""
+    """Play one stream of `config.frames_per_stream` frames; the first comes from the reset, without an action."""
     rng = np.random.default_rng(seed)
     policy = mixed_policy(environment, config, rng)
     controls, steps = [idle_control(environment.spec)], [environment.reset(seed)]
@@ -117,7 +122,7 @@ def record(environment: Environment, config: CollectConfig, seed: int) -> Episod
 
 
 def mixed_policy(environment: Environment, config: CollectConfig, rng: np.random.Generator) -> Callable[[], Control]:
-    """A function that gives the next control, switching between skilled play, random bursts and idling."""
+    """Return a function that returns the next control, switching between skilled play, random bursts and idling."""
     remaining, mode, held = 0, "idle", idle_control(environment.spec)
 
     def act() -> Control:

@@ -1,4 +1,4 @@
-"""A student's rollouts between training steps. Owns how far each has come and where it starts anew; runs no network."""
+"""A student's rollouts, kept between training steps. Owns each one's progress and restart; runs no network."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from world.model.config import TransformerConfig
 
 
 class RolloutBuffer(nn.Module):
-    """Rollouts that go on from one training step to the next, so that a student meets what became of its own output of
-    long ago at the price of a few frames a step (streaming long tuning, LongLive, arXiv:2509.22622, §3.2). Its buffers
-    are saved and resumed with the stage.
+    """Rollouts that continue from one training step to the next.
 
-    latents `b f c h w`: the frames that sink and window hold; actions `b t a`: all that the rollout will be
-    led by; position, end int64 `b`: the next frame's index among them, and where the rollout ends.
+    A student is thus trained far into rollouts of its own output, although each step generates only a few frames
+    (streaming long tuning, LongLive, arXiv:2509.22622, §3.2). The buffers are saved and resumed with the stage.
+
+    latents `b f c h w`: the frames in sink and window. actions `b t a`: all actions of the rollout. position, end
+    int64 `b`: indices into the actions of the next frame and of the rollout's end.
     """
 
     latents: Tensor
@@ -35,8 +36,11 @@ class RolloutBuffer(nn.Module):
         self.register_buffer("end", torch.zeros(batch_size, dtype=torch.int64))
 
     def next(self, num_frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(sink and last frames, the actions that led to them and to the `num_frames` next ones); rollouts too near to
-        their end for these start anew from data, each with a random end, so that there are always some of every age."""
+        """Return the sink and last frames, and the actions of these and of the next `num_frames` frames.
+
+        Rollouts with fewer than `num_frames` frames left restart from data, each with a random end, so that rollouts of
+        all ages are present at any time. Raises ValueError if the clips are too short for `num_frames`.
+        """
         fresh = self.clips.draw(len(self.latents), generator, max_still=self.context_frames - 1)
         first, last = self.context_frames + num_frames, self.clips.num_frames
         if first > last:
@@ -52,7 +56,7 @@ class RolloutBuffer(nn.Module):
         return self.latents.clone(), torch.take_along_dim(self.actions, index[:, :, None], dim=1)
 
     def extend(self, new: Tensor) -> None:
-        """Take in generated frames `b f c h w`."""
+        """Append generated frames `b f c h w`."""
         last = torch.cat([self.latents, new], dim=1)[:, -self.config.window_frames :]
         self.latents[:, self.config.sink_frames :] = last
         self.position += new.shape[1]

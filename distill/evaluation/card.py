@@ -1,4 +1,4 @@
-"""The model card, written from a report and nothing else. Owns its text and its frame strips."""
+"""The model card of a report. Owns the card's text, its frame strips and its clip; measures nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIGURES = (
 
 
 def write_card(folder: Path, world: World, report: dict[str, Any], preset: Preset, run: Path) -> None:
-    """`report.json`, `strips.png`, `clip.webp` and `README.md` in the checkpoint folder."""
+    """Write `report.json`, `strips.png`, `clip.webp` and `README.md` into the checkpoint folder."""
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
     draw_strips(folder, world, preset, run)
     draw_clip(folder, world, preset, run)
@@ -38,22 +38,22 @@ def write_card(folder: Path, world: World, report: dict[str, Any], preset: Prese
 
 
 def draw_strips(folder: Path, world: World, preset: Preset, run: Path) -> None:
-    """Truth, teacher (where there is one) and student of a few held-out starts, one row each, every sixth frame."""
+    """Draw every sixth frame of a few held-out starts, one row each: truth, teacher (if there is one) and student."""
     dataset = held_out(world.card, preset, run)
     starts = held_out_starts(dataset, STRIP_CLIPS, world.context_pixel_frames, STRIP_FRAMES)
     generators = [student_generator(world)]
     if (teacher := load_teacher(folder)) is not None:
         generators.insert(0, teacher_generator(teacher, num_steps=STRIP_TEACHER_STEPS, shift=world.sampler.shift))
     rows = []
-    made = [starts.truth, *(g(starts.context, starts.context_actions, starts.actions) for g in generators)]
+    generated = [g(starts.context, starts.context_actions, starts.actions) for g in generators]
     for clip in range(STRIP_CLIPS):
-        rows += [_strip(frames[clip]) for frames in made]
+        rows += [_strip(frames[clip]) for frames in (starts.truth, *generated)]
     picture = Image.fromarray(np.concatenate(rows, axis=0))
     picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(folder / "strips.png")
 
 
 def draw_clip(folder: Path, world: World, preset: Preset, run: Path) -> None:
-    """Ten seconds of the student under a held-out stream's actions, enlarged, as an animation."""
+    """Draw ten seconds of the student under the actions of a held-out stream as an enlarged animation."""
     fps = world.card.fps
     starts = held_out_starts(held_out(world.card, preset, run), 1, world.context_pixel_frames, round(CLIP_S * fps))
     frames = student_generator(world)(starts.context, starts.context_actions, starts.actions)[0].numpy()
@@ -71,7 +71,7 @@ def draw_clip(folder: Path, world: World, preset: Preset, run: Path) -> None:
 
 
 def load_teacher(folder: Path) -> World | None:
-    """A checkpoint's teacher; None for a world exported before its teacher was trained."""
+    """Load a checkpoint's teacher; return None for a world exported before its teacher was trained."""
     return World.load(folder, role="teacher") if (folder / "teacher.safetensors").exists() else None
 
 
@@ -79,18 +79,19 @@ def _strip(frames: Tensor) -> np.ndarray:
     return np.concatenate(list(frames[::STRIP_EVERY].numpy()), axis=1)
 
 
-def _kept_track_of(world: World) -> list[str]:
-    names = [state_variables.name for state_variables in world.codec.config.state_variables]
+def _state_variables(world: World) -> list[str]:
+    names = [variable.name for variable in world.codec.config.state_variables]
     if not names:
         return []
     return [
         "",
-        f"Besides the picture it keeps track of {', '.join(names)}: it was told them in training, and estimates them "
-        "from the pictures that it starts from.",
+        f"Besides the picture it models the state variables {', '.join(names)}. Training used their true values; at "
+        "the start of a rollout they are estimated from the pictures.",
     ]
 
 
 def card_text(world: World, report: dict[str, Any]) -> str:
+    """Return the card in Markdown."""
     card, config = world.card, world.transformer.config
     count = sum(p.numel() for p in world.transformer.parameters()) / 1e6
     codec_count = sum(p.numel() for p in world.codec.parameters()) / 1e6
@@ -99,15 +100,16 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         "",
         card.description,
         "",
-        f"{card.height}×{card.width}, {card.fps:g} frames a second, {world.sampler.num_steps} denoising steps a frame. "
-        f"Student and teacher: {count:.2f} million parameters each ({config.num_layers} layers of {config.dim}, "
-        f"{config.tokens_per_frame} tokens a frame, window {config.window_frames}); codec: {codec_count:.2f} million.",
-        *_kept_track_of(world),
+        f"{card.height}×{card.width}, {card.fps:g} frames per second, {world.sampler.num_steps} denoising steps per "
+        f"frame. Student and teacher: {count:.2f} million parameters each ({config.num_layers} layers of {config.dim}, "
+        f"{config.tokens_per_frame} tokens per frame, window {config.window_frames}); codec: {codec_count:.2f} "
+        "million.",
+        *_state_variables(world),
         "",
         f"Data: {card.data_license} Made by `{card.provenance.get('command', 'unknown')}`.",
         "",
         f"Measured {date.today().isoformat()} on {platform.machine()}, {torch.get_num_threads()} threads, by "
-        f"`lightcone eval {card.name}{' --stages' if 'stages' in report else ''} --card`; the whole report is "
+        f"`lightcone eval {card.name}{' --stages' if 'stages' in report else ''} --card`; the full report is "
         "`report.json`.",
         "",
         "| figure | value |",
@@ -118,13 +120,13 @@ def card_text(world: World, report: dict[str, Any]) -> str:
     lines += [f"| {key}, dB (lower bound) | {_number(v['mean'])} ({_number(v['lower'])}) |" for key, v in gains.items()]
     lines += ["", "PSNR (dB) of free-running frames, by frame:", "", *_curves(report), ""]
     if "stages" in report:
-        lines += ["What each stage gives, on the same starts:", "", *_stage_table(report["stages"]), ""]
+        lines += ["Results by training stage, on the same starts:", "", *_stage_table(report["stages"]), ""]
     lines += [
-        "Every sixth frame; rows: truth, teacher (16 steps; where the world has one), student, twice:",
+        "Every sixth frame of two starts; rows for each: truth, teacher (16 steps; if the world has one), student:",
         "",
         "![strips](strips.png)",
         "",
-        "Ten seconds of the student under a held-out stream's actions:",
+        "Ten seconds of the student under the actions of a held-out stream:",
         "",
         "![clip](clip.webp)",
         "",

@@ -1,7 +1,7 @@
-"""Can a small network tell generated clips from real ones? Owns the judge, its training and its accuracy.
+"""Can a small network distinguish generated clips from real ones? Owns the network, its training and its accuracy.
 
-0.5 is a world that cannot be told from its environment. The same judge on two sets of real clips says what it finds
-where there is nothing to find.
+An accuracy of 0.5 means that the world cannot be distinguished from its environment. The same network trained on two
+sets of real clips shows what accuracy to expect without any difference.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NUM_STEPS, CLIPS_A_SIDE, FRAMES_A_CLIP, LEARNING_RATE = 400, 12, 12, 1e-3
+NUM_STEPS, CLIPS_PER_CLASS, FRAMES_PER_CLIP, LEARNING_RATE = 400, 12, 12, 1e-3
 
 
 class Discriminator(nn.Module):
@@ -29,27 +29,27 @@ class Discriminator(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.verdict = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+        self.head = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
 
     def forward(self, pairs: Tensor) -> Tensor:
         hidden = self.features(pairs.flatten(0, 1)).unflatten(0, pairs.shape[:2])
-        logits: Tensor = self.verdict(hidden.mean(dim=1))[:, 0]
+        logits: Tensor = self.head(hidden.mean(dim=1))[:, 0]
         return logits
 
 
 def train_discriminator(real: Tensor, generated: Tensor, *, num_steps: int = NUM_STEPS, seed: int = 0) -> Discriminator:
-    """Learn from clips uint8 `n t h w 3` of each kind."""
+    """Train on real and generated clips, each uint8 `n t h w 3`."""
     torch.manual_seed(seed)
     discriminator = Discriminator()
     optimiser = torch.optim.AdamW(discriminator.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=num_steps)
     generator = torch.Generator().manual_seed(seed)
-    label = torch.cat([torch.zeros(CLIPS_A_SIDE), torch.ones(CLIPS_A_SIDE)])
+    label = torch.cat([torch.zeros(CLIPS_PER_CLASS), torch.ones(CLIPS_PER_CLASS)])
     for _ in range(num_steps):
         drawn = []
         for clips in (real, generated):
-            picks = torch.randint(len(clips), (CLIPS_A_SIDE,), generator=generator)
-            places = torch.randint(clips.shape[1] - 1, (CLIPS_A_SIDE, FRAMES_A_CLIP), generator=generator)
+            picks = torch.randint(len(clips), (CLIPS_PER_CLASS,), generator=generator)
+            places = torch.randint(clips.shape[1] - 1, (CLIPS_PER_CLASS, FRAMES_PER_CLIP), generator=generator)
             drawn.append(_pairs(clips, picks, places))
         loss = F.binary_cross_entropy_with_logits(discriminator(torch.cat(drawn)), label)
         optimiser.zero_grad()
@@ -61,16 +61,16 @@ def train_discriminator(real: Tensor, generated: Tensor, *, num_steps: int = NUM
 
 @torch.inference_mode()
 def accuracy(discriminator: Discriminator, real: Tensor, generated: Tensor) -> float:
-    """Share of clips uint8 `n t h w 3` told right, both kinds counting alike."""
-    right = []
-    for clips, made in ((real, False), (generated, True)):
+    """Return the share of clips uint8 `n t h w 3` classified correctly; both classes have equal weight."""
+    recalls = []
+    for clips, is_generated in ((real, False), (generated, True)):
         places = torch.arange(clips.shape[1] - 1)[None]
-        told = [float(discriminator(_pairs(clips, torch.tensor([row]), places))[0] > 0) for row in range(len(clips))]
-        right.append(sum(verdict == made for verdict in told) / len(told))
-    return sum(right) / 2
+        logits = [float(discriminator(_pairs(clips, torch.tensor([row]), places))[0]) for row in range(len(clips))]
+        recalls.append(sum((logit > 0) == is_generated for logit in logits) / len(logits))
+    return sum(recalls) / 2
 
 
 def _pairs(clips: Tensor, rows: Tensor, places: Tensor) -> Tensor:
-    """Neighbouring frames at `places` `b k` of the clips `rows` `b`: `b k 6 h w`."""
+    """Return pairs of neighbouring frames at `places` `b k` of the clips `rows` `b`: `b k 6 h w`."""
     both = torch.stack([clips[rows[:, None], places], clips[rows[:, None], places + 1]], dim=2)
     return rearrange(both.float() / 127.5 - 1.0, "b k p h w c -> b k (p c) h w")

@@ -1,4 +1,4 @@
-"""Doom judged by readers of its pictures and by its own geometry. Owns the figures that only Doom has."""
+"""Doom's figures, from trained probes and from the geometry of its turns. Owns the figures that only Doom has."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ PROBE_SEED, CIRCLE_SEED = 7_000_000, 9_500_000
 NUM_CLASSES = (3, 3)
 CHANCE = 1 / 3
 LEAST_TURN_DEGREES = 2.5
+PROBE_FOLDER = "readers"
+"""Start of the name of the folder on disk: probes were called readers when existing recordings were made."""
 FULL_CIRCLE = round(360.0 / TURN_DEGREES)
 NUM_HEADINGS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeConfig:
-    """How much the readers learn from, in streams and clips of their own, and how many circles are turned.
+    """How much data the probes are trained on, and how many full turns are measured.
 
-    judged_seconds: length of the clips that are told from real ones.
+    num_streams, stream_frames: recorded for the probes only. num_clips: cut from them. num_generated: clips generated
+    for the discriminator. discriminator_seconds: length of the clips that it compares.
     """
 
     num_streams: int = 96
@@ -52,36 +55,39 @@ def doom_figures(
     frames: Tensor,
     config: ProbeConfig | None = None,
 ) -> dict[str, float]:
-    """Figures of `frames`, the student's continuations of held-out `starts`. What the readers learn from is recorded
-    in `folder` the first time, from seeds of its own."""
+    """Return the figures of `frames`, the student's continuations of held-out `starts`.
+
+    The probes' training data is recorded in `folder` on first use, with its own seeds.
+    """
     config = config or ProbeConfig()
-    lessons = _lessons(world, recorded, folder, config, starts.truth.shape[1])
-    figures = _inverse_dynamics(world, lessons, starts, frames)
-    figures |= _real_or_generated(world, lessons, starts, frames, config)
+    training = _training_clips(world, recorded, folder, config, starts.truth.shape[1])
+    figures = _inverse_dynamics(world, training, starts, frames)
+    figures |= _real_or_generated(world, training, starts, frames, config)
     figures["full_circle_share"] = full_circle_share(world, recorded, config.num_circles)
     return figures
 
 
 def intents(actions: Actions) -> Tensor:
-    """What actions `n t` are meant to do: int64 `n t 2`, turn (0 left, 1 none, 2 right) and walk (0 back, 1 none,
-    2 forward)."""
+    """Return the intended turn (0 left, 1 none, 2 right) and walk (0 back, 1 none, 2 forward): int64 `n t 2`."""
     forward, back, left, right = actions.buttons.long().unbind(-1)
     degrees = TURN_DEGREES * (right - left) + MAX_LOOK_DEGREES * actions.axes[..., 0].clamp(-1.0, 1.0)
     turn = 1 + (degrees > LEAST_TURN_DEGREES).long() - (degrees < -LEAST_TURN_DEGREES).long()
     return torch.stack([turn, 1 + forward - back], dim=-1)
 
 
-def _lessons(world: World, recorded: CollectConfig, folder: Path, config: ProbeConfig, num_frames: int) -> Starts:
+def _training_clips(
+    world: World, recorded: CollectConfig, folder: Path, config: ProbeConfig, num_frames: int
+) -> Starts:
     size = f"{recorded.height}x{recorded.width}"
-    root = folder / f"readers_{size}_{config.num_streams}x{config.stream_frames}"
+    root = folder / f"{PROBE_FOLDER}_{size}_{config.num_streams}x{config.stream_frames}"
     if not (root / "dataset.json").exists():
-        wanted = replace(recorded, num_train=0, num_heldout=config.num_streams, seed=PROBE_SEED)
-        collect(root, replace(wanted, frames_per_stream=config.stream_frames))
+        streams = replace(recorded, num_train=0, num_heldout=config.num_streams, seed=PROBE_SEED)
+        collect(root, replace(streams, frames_per_stream=config.stream_frames))
     return held_out_starts(Dataset.open(root), config.num_clips, world.context_pixel_frames, num_frames, seed=1)
 
 
-def _inverse_dynamics(world: World, lessons: Starts, starts: Starts, frames: Tensor) -> dict[str, float]:
-    network = train_inverse_dynamics(reconstruct(world, lessons.truth), intents(lessons.actions), NUM_CLASSES)
+def _inverse_dynamics(world: World, training: Starts, starts: Starts, frames: Tensor) -> dict[str, float]:
+    network = train_inverse_dynamics(reconstruct(world, training.truth), intents(training.actions), NUM_CLASSES)
     labels = intents(starts.actions)
     figures: dict[str, float] = {}
     for name, clips in (
@@ -97,12 +103,12 @@ def _inverse_dynamics(world: World, lessons: Starts, starts: Starts, frames: Ten
 
 
 def _real_or_generated(
-    world: World, lessons: Starts, starts: Starts, frames: Tensor, config: ProbeConfig
+    world: World, training: Starts, starts: Starts, frames: Tensor, config: ProbeConfig
 ) -> dict[str, float]:
     num = min(round(config.discriminator_seconds * world.card.fps), frames.shape[1])
-    some = lessons.head(config.num_generated)
+    some = training.head(config.num_generated)
     made = in_batches(student_generator(world), some, some.actions.frames(0, num))
-    real, truth = lessons.truth[:, :num], starts.truth[:, :num]
+    real, truth = training.truth[:, :num], starts.truth[:, :num]
     return {
         "real_or_generated_accuracy": accuracy(train_discriminator(real, made), truth, frames[:, :num]),
         "real_or_real_accuracy": accuracy(train_discriminator(real[::2], real[1::2]), truth[::2], truth[1::2]),
@@ -110,44 +116,44 @@ def _real_or_generated(
 
 
 def full_circle_share(world: World, recorded: CollectConfig, num: int) -> float:
-    """Share of full turns in place that end nearer to the view they began with than to any other of 16 headings."""
+    """Return the share of full turns in place whose last view is nearest to the first view, among 16 headings."""
     environment = make_environment("doom", height=recorded.height, width=recorded.width)
     rng = np.random.default_rng(CIRCLE_SEED)
-    circles = [_circle(environment, world.context_pixel_frames, CIRCLE_SEED + i, rng) for i in range(num)]
-    context = torch.from_numpy(np.stack([frames[: world.context_pixel_frames] for frames, _ in circles]))
-    views = np.stack([frames[world.context_pixel_frames :] for frames, _ in circles])  # one full turn, n t h w 3
-    buttons = torch.from_numpy(np.stack([buttons for _, buttons in circles]))
+    turns = [full_turn(environment, world.context_pixel_frames, CIRCLE_SEED + i, rng) for i in range(num)]
+    context = torch.from_numpy(np.stack([frames[: world.context_pixel_frames] for frames, _ in turns]))
+    views = np.stack([frames[world.context_pixel_frames :] for frames, _ in turns])  # one full turn, n t h w 3
+    buttons = torch.from_numpy(np.stack([buttons for _, buttons in turns]))
     actions = Actions(buttons, torch.zeros(*buttons.shape[:2], 1))
-    given = actions.frames(0, world.context_pixel_frames)
-    made = student_generator(world)(context, given, actions.frames(world.context_pixel_frames))[:, -1].numpy()
-    pairs = zip(made, views, strict=True)
+    past, future = actions.frames(0, world.context_pixel_frames), actions.frames(world.context_pixel_frames)
+    last_views = student_generator(world)(context, past, future)[:, -1].numpy()
+    pairs = zip(last_views, views, strict=True)
     return float(np.mean([nearest(end, headings(seen)) == NUM_HEADINGS - 1 for end, seen in pairs]))
 
 
-def headings(circle: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Of the views of one full turn, those nearest to `NUM_HEADINGS` even headings, the last one where it began."""
-    places = np.round(np.arange(1, NUM_HEADINGS + 1) * len(circle) / NUM_HEADINGS).astype(np.int64) - 1
-    chosen: NDArray[np.uint8] = circle[places]
+def headings(turn: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the views of one full turn at `NUM_HEADINGS` evenly spaced headings; the last is the initial heading."""
+    places = np.round(np.arange(1, NUM_HEADINGS + 1) * len(turn) / NUM_HEADINGS).astype(np.int64) - 1
+    chosen: NDArray[np.uint8] = turn[places]
     return chosen
 
 
 def nearest(view: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
-    """Which of `n h w 3` a view `h w 3` is nearest to, by mean squared error."""
+    """Return the index of the picture in `n h w 3` that is nearest to `view` `h w 3` by mean squared error."""
     error = np.square(others.astype(np.float32) - view.astype(np.float32)).mean(axis=(1, 2, 3))
     return int(error.argmin())
 
 
-def _circle(
+def full_turn(
     environment: Environment, context_frames: int, seed: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Somewhere in the rooms: standing still for the context, then once all around. Frames `t h w 3`, buttons `t 4`."""
+    """Record a full turn at a random place, after standing still for the context: frames `t h w 3`, buttons `t 4`."""
     idle = idle_control(environment.spec)
     environment.reset(seed)
     while True:
         walked = [environment.step(environment.skilled_control(rng) or idle) for _ in range(int(rng.integers(30, 300)))]
         side = 2 + int(rng.integers(2))
-        turn = Control(np.arange(4) == side, idle.axes)
-        controls = [idle] * context_frames + [turn] * FULL_CIRCLE
+        turning = Control(np.arange(4) == side, idle.axes)
+        controls = [idle] * context_frames + [turning] * FULL_CIRCLE
         steps = [environment.step(control) for control in controls]
         if not any(step.done for step in (walked[-1], *steps)):
             return np.stack([s.frame for s in steps]), np.stack([c.buttons for c in controls])

@@ -1,43 +1,26 @@
-"""Does a world stay itself for thousands of frames? Owns the drift figure.
+"""The drift figure: does a world stay itself for thousands of frames?
 
-For brightness, contrast, sharpness and motion of a batch of long clips: the worst of ten windows' deviation from the
-real mean, divided by the 95th percentile of the same deviation of equal batches of real clips from the mean of the
-real clips not among them. Both distances are between a batch and the mean of clips it has no part in, so a perfect
-world stays below 1 nineteen times of twenty in each statistic (in the largest of the four a little less often). The
-codec's own share is the same figure of real clips that went through the codec and back.
+A batch of long clips is described by its brightness, contrast, sharpness and motion (`distill.data.statistics`) in
+ten windows. A statistic's drift is a ratio. Numerator: the batch's largest deviation, over the windows, from the mean
+of real clips. Denominator: the 95th percentile of the same deviation for equally large batches of real clips, each
+compared with the mean of the real clips outside the batch. No batch is ever compared with a mean that it is part of, so
+a perfect world stays below 1 nineteen times out of twenty in each statistic (slightly less often in the largest of the
+four). The codec's own share is the same figure for real clips passed through the codec and back.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from distill.evaluation.quality import sharpness
+from distill.data.statistics import STATISTICS
 
-STATISTICS = ("brightness", "contrast", "sharpness", "motion")
-NUM_WINDOWS = 10
 LEAST_DEVIATION = 0.01
-"""Grey levels: a statistic that real clips hardly vary in is not divided by less."""
-
-
-def frame_statistics(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """A clip uint8 `t h w 3` → `t 4` in the order of `STATISTICS`; the first frame's motion is the second's."""
-    x = frames.astype(np.float32)
-    flat = x.reshape(len(x), -1)
-    motion = np.abs(flat[1:] - flat[:-1]).mean(1)
-    sharp = sharpness(torch.from_numpy(frames)[None])[0].numpy()
-    figures = [flat.mean(1), flat.std(1), sharp, np.concatenate([motion[:1], motion])]
-    return np.stack(figures, axis=1).astype(np.float64)
-
-
-def clip_statistics(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """One long clip uint8 `t h w 3` → window means `10 4`, in the order of `STATISTICS`."""
-    return np.stack([part.mean(0) for part in np.array_split(frame_statistics(frames), NUM_WINDOWS)])
+"""Lower bound of the denominator, in grey levels, for statistics that hardly vary between real clips."""
 
 
 def worst_deviation(batch: NDArray[np.float64], real_mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Clips' window means `n 10 4` → `4`: over windows, the largest distance of the batch's mean from the real one."""
+    """Return the largest distance, over windows, of the batch's mean from the real mean: clips `n 10 4` → `4`."""
     deviation: NDArray[np.float64] = np.abs(batch.mean(axis=0) - real_mean).max(axis=0)
     return deviation
 
@@ -50,8 +33,11 @@ def drift_figures(
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """generated `n 10 4`, real `m 10 4` with m well above n, rebuilt `n 10 4`: the first n real clips through the
-    codec. Keys: one ratio per statistic, and `drift_max`; with `rebuilt` also `drift_codec_…`."""
+    """Return one ratio per statistic and `drift_max`; with `rebuilt` also `drift_codec_…`.
+
+    All arguments are window statistics: generated `n 10 4`; real `m 10 4` with m well above n; rebuilt `n 10 4`, the
+    first n real clips through the codec.
+    """
     rng = np.random.default_rng(seed)
     among_real = []
     for _ in range(draws):

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint against its environment. Owns which figures are computed on which held-out data.
 
-Held-out episodes are re-recorded from their seeds where they are missing, so a fresh clone can evaluate; of a world
-made from videos, its own held-out files are what there is.
+Missing held-out episodes are recorded again from their seeds, so a fresh clone can evaluate. A world made from videos
+is evaluated on its own held-out files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NUM_FRAMES = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationConfig:
-    """How much is measured. euler_steps: of students before distillation, which are many-step models."""
+    """How much is measured. euler_steps: for students before distillation, which are many-step models."""
 
     num_starts: int = 256
     num_teacher_starts: int = 64
@@ -48,13 +48,15 @@ class EvaluationConfig:
 
 
 def held_out(card: WorldCard, preset: Preset, folder: Path) -> Dataset:
-    """The run's dataset; without one, just its held-out episodes are recorded. Raises DatasetError for a world made
-    from videos, which cannot be recorded again."""
+    """Open the run's dataset; if there is none, record its held-out episodes.
+
+    Raises DatasetError if the dataset of a world made from videos is missing, since it cannot be recorded again.
+    """
     data = folder / "data"
     if not (data / "dataset.json").exists():
         if "videos" in card.provenance:
             raise DatasetError(
-                f"{card.name} was made from videos, and {data} does not hold them: take them in again with "
+                f"{card.name} was made from videos, and {data} does not hold them: import them again with "
                 f"`lightcone collect --videos FOLDER --name {card.name} --height {card.height} --width {card.width}`"
             )
         collect(data, replace(preset.collect, num_train=0))
@@ -62,7 +64,7 @@ def held_out(card: WorldCard, preset: Preset, folder: Path) -> Dataset:
 
 
 def evaluate(world: World, preset: Preset, folder: Path, config: EvaluationConfig) -> dict[str, Any]:
-    """The shipped student's figures, flat where the figure is one number."""
+    """Return the shipped student's figures; scalar figures are at the top level."""
     dataset = held_out(world.card, preset, folder)
     starts = held_out_starts(dataset, config.num_starts, world.context_pixel_frames, NUM_FRAMES, seed=config.seed)
     generator = student_generator(world)
@@ -85,7 +87,7 @@ def evaluate(world: World, preset: Preset, folder: Path, config: EvaluationConfi
 
 
 def codec_figures(world: World, starts: Starts) -> dict[str, Any]:
-    """PSNR of codec reconstructions, and the reader's check on them where the world has one."""
+    """Return the PSNR of codec reconstructions, and the accuracy of the world's probes on them."""
     rebuilt = reconstruct(world, starts.truth)
     truth = starts.truth[:, : rebuilt.shape[1]]
     figures: dict[str, Any] = {"codec_psnr": round(float(psnr(rebuilt, truth).mean()), 3)}
@@ -93,16 +95,16 @@ def codec_figures(world: World, starts: Starts) -> dict[str, Any]:
 
 
 def still_start_figures(world: World, starts: Starts, generator: Generator) -> dict[str, float]:
-    """From one repeated picture: how the first frames compare with truth, and Pong's paddle."""
+    """Return the figures of starts from one repeated picture: PSNR, and those of Pong's paddle."""
     still = replace_context(starts)
     frames = in_batches(generator, still, still.actions)
     figures = {f"psnr_{k}": v for k, v in curve(psnr(frames, starts.truth)).items()}
-    own = probe_figures(world.card, starts, frames)
-    return figures | {key: own[key] for key in ("paddle_error_px_mean", "action_response_ratio") if key in own}
+    probed = probe_figures(world.card, starts, frames)
+    return figures | {key: probed[key] for key in ("paddle_error_px_mean", "action_response_ratio") if key in probed}
 
 
 def replace_context(starts: Starts) -> Starts:
-    """The same starts from their last picture alone, repeated, with no action."""
+    """Return the same starts with their last picture repeated as the context, without actions."""
     last = starts.context[:, -1:].expand_as(starts.context).clone()
     idle = Actions(torch.zeros_like(starts.context_actions.buttons), torch.zeros_like(starts.context_actions.axes))
     return replace(starts, context=last, context_actions=idle)
@@ -116,11 +118,10 @@ def compare_stages(
     folder: Path,
     config: EvaluationConfig,
 ) -> dict[str, dict[str, Any]]:
-    """The teacher, where there is one, at several step counts and every stage's student at `student_steps`, on the same
-    few starts.
+    """Return the figures of the teacher, if there is one, and of every stage's student, on the same few starts.
 
-    Students that have not been through a few-step stage are also shown with Euler steps of their ODE: few-step sampling
-    of a many-step model would flatter what distillation gains.
+    Each is measured at several numbers of steps. Students that have not been through a few-step stage are also measured
+    with Euler steps of their ODE: few-step sampling of a many-step model would exaggerate the gain of distillation.
     """
     dataset = held_out(world.card, preset, folder)
     starts = held_out_starts(
@@ -140,6 +141,6 @@ def compare_stages(
     for label, generator in tqdm(generators.items(), desc="stages"):
         frames = in_batches(generator, starts, starts.actions)
         figures = quality_figures(starts.truth, starts.context[:, -1], frames, None, starts.episode)
-        own = probe_figures(world.card, starts, frames)
-        rows[label] = {"psnr": figures["psnr"], "sharpness_ratio": figures["sharpness_ratio"]} | own
+        probed = probe_figures(world.card, starts, frames)
+        rows[label] = {"psnr": figures["psnr"], "sharpness_ratio": figures["sharpness_ratio"]} | probed
     return rows

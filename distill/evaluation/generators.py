@@ -1,4 +1,4 @@
-"""Who continues a held-out start. Owns the generators: student, teacher, codec alone, copying."""
+"""Generators that continue held-out starts: student, teacher, codec alone, copying the last picture."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from world.model.transformer import Conditioning
 from world.rollout.inputs import action_vectors
 
 Generator = Callable[[Tensor, Actions, Actions], Tensor]
-"""(context frames uint8 `b t h w 3`, their actions `b t`, actions to follow `b f`) → frames uint8 `b f h w 3`, on the
-CPU, wherever the world computes."""
+"""(context frames uint8 `b t h w 3`, their actions `b t`, actions to follow `b f`) → frames uint8 `b f h w 3` on the
+CPU, whatever the world's device."""
 
 TEACHER_PREFIX = 8
 
@@ -27,14 +27,15 @@ TEACHER_PREFIX = 8
 def student_generator(
     world: World, *, num_steps: int | None = None, euler: bool | None = None, seed: int = 0, quiet: bool = True
 ) -> Generator:
-    """The student as it is served: chunk by chunk through the rolling cache.
+    """Return the student as it is served: chunk by chunk through the rolling cache.
 
-    num_steps, euler: another sampler than its own. Euler steps of the ODE suit a causal network that has not been
-    distilled: the few-step sampler jumps to x0 and renoises, which such a network was not trained for.
+    num_steps, euler: replace the settings of the world's sampler. Euler steps of the ODE suit a causal network that has
+    not been distilled; the few-step sampler predicts x0 and renoises, for which such a network was not trained.
     """
-    own = world.sampler
-    sampler = replace(own, num_steps=num_steps or own.num_steps, renoise=own.renoise if euler is None else not euler)
-    if sampler != own:
+    default = world.sampler
+    renoise = default.renoise if euler is None else not euler
+    sampler = replace(default, num_steps=num_steps or default.num_steps, renoise=renoise)
+    if sampler != default:
         world = World(world.card, world.codec, world.transformer, sampler, dtype=world.dtype, device=world.device)
 
     def generate(context: Tensor, context_actions: Actions, actions: Actions) -> Tensor:
@@ -52,21 +53,24 @@ def student_generator(
 def teacher_generator(
     world: World, *, num_steps: int, shift: float, prefix: int | None = None, seed: int = 0
 ) -> Generator:
-    """The bidirectional teacher, clip by clip: `prefix` latents are given (see `fitting_prefix`), the rest of a clip is
-    denoised from noise by `num_steps` Euler steps; its end is the next clip's prefix."""
+    """Return the bidirectional teacher, which generates clip by clip.
+
+    `prefix` latents of a clip are given (see `fitting_prefix`), the rest is denoised from noise by `num_steps` Euler
+    steps; the end of a clip is the prefix of the next.
+    """
 
     @torch.inference_mode()
     def generate(context: Tensor, context_actions: Actions, actions: Actions) -> Tensor:
         latents, state = world.encode(context)
-        chunks = whole_chunks(actions, world.codec.config.temporal_patch)
+        chunks = whole_chunks(actions, world.codec.temporal_patch)
         vectors = _vectors(world, Actions.cat([context_actions, chunks], 1))
         first, length = latents.shape[1], vectors.shape[1]
-        given, clip = fitting_prefix(world, prefix), clip_frames(world)
+        num_given, clip = fitting_prefix(world, prefix), clip_frames(world)
         generator = torch.Generator().manual_seed(seed)
         while latents.shape[1] < length:
-            start = latents.shape[1] - given
+            start = latents.shape[1] - num_given
             part = vectors[:, start : start + clip]
-            new = denoise_clip(world, latents[:, -given:], part, num_steps, shift, generator)
+            new = denoise_clip(world, latents[:, -num_given:], part, num_steps, shift, generator)
             latents = torch.cat([latents, world.codec.advance_state_channels(latents[:, -1], new)], dim=1)
         return world.decode(latents[:, first:], state)[0].cpu()[:, : actions.num_frames]
 
@@ -74,12 +78,15 @@ def teacher_generator(
 
 
 def clip_frames(world: World) -> int:
-    """Latents of a teacher's clip: a student's window and one chunk."""
+    """Return the length of a teacher's clip in latents: the student's window and one chunk."""
     return world.transformer.config.window_frames + world.transformer.config.chunk_frames
 
 
 def fitting_prefix(world: World, prefix: int | None = None) -> int:
-    """`prefix`, or what leaves one chunk of the teacher's clip to make; None: eight, or half of a shorter clip."""
+    """Return `prefix` limited to the window, so that at least one chunk of the teacher's clip is generated.
+
+    Without `prefix`: eight latents, or half of a shorter clip, in whole chunks.
+    """
     config = world.transformer.config
     if prefix is None:
         half = clip_frames(world) // 2
@@ -91,8 +98,10 @@ def fitting_prefix(world: World, prefix: int | None = None) -> int:
 def denoise_clip(
     world: World, prefix: Tensor, actions: Tensor, num_steps: int, shift: float, generator: torch.Generator
 ) -> Tensor:
-    """Latents `b f−p c h w` that follow a clean prefix `b p c h w` under action vectors `b f a`, on the world's device;
-    the noise is drawn on the CPU, so that it is the same everywhere."""
+    """Return latents `b f−p c h w` that follow a clean prefix `b p c h w` under action vectors `b f a`.
+
+    Computed on the world's device; the noise is drawn on the CPU, so it is the same on all devices.
+    """
     b, p = prefix.shape[:2]
     f = actions.shape[1]
     x = torch.randn((b, f - p, *prefix.shape[2:]), generator=generator).to(world.device)
@@ -108,9 +117,11 @@ def denoise_clip(
 
 @torch.inference_mode()
 def reconstruct(world: World, frames: Tensor) -> Tensor:
-    """Clips uint8 `b t h w 3` through the codec and back, one at a time and, where it looks at single frames, in
-    pieces: they may be long. Frames at the end that do not fill a latent are left out."""
-    patch = world.codec.config.temporal_patch
+    """Pass clips uint8 `b t h w 3` through the codec and back; drop last frames that do not fill a latent.
+
+    Clips may be long: they are processed one at a time, and in pieces if the codec works frame by frame.
+    """
+    patch = world.codec.temporal_patch
     num = frames.shape[1] - (frames.shape[1] - 1) % patch
     clips = []
     for clip in frames[:, :num].split(1):
@@ -121,12 +132,12 @@ def reconstruct(world: World, frames: Tensor) -> Tensor:
 
 
 def copy_last(starts: Starts) -> Tensor:
-    """The last context picture, for ever: what any world must be better than."""
+    """Repeat the last context picture: the baseline that any world must beat."""
     return starts.context[:, -1:].expand_as(starts.truth)
 
 
 def in_batches(generator: Generator, starts: Starts, actions: Actions, size: int = 64) -> Tensor:
-    """Run a generator over all starts, `size` at a time."""
+    """Generate from all starts, `size` at a time."""
     parts = []
     for first in range(0, len(starts), size):
         rows = slice(first, first + size)
@@ -135,10 +146,10 @@ def in_batches(generator: Generator, starts: Starts, actions: Actions, size: int
 
 
 def whole_chunks(actions: Actions, size: int) -> Actions:
-    """Actions `b f` with the last one held until `size` divides their number."""
+    """Return actions `b f` with the last one repeated until `size` divides their number."""
     missing = -actions.num_frames % size
     return Actions.cat([actions, actions.repeat(missing)], 1) if missing else actions
 
 
 def _vectors(world: World, actions: Actions) -> Tensor:
-    return action_vectors(actions, world.codec.config.temporal_patch).to(world.device)
+    return action_vectors(actions, world.codec.temporal_patch).to(world.device)

@@ -1,9 +1,9 @@
-"""Which action led here, read off pictures alone. Owns the reader's network, its training and its accuracy.
+"""Inverse dynamics: infer from pictures which action led to a frame. Owns the network, its training and its accuracy.
 
-A small convolutional network looks at seven neighbouring frames and names the action that led to the middle one, as
-several independent choices (such as turn left / no turn / turn right). It is trained on codec reconstructions, so that
-what the codec loses is not held against the world. The measure is MineWorld's (arXiv:2504.08388, §4.2) with balanced
-accuracy: the mean of the recalls of all classes, so that a rare action counts as much as a common one.
+A small convolutional network looks at seven neighbouring frames and classifies the action that led to the middle one,
+as several independent choices (such as turn left / no turn / turn right). It is trained on codec reconstructions, so
+that losses of the codec do not count against the world. The measure is MineWorld's (arXiv:2504.08388, §4.2) with
+balanced accuracy: the mean recall over all classes, so that rare actions count as much as common ones.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from distill.training.trainer import autocast
 
 NEIGHBOURS = 3
-"""Frames seen on each side of the one that is judged: where things have inertia, a step shows late."""
+"""Frames on each side of the classified one: where things have inertia, an action takes effect late."""
 
 NUM_STEPS, BATCH_SIZE, LEARNING_RATE = 2500, 96, 1e-3
 
 
 class InverseDynamics(nn.Module):
-    """Seven frames `b 21 h w` in [−1, 1] → one vector of logits per choice; `num_classes` of each."""
+    """Seven frames `b 21 h w` in [−1, 1] → one vector of logits per choice, with `num_classes` entries each."""
 
     def __init__(self, height: int, width: int, num_classes: Sequence[int]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class InverseDynamics(nn.Module):
 def train_inverse_dynamics(
     clips: Tensor, labels: Tensor, num_classes: Sequence[int], *, num_steps: int = NUM_STEPS, seed: int = 0
 ) -> InverseDynamics:
-    """Learn from clips uint8 `n t h w 3` (sides multiples of 16) and labels int64 `n t c`, classes drawn evenly."""
+    """Train on clips uint8 `n t h w 3` (sides multiples of 16) and labels int64 `n t c`, sampling classes evenly."""
     torch.manual_seed(seed)
     n, t, height, width, _ = clips.shape
     network = InverseDynamics(height, width, num_classes)
@@ -61,15 +61,16 @@ def train_inverse_dynamics(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=num_steps)
     generator = torch.Generator().manual_seed(seed)
     rows, columns = (part.flatten() for part in np.meshgrid(range(n), range(NEIGHBOURS, t - NEIGHBOURS), indexing="ij"))
-    there = labels[rows, columns]  # all places that can be judged, `k c`
-    share = torch.ones(len(there))
+    targets = labels[rows, columns]  # of all frames with enough neighbours, `k c`
+    share = torch.ones(len(targets))
     for choice, num in enumerate(num_classes):
-        share = share / torch.bincount(there[:, choice], minlength=num).clamp_min(1)[there[:, choice]] * len(there)
+        counts = torch.bincount(targets[:, choice], minlength=num).clamp_min(1)
+        share = share / counts[targets[:, choice]] * len(targets)
     for _ in range(num_steps):
         picks = torch.multinomial(share, BATCH_SIZE, generator=generator).numpy()
         with autocast(True):
             logits = network(_neighbourhoods(clips, rows[picks], columns[picks]))
-        loss = torch.stack([F.cross_entropy(row.float(), there[picks, i]) for i, row in enumerate(logits)]).sum()
+        loss = torch.stack([F.cross_entropy(row.float(), targets[picks, i]) for i, row in enumerate(logits)]).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -79,17 +80,17 @@ def train_inverse_dynamics(
 
 @torch.inference_mode()
 def balanced_accuracy(network: InverseDynamics, clips: Tensor, labels: Tensor) -> list[float]:
-    """Per choice, the mean recall over its classes that occur: clips uint8 `n t h w 3`, labels int64 `n t c`."""
+    """Return per choice the mean recall over the classes that occur: clips uint8 `n t h w 3`, labels int64 `n t c`."""
     n, t = clips.shape[:2]
-    right: list[list[NDArray[np.bool_]]] = [[] for _ in network.heads]
+    correct: list[list[NDArray[np.bool_]]] = [[] for _ in network.heads]
     columns = np.arange(NEIGHBOURS, t - NEIGHBOURS)
     for row in range(n):
         logits = network(_neighbourhoods(clips, np.full(len(columns), row), columns))
         for choice, guess in enumerate(logits):
-            right[choice].append((guess.argmax(1) == labels[row, columns, choice]).numpy())
+            correct[choice].append((guess.argmax(1) == labels[row, columns, choice]).numpy())
     truth = labels[:, NEIGHBOURS : t - NEIGHBOURS].flatten(0, 1).numpy()
     scores = []
-    for choice, parts in enumerate(right):
+    for choice, parts in enumerate(correct):
         hit = np.concatenate(parts)
         scores.append(float(np.mean([hit[truth[:, choice] == c].mean() for c in np.unique(truth[:, choice])])))
     return scores

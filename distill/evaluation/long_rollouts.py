@@ -1,4 +1,4 @@
-"""Rollouts of thousands of frames. Owns which real streams they are held against, and what is read off them."""
+"""Rollouts of thousands of frames. Owns the real streams they are compared with and the figures computed from both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from distill.data.clips import Dataset, load_episode
 from distill.data.collect import CollectConfig, collect
-from distill.evaluation.drift import clip_statistics, drift_figures
+from distill.data.statistics import clip_statistics
+from distill.evaluation.drift import drift_figures
 from distill.evaluation.generators import Generator, reconstruct
 from distill.evaluation.pong import response_over_time
 from distill.evaluation.probes import has_pong_probes
@@ -25,7 +26,7 @@ DRIFT_SEED = 5_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriftConfig:
-    """How many rollouts, how long, and how many real streams."""
+    """num_frames: length of a rollout. num_clips: number of rollouts. num_real_clips: number of real streams."""
 
     num_frames: int = 3000
     num_clips: int = 8
@@ -34,9 +35,11 @@ class DriftConfig:
 
 @dataclass(frozen=True, slots=True)
 class LongStreams:
-    """Real play that rollouts are held against. frames uint8 `n t h w 3` and actions `n t` of the streams that are
-    gone on from, their first `context` frames given; the window statistics `m 10 4` of all streams, and `n 10 4` of
-    those n through the codec and back."""
+    """Real play to compare rollouts with.
+
+    frames uint8 `n t h w 3`, actions `n t`: the streams that rollouts continue, given the first `context` frames. real:
+    window statistics `m 10 4` of all streams. rebuilt: `n 10 4`, of those n streams passed through the codec.
+    """
 
     frames: Tensor
     actions: Actions
@@ -46,7 +49,7 @@ class LongStreams:
 
 
 def long_streams(world: World, recorded: CollectConfig, folder: Path, config: DriftConfig) -> LongStreams:
-    """Streams under random bursts; they are recorded in `folder` the first time."""
+    """Return streams played with random bursts; they are recorded in `folder` on first use."""
     context = world.context_pixel_frames
     paths = _real_streams(recorded, folder, config, context)
     real = np.stack([clip_statistics(load_episode(path).frames[context:]) for path in paths])
@@ -58,7 +61,7 @@ def long_streams(world: World, recorded: CollectConfig, folder: Path, config: Dr
 
 
 def drift(card: WorldCard, generate: Generator, streams: LongStreams) -> dict[str, float]:
-    """How far rollouts under the streams' actions go astray, and whether Pong still answers at their end."""
+    """Return the drift of rollouts under the streams' actions; for Pong also its action response over time."""
     num = streams.context
     generated = generate(streams.frames[:, :num], streams.actions.frames(0, num), streams.actions.frames(num)).numpy()
     statistics = np.stack([clip_statistics(clip) for clip in generated])
@@ -70,7 +73,7 @@ def drift(card: WorldCard, generate: Generator, streams: LongStreams) -> dict[st
 
 
 def _real_streams(recorded: CollectConfig, folder: Path, config: DriftConfig, context: int) -> list[Path]:
-    wanted = replace(
+    streams = replace(
         recorded,
         num_train=0,
         num_heldout=config.num_real_clips,
@@ -79,7 +82,7 @@ def _real_streams(recorded: CollectConfig, folder: Path, config: DriftConfig, co
         skilled_share=0.0,
         random_share=0.9,
     )
-    root = folder / f"drift_{wanted.num_heldout}x{wanted.frames_per_stream}"
+    root = folder / f"drift_{streams.num_heldout}x{streams.frames_per_stream}"
     if not (root / "dataset.json").exists():
-        collect(root, wanted)
+        collect(root, streams)
     return Dataset.open(root).paths("heldout")

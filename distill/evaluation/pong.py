@@ -1,7 +1,7 @@
-"""Pong read off its pictures and judged against the emulator. Owns the detector and Pong's figures.
+"""Pong's probes: objects detected in pictures, compared with the emulator. Owns the detector and Pong's figures.
 
-px is 1/64 of the frame's height or width. The ball is bright in the blue channel, where paddles and field are dark;
-columns of the paddles are left out, since a ball there cannot be told from a paddle's edge.
+px is 1/64 of the frame's height or width. The ball is bright in the blue channel, where paddles and field are dark.
+The paddles' columns are ignored, since a ball there cannot be distinguished from the edge of a paddle.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Positions in pixels of the 96×80 frame, per frame `n t`; NaN where nothing was found."""
+    """Detected positions in pixels of the 96×80 frame, per frame `n t`; NaN where nothing was found."""
 
     ball_x: Floats
     ball_y: Floats
@@ -30,7 +30,7 @@ class Seen:
 
 
 def detect(frames: Pixels) -> Seen:
-    """Ball and own paddle in frames uint8 `n t 96 80 3`."""
+    """Detect the ball and the player's paddle in frames uint8 `n t 96 80 3`."""
     flat = frames.reshape(-1, *frames.shape[2:])
     ball = np.array([_find_ball(frame) for frame in flat]).reshape(*frames.shape[:2], 2)
     paddle = np.array([_find_paddle(frame) for frame in flat]).reshape(frames.shape[:2])
@@ -63,7 +63,7 @@ def _find_paddle(frame: Pixels) -> float:
 
 
 def check_detector(frames: Pixels, reconstructed: Pixels) -> dict[str, float]:
-    """The detector on codec reconstructions, against itself on the true frames."""
+    """Compare the detector on codec reconstructions with the detector on the true frames."""
     truth, seen = detect(frames), detect(reconstructed)
     shown = ~np.isnan(truth.ball_x)
     found = shown & ~np.isnan(seen.ball_x)
@@ -75,7 +75,7 @@ def check_detector(frames: Pixels, reconstructed: Pixels) -> dict[str, float]:
 
 
 def pong_figures(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_]) -> dict[str, float]:
-    """The figures of free-running clips `n t 96 80 3` under the emulator's actions `n t 2`."""
+    """Return the figures of free-running clips `n t 96 80 3` under the emulator's actions `n t 2`."""
     truth, seen = detect(truth_frames), detect(frames)
     early = np.zeros(truth.ball_x.shape, bool)
     early[:, :32] = True
@@ -83,7 +83,7 @@ def pong_figures(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_
     found = shown & ~np.isnan(seen.ball_x)
     paddle = _paddle_distance(truth, seen)
     missing = np.isnan(paddle) & ~np.isnan(truth.paddle_y)
-    paddle = np.where(missing, 64.0, paddle)  # a lost paddle is as wrong as can be
+    paddle = np.where(missing, 64.0, paddle)  # a lost paddle counts as the largest possible error
     return {
         "paddle_error_px_mean": float(np.nanmean(paddle)),
         "ball_present_ratio": float(found.sum() / shown.sum()),
@@ -93,10 +93,13 @@ def pong_figures(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_
 
 
 def agreement(truth_frames: Pixels, frames: Pixels) -> float:
-    """How near ball and paddle of clips `n t 96 80 3` are to the true ones: 1 / (1 + distance in px), 0 where one has
-    it and the other has not; mean over the frames in which either has it, then over ball and paddle. 1 is perfect.
+    """Return how near ball and paddle of clips `n t 96 80 3` are to the true ones; 1 is perfect.
 
-    Every frame counts, so that a lost ball, a ghost and a far miss all cost, and none hides behind a median.
+    The nearness of an object in a frame is 1 / (1 + distance in px), or 0 if it is in only one of the two pictures. It
+    is averaged over the frames with the object in either picture, then over ball and paddle.
+
+    Every frame counts, so that a lost ball, a spurious ball and a large error all lower the figure; a median would hide
+    them.
     """
     truth, seen = detect(truth_frames), detect(frames)
     ball = _nearness(_ball_distance(truth, seen), ~np.isnan(truth.ball_x) | ~np.isnan(seen.ball_x))
@@ -116,11 +119,12 @@ def action_response(
     *,
     stops: tuple[float, float] | None = None,
 ) -> float:
-    """Share of action flips after which the paddle moves the way the emulator's does, where that moves ≥ 1 px.
+    """Return the share of action changes after which the paddle moves in the emulator's direction.
 
-    stops: the paddle's highest and lowest place. Where the two paddles have gone apart, one may stand at a stop that
-    the other is far from, and cannot move although the world is right; so with `stops` a flip does not count if either
-    paddle is within one full-speed move of the stop it would move towards. NaN where no flip counts.
+    Only changes after which the emulator's paddle moves by at least 1 px count; NaN if none counts. stops: the paddle's
+    highest and lowest position. Once the two paddles differ, one may be at a stop and unable to move although the world
+    is right; so with `stops` a change does not count if either paddle is within one full-speed move of the stop that it
+    would move towards.
     """
     agree, count = 0, 0
     px = 96 / 64
@@ -141,14 +145,17 @@ def action_response(
 
 
 def _at_stop(places: tuple[float, float], move: float, stops: tuple[float, float]) -> bool:
-    """Whether either place is within a full-speed move of the stop on the side of `move` (a lost paddle is not)."""
+    """Return whether either place is within a full-speed move of the stop in the direction of `move`; NaN never is."""
     top, bottom = stops
     return any(place > bottom - FULL_MOVE if move > 0 else place < top + FULL_MOVE for place in places)
 
 
 def response_over_time(truth_frames: Pixels, frames: Pixels, buttons: NDArray[np.bool_]) -> dict[str, float]:
-    """Action response in the first and last of ten windows of long clips `n t 96 80 3`. Rollouts leave the emulator's
-    course, so the twin of a flip is the emulator's paddle under the same actions, which does not depend on the ball."""
+    """Return the action response in the first and last of ten windows of long clips `n t 96 80 3`.
+
+    Rollouts diverge from the emulator's game; they are still compared with the emulator's paddle, since its motion
+    depends on the actions only, not on the ball.
+    """
     size = frames.shape[1] // 10
     windows = {"first": slice(0, size), "last": slice(frames.shape[1] - size, None)}
     true_y = {name: detect(truth_frames[:, part]).paddle_y for name, part in windows.items()}

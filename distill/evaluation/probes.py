@@ -1,4 +1,4 @@
-"""Worlds whose pictures can be read. Owns which world has a reader, and the one figure by which worlds are compared."""
+"""Probes: figures read from pictures. Owns which world has which probes, and the one figure for comparing worlds."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ from world.card import WorldCard
 
 
 def has_pong_probes(card: WorldCard) -> bool:
+    """Return whether the world imitates Pong."""
     return bool(card.provenance.get("environment", card.name) == "pong")
 
 
 def has_doom_probes(card: WorldCard) -> bool:
+    """Return whether the world imitates Doom."""
     return bool(card.provenance.get("environment", card.name) == "doom")
 
 
 def probe_figures(card: WorldCard, starts: Starts, frames: Tensor) -> dict[str, float]:
-    """Figures only this world has, from reading its pictures; none for worlds without a reader."""
+    """Return the figures of Pong's probes; none for other worlds."""
     if not has_pong_probes(card):
         return {}
     return pong_figures(starts.truth.numpy(), frames.numpy(), starts.actions.buttons.numpy())
 
 
 def probe_check(card: WorldCard, starts: Starts, rebuilt: Tensor) -> dict[str, Any]:
-    """How well the reader reads codec reconstructions."""
+    """Return how accurate Pong's probes are on codec reconstructions; nothing for other worlds."""
     return check_detector(starts.truth.numpy(), rebuilt.numpy()) if has_pong_probes(card) else {}
 
 
 def quality(card: WorldCard, starts: Starts, frames: Tensor) -> float:
-    """How true generated clips are, in one figure: higher is better.
+    """Return the quality of generated clips as one figure; higher is better.
 
-    With a reader: `agreement`, the nearness of the things that move to where they truly are (0 … 1). PSNR would not do:
-    most of the picture never moves, so that a world without any ball is within a few per cent of a perfect one.
-    Without a reader: PSNR gained over copying the last context picture, in dB; the still part is in both.
+    Pong: `agreement`, how near the moving objects are to their true positions (0 … 1). PSNR is unsuitable there: most
+    of the picture never changes, so a world without any ball is within a few per cent of a perfect one. Other worlds:
+    the gain in PSNR over copying the last context picture, in dB, in which the still part cancels.
     """
     if has_pong_probes(card):
         return agreement(starts.truth.numpy(), frames.numpy())

@@ -1,4 +1,4 @@
-"""Figures every world has: PSNR curves against truth and baselines, sharpness, bootstrap bounds. Pure functions."""
+"""Figures of every world: PSNR curves against truth and baselines, sharpness, bootstrap bounds. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,34 +7,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distill.data.statistics import sharpness
+
 FRAMES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def psnr(frames: Tensor, truth: Tensor) -> Tensor:
-    """Per clip and frame: uint8 `b t h w 3` → dB `b t`."""
+    """Return the PSNR per clip and frame: uint8 `b t h w 3` → dB `b t`."""
     error = (frames.float() - truth.float()).square().flatten(2).mean(-1).clamp_min(0.05)
     return 10 * torch.log10(255.0**2 / error)
 
 
-def sharpness(frames: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels: uint8 `b t h w 3` → `b t`."""
-    x = frames.float()
-    down = (x[:, :, 1:] - x[:, :, :-1]).abs().flatten(2).mean(-1)
-    across = (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().flatten(2).mean(-1)
-    return (down + across) / 2
-
-
 def curve(values: Tensor) -> dict[str, float]:
-    """Mean over clips at the frames of `FRAMES` (counted from 1) that exist."""
+    """Return the mean over clips at those frames of `FRAMES` (counted from 1) that exist."""
     return {str(f): round(float(values[:, f - 1].mean()), 3) for f in FRAMES if f <= values.shape[1]}
 
 
 def lower_bound(
     differences: Tensor, episode: NDArray[np.int64], *, draws: int = 2000, level: float = 0.05, seed: int = 0
 ) -> float:
-    """Lower bootstrap bound of the mean over clips: the `level` quantile of resampled means.
+    """Return the lower bootstrap bound of the mean over clips: the `level` quantile of resampled means.
 
-    Clips of one recorded stream resemble each other, so streams are resampled, then each one's clips.
+    episode: each clip's stream. Clips of one stream are correlated, so streams are resampled first, then the clips of
+    each.
     """
     _, number, counts = np.unique(episode, return_inverse=True, return_counts=True)
     order = np.argsort(number, kind="stable")
@@ -53,8 +48,11 @@ def lower_bound(
 def trivial_gains(
     truth: Tensor, context_last: Tensor, frames: Tensor, episode: NDArray[np.int64]
 ) -> dict[str, dict[str, object]]:
-    """What `frames` gain over the best of three predictions that know nothing of actions, at frames 4 and 16: the last
-    picture, its mean colour, and the mean of all true pictures (of the judged clips themselves, which flatters it)."""
+    """Return the PSNR gain of `frames` over the best of three predictions without actions, at frames 4 and 16.
+
+    The predictions are the last picture, its mean colour, and the mean of all true pictures of these very clips (which
+    gives that one an advantage).
+    """
     own = psnr(frames, truth)
     colour = context_last.float().mean(dim=(1, 2), keepdim=True).expand_as(context_last)
     mean = truth.float().mean(dim=(0, 1)).expand_as(context_last)
@@ -70,15 +68,18 @@ def trivial_gains(
 
 
 def bounded(values: Tensor, episode: NDArray[np.int64]) -> dict[str, float]:
-    """Mean over clips and its lower bound."""
+    """Return the mean over clips and its lower bound."""
     return {"mean": round(float(values.mean()), 3), "lower": round(lower_bound(values, episode), 3)}
 
 
 def quality_figures(
     truth: Tensor, context_last: Tensor, frames: Tensor, other: Tensor | None, episode: NDArray[np.int64]
 ) -> dict[str, object]:
-    """Free-running clips under the true actions (`frames`) and another clip's (`other`, where there is one), uint8
-    `b t h w 3`, against truth and against copying the last context frame `b h w 3`. episode: each clip's stream."""
+    """Return the figures of free-running clips uint8 `b t h w 3`, compared with the truth and with copying.
+
+    frames: generated under the true actions; other: under another clip's actions, if there is one. context_last: the
+    last context frame `b h w 3`. episode: each clip's stream.
+    """
     own = psnr(frames, truth)
     copied = psnr(context_last[:, None].expand_as(truth), truth)
     ratio = sharpness(frames).mean(0) / sharpness(truth).mean(0).clamp_min(1e-6)

@@ -1,4 +1,4 @@
-"""Held-out starts to continue from. Owns the draw of starts; knows no model."""
+"""Held-out starts for evaluation. Owns how they are drawn; knows no model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """Held-out clips: context to continue from, what truly followed, and which recorded stream each is from (`b`)."""
+    """Held-out clips: the context to continue, the truth that followed, and each clip's recorded stream (`b`)."""
 
     context: Tensor
     context_actions: Actions
@@ -32,6 +32,7 @@ class Starts:
         return len(self.context)
 
     def head(self, num: int) -> Starts:
+        """Return the first `num` starts."""
         rows = slice(0, num)
         return Starts(
             self.context[rows],
@@ -43,7 +44,7 @@ class Starts:
         )
 
     def shuffled_actions(self) -> Actions | None:
-        """Every start with the actions of a clip from another stream; None where there is no other, or no action."""
+        """Return for every start the actions of a clip from another stream; None without another stream or actions."""
         if len(np.unique(self.episode)) < 2 or not self.actions.vector().shape[2]:
             return None
         num = len(self)
@@ -54,10 +55,10 @@ class Starts:
 
 
 def held_out_starts(dataset: Dataset, num: int, context_frames: int, num_frames: int, *, seed: int = 0) -> Starts:
-    """`num` starts spread evenly over the held-out streams, at random places; the end of an episode cuts none of them.
+    """Draw `num` starts, spread evenly over the held-out streams, at random places within an episode.
 
-    Fewer than `num_frames` frames follow where half of the streams have no place for so many; streams without a place
-    are left out. Raises DatasetError where hardly any stream is longer than the context.
+    If half of the streams are too short for `num_frames` frames after the context, fewer frames follow; streams that
+    are still too short are left out. Raises DatasetError if half of the streams are no longer than the context.
     """
     rng = np.random.default_rng(seed)
     continuing = dataset.spec.continuing
@@ -86,16 +87,16 @@ def held_out_starts(dataset: Dataset, num: int, context_frames: int, num_frames:
 
 
 def _room(root: Path, dones: list[NDArray[np.bool_]], continuing: bool, context_frames: int, num_frames: int) -> int:
-    """How many frames can follow a context: `num_frames`, or what at least half of the streams have a place for."""
+    """Return how many frames follow a context: `num_frames`, or as many as at least half of the streams allow."""
     longest = [max(stop - max(start, 1) for start, stop in unbroken(row, continuing=continuing)) for row in dones]
     found = int(np.median(longest)) - context_frames
     if found < 1:
         raise DatasetError(
-            f"held-out streams of {root} run for {int(np.median(longest))} frames between the ends of episodes; "
-            f"{context_frames + 1} are needed, {context_frames + num_frames} are wanted: record longer ones"
+            f"held-out streams of {root} have {int(np.median(longest))} frames between the ends of episodes; at least "
+            f"{context_frames + 1}, better {context_frames + num_frames}, are needed: record longer streams"
         )
     if found < num_frames:
-        logger.warning("held-out streams of %s are short: %d frames are judged, not %d", root, found, num_frames)
+        logger.warning("held-out streams of %s are short: %d frames are evaluated, not %d", root, found, num_frames)
     return min(found, num_frames)
 
 

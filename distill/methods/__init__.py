@@ -1,1 +1,1 @@
-"""Distillation methods: pure losses over the network contract. Methods know no model, no data and no optimiser."""
+"""Distillation methods: pure losses over the `Network` interface. They know no model, data or optimiser."""

@@ -1,8 +1,8 @@
-"""Models of other scales as a `Network`: EDM, VP/DDPM and TrigFlow. Owns the change of scale; changes nothing in the
-model.
+"""Models on other noise scales as a `Network`: EDM, VP/DDPM and TrigFlow. Owns the change of scale; leaves the model
+unchanged.
 
-A model that mixes a·x0 + s·noise has sigma = s / (a + s) and sees x·(a + s) where the flow scale has x (see
-`world.model.schedule`). What the model needs besides x and its own time, it takes out of `cond`.
+A model of a·x0 + s·noise has sigma = s / (a + s), and its input is x·(a + s) where x is on the flow scale (see
+`world.model.schedule`). Any further input of the model must be in `cond`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LEAST_SIGMA = 1e-6
 
 
 class Adapted(ABC):
-    """A `Network` from a velocity alone."""
+    """A `Network` defined by its velocity alone."""
 
     __slots__ = ()
 
     @abstractmethod
     def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        """On the flow scale: x `b …`, sigma `b`."""
+        """Return the velocity on the flow scale: x `b …`, sigma `b`."""
 
     def __call__(
         self,
@@ -46,15 +46,17 @@ class Adapted(ABC):
     ) -> Output:
         if pattern is not None or sigma_next is not None or features:
             raise ValueError(
-                "an adapted model takes neither context, sigma_next nor features: wrap one that does itself"
+                "an adapted model takes no pattern, sigma_next or features: write a wrapper that supports them"
             )
         return Output(self.velocity(x, sigma, cond), [], {})
 
 
 @dataclass(frozen=True, slots=True)
 class EDM(Adapted):
-    """A denoiser D(x0 + s·noise, s) → x0 (arXiv:2206.00364, eq. 7), its preconditioning inside. Above `s_max`, the
-    noisiest it was trained for, x counts as that noisy."""
+    """A denoiser D(x0 + s·noise, s) → x0 that includes its preconditioning (arXiv:2206.00364, eq. 7).
+
+    s_max: the highest noise level it was trained for; higher levels are clamped to it.
+    """
 
     denoise: Model
     s_max: float = 80.0
@@ -71,8 +73,8 @@ class VP(Adapted):
     """A DDPM-like model of √ᾱ·x0 + √(1−ᾱ)·noise that predicts noise (`epsilon`), `v_prediction` = √ᾱ·noise − √(1−ᾱ)·x0
     (arXiv:2202.00512) or x0 (`sample`).
 
-    alphas_cumprod: ᾱ by timestep, falling, `t`. Its timesteps are whole numbers; a sigma between two of them goes to
-    the nearer one, and x is brought to that one's level keeping its expected scale.
+    alphas_cumprod: ᾱ by timestep, decreasing, `t`. Timesteps are integers: sigma is rounded to the level of the nearest
+    one, and x is rescaled to the expected scale of that level.
     """
 
     predict: Model
@@ -81,7 +83,7 @@ class VP(Adapted):
 
     @property
     def sigmas(self) -> Tensor:
-        """The flow scale's level of each timestep, rising: `t`, float64."""
+        """Each timestep's level on the flow scale, increasing: `t`, float64."""
         alpha = self.alphas_cumprod.double()
         return flow_sigma(alpha.sqrt(), (1 - alpha).sqrt())
 
@@ -89,35 +91,37 @@ class VP(Adapted):
         timestep = (self.sigmas.to(sigma.device) - sigma[..., None].double()).abs().argmin(-1)
         alpha = expand(self.alphas_cumprod.to(sigma.device).double()[timestep], x)
         signal, noise_share = alpha.sqrt(), (1 - alpha).sqrt()
-        own = x * (signal + noise_share)
-        predicted = self.predict(own, timestep, cond)
+        scaled = x * (signal + noise_share)
+        predicted = self.predict(scaled, timestep, cond)
         if self.prediction_type == "epsilon":
-            noise, x0 = predicted, (own - noise_share * predicted) / signal
+            noise, x0 = predicted, (scaled - noise_share * predicted) / signal
         elif self.prediction_type == "v_prediction":
-            noise, x0 = noise_share * own + signal * predicted, signal * own - noise_share * predicted
+            noise, x0 = noise_share * scaled + signal * predicted, signal * scaled - noise_share * predicted
         else:
-            noise, x0 = (own - signal * predicted) / noise_share, predicted
+            noise, x0 = (scaled - signal * predicted) / noise_share, predicted
         return noise - x0
 
 
 @dataclass(frozen=True, slots=True)
 class TrigFlow(Adapted):
     """A model F(x_t, t) of x_t = cos t·x0 + sin t·noise that predicts dx/dt = cos t·noise − sin t·x0
-    (arXiv:2410.11081, §3.1; data scaled to unit deviation, σ_d = 1)."""
+    (arXiv:2410.11081, §3.1; data scaled to unit standard deviation, σ_d = 1)."""
 
     predict: Model
 
     def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
         t = torch.atan2(sigma, 1 - sigma)
         cos, sin = expand(t.cos(), x), expand(t.sin(), x)
-        own = x * (cos + sin)
-        f = self.predict(own, t, cond)
-        return (sin * own + cos * f) - (cos * own - sin * f)
+        scaled = x * (cos + sin)
+        f = self.predict(scaled, t, cond)
+        return (sin * scaled + cos * f) - (cos * scaled - sin * f)
 
 
 def trig_velocity(velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """F of TrigFlow from a flow network's velocity at x_flow = x / (cos t + sin t): the other way round. x: on
-    TrigFlow's scale, `b …`; t `b`."""
+    """Return TrigFlow's F, computed from a flow network's velocity at x_flow = x / (cos t + sin t).
+
+    The inverse of `TrigFlow.velocity`. x is on TrigFlow's scale, `b …`; t `b`.
+    """
     cos, sin = expand(t.cos(), x), expand(t.sin(), x)
     total = cos + sin
     x_flow = x / total
@@ -126,6 +130,6 @@ def trig_velocity(velocity: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def trig_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """x_t = cos t·x0 + sin t·noise."""
+    """Return x_t = cos t·x0 + sin t·noise."""
     sigma = flow_sigma(t.cos(), t.sin())
     return add_noise(x0, noise, sigma) * expand(t.cos() + t.sin(), x0)

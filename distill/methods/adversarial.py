@@ -1,7 +1,7 @@
-"""What DMD2, f-distill and LADD share of adversarial training: losses of a discriminator's logits, and R1. Pure
-functions.
+"""Adversarial losses shared by DMD2, f-distill and LADD: functions of a discriminator's logits, and the R1 penalty.
 
-A discriminator is any function of noised samples; DMD2 puts a head on the critic's features, LADD on the teacher's.
+Pure functions. A discriminator is any function of noised samples; DMD2 puts a head on the critic's features, LADD on
+the teacher's.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ Discriminator = Callable[[Tensor, Tensor], Tensor]
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Non-saturating: E softplus(−d(fake)) (arXiv:1406.2661, §3; DMD2, arXiv:2405.14867, eq. 4)."""
+    """Return the non-saturating loss E softplus(−d(fake)) (arXiv:1406.2661, §3; DMD2, arXiv:2405.14867, eq. 4)."""
     return F.softplus(-fake).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """E softplus(−d(real)) + E softplus(d(fake)); at its least where d = log p_real − log p_fake."""
+    """Return E softplus(−d(real)) + E softplus(d(fake)), whose minimum is at d = log p_real − log p_fake."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def hinge_generator_loss(fake: Tensor) -> Tensor:
-    """−E d(fake) (arXiv:1705.02894; LADD, arXiv:2403.12015)."""
+    """Return −E d(fake) (arXiv:1705.02894; LADD, arXiv:2403.12015)."""
     return -fake.mean()
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """E max(0, 1 − d(real)) + E max(0, 1 + d(fake))."""
+    """Return E max(0, 1 − d(real)) + E max(0, 1 + d(fake))."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def r1_penalty(discriminator: Discriminator, real: Tensor, sigma: Tensor) -> Tensor:
-    """½·E‖∇ₓ d(real)‖², itself with a gradient (arXiv:1801.04406, eq. 9). real: at level sigma, `b …`."""
+    """Return ½·E‖∇ₓ d(real)‖², differentiable (arXiv:1801.04406, eq. 9). real: at level sigma, `b …`."""
     x = real.detach().requires_grad_(True)
     (slope,) = torch.autograd.grad(discriminator(x, sigma).sum(), x, create_graph=True)
     return 0.5 * slope.flatten(1).square().sum(1).mean()
@@ -46,8 +46,11 @@ def r1_penalty(discriminator: Discriminator, real: Tensor, sigma: Tensor) -> Ten
 def approximate_r1(
     discriminator: Discriminator, real: Tensor, sigma: Tensor, generator: torch.Generator, *, std: float = 0.01
 ) -> Tensor:
-    """½·E(d(x + std·n) − d(x))² / std², which tends to R1 as std falls, without a second derivative (APT,
-    arXiv:2501.08316, eq. 4, scaled by 1/std²). Both at the same x: noising anew would measure the noise instead."""
+    """Return ½·E(d(x + std·n) − d(x))² / std², which approaches R1 as std → 0 and needs no second derivative.
+
+    APT (arXiv:2501.08316, eq. 4), scaled by 1/std². Both terms use the same noised x; with fresh noise the difference
+    would measure the noise.
+    """
     nudge = torch.randn(real.shape, generator=generator, dtype=real.dtype) * std
     change = discriminator(real + nudge, sigma) - discriminator(real, sigma)
     return 0.5 * (change / std).reshape(len(real), -1).square().sum(1).mean()

@@ -1,8 +1,9 @@
 """Causal consistency distillation: a few-step causal student from a many-step causal teacher. Pure functions.
 
-Consistency distillation (arXiv:2303.01469, eq. 7) on teacher-forced clips, as Causal-Forcing does: from noise level
-sigma the causal teacher takes one Euler step to sigma_next; the student's x0 at sigma must meet its own averaged
-copy's x0 at sigma_next. At sigma_next = 0 the target is the step's end itself, which pins the student to the data.
+Consistency distillation (arXiv:2303.01469, eq. 7) on teacher-forced clips, as in Causal-Forcing: the causal teacher
+takes one Euler step from sigma to sigma_next, and the student's x0 at sigma is trained towards the x0 that its moving
+average predicts at sigma_next. At sigma_next = 0 the target is the end of the step itself, which ties the student to
+the data.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def causal_consistency_loss(
     past: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared distance of x0 at neighbouring levels. x0, noise `b f c h w`; sigma > sigma_next `b f`;
-    frames bool `b f` says where the loss counts; past `b f c h w`: frames to be given in x0's place; target is the
-    student's moving average; no gradient but the student's."""
+    """Return the mean squared distance of x0 at neighbouring levels; only the student receives gradients.
+
+    x0, noise `b f c h w`; sigma > sigma_next `b f`; frames bool `b f`: where the loss is taken; target: the student's
+    moving average; past `b f c h w`: the past to condition on, instead of x0.
+    """
     clean_level = torch.zeros_like(sigma)
     clean, noisy = x0 if past is None else past, add_noise(x0, noise, sigma)
     with torch.no_grad():

@@ -1,8 +1,8 @@
-"""Causal ODE regression: a causal student learns where a teacher's trajectories end (CausVid, arXiv:2412.07772, §4.3;
-Self-Forcing starts from it). Pure functions.
+"""Causal ODE regression: a causal student learns the end points of a teacher's trajectories. Pure functions.
 
-The trajectory generator solves the teacher's probability-flow ODE over clips after a clean prefix and keeps the states
-at the student's levels. The student sees each frame's state at a level of its own, given the ends of the frames before.
+CausVid (arXiv:2412.07772, §4.3); Self-Forcing starts from it. The trajectory generator solves the teacher's
+probability-flow ODE over clips after a clean prefix and stores the states at the student's levels. The student sees
+each frame's state at a level drawn per frame, given the end points of the earlier frames.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, slots=True)
 class Trajectories:
-    """states `s + 1 b f c h w`, the last one x0; frames: bool `b f`, those that were generated (the others are data);
-    actions `b f a`."""
+    """states `s + 1 b f c h w`, the last one x0; frames bool `b f`: the generated ones (the others are data); actions
+    `b f a`."""
 
     states: Tensor
     frames: Tensor
@@ -35,7 +35,7 @@ class Trajectories:
 def clip_trajectories(
     teacher: Network, x0: Tensor, noise: Tensor, frames: Tensor, actions: Tensor, config: KnowledgeConfig
 ) -> Trajectories:
-    """By Euler steps of a bidirectional teacher, from noise `b f c h w` in `frames`; x0 of the others is given."""
+    """Solve a bidirectional teacher's ODE by Euler steps, from noise `b f c h w` in `frames`; the others stay x0."""
     fine = sampling_sigmas(config.num_steps * config.substeps, config.shift).float()
     mask, cond = expand(frames, x0).bool(), Conditioning(actions=actions)
     x = torch.where(mask, noise, x0)
@@ -51,7 +51,7 @@ def clip_trajectories(
 def causal_ode_loss(
     student: Network, trajectories: Trajectories, stage: Tensor, pattern: TeacherForcing, config: KnowledgeConfig
 ) -> Tensor:
-    """Squared error of x0 from each frame's state number `stage` (int64 `b f`, below `num_steps`)."""
+    """Return the squared error of x0 predicted from each frame's state number `stage` (int64 `b f`, < `num_steps`)."""
     end = trajectories.states[-1]
     index = expand(stage, end).long().expand_as(end)[None]
     noisy = trajectories.states.take_along_dim(index, dim=0)[0]

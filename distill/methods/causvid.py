@@ -1,8 +1,7 @@
-"""CausVid (arXiv:2412.07772): asymmetric distillation, a causal student against a bidirectional teacher's scores. Pure
-functions.
+"""CausVid (arXiv:2412.07772): a causal student trained on a bidirectional teacher's scores. Pure functions.
 
-The student answers for noised data, as in diffusion forcing, at levels of its own grid; the clip of its answers is what
-teacher and critic judge. It never sees its own output as context, which is what Self-Forcing changed.
+As in diffusion forcing, the student denoises noised data, here at levels of its own grid; teacher and critic score the
+clip of its predictions. It never sees its own output as context, which is what Self-Forcing changed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,9 @@ from world.model.transformer import Conditioning
 def causvid_samples(
     student: Network, x0: Tensor, noise: Tensor, sigma: Tensor, actions: Tensor, pattern: Banded
 ) -> Tensor:
-    """The student's answer for each frame, given the noised frames before it (arXiv:2412.07772, algorithm 1): `b f c h
-    w`; frames at sigma 0 (`b f`) are data and stay as they are."""
-    answer = predict_x0(student, add_noise(x0, noise, sigma), sigma, Conditioning(actions=actions), pattern)
-    return answer.where(expand(sigma, x0).bool(), x0)
+    """Return the student's x0 of each frame, given the noised earlier frames (arXiv:2412.07772, algorithm 1).
+
+    `b f c h w`; frames at sigma 0 (`b f`) are data and stay unchanged.
+    """
+    predicted = predict_x0(student, add_noise(x0, noise, sigma), sigma, Conditioning(actions=actions), pattern)
+    return predicted.where(expand(sigma, x0).bool(), x0)

@@ -1,8 +1,8 @@
 """Continuous-time consistency models, sCT and sCD (arXiv:2410.11081). Pure functions, on TrigFlow's scale.
 
-x_t = cos t·x0 + sin t·noise, F = dx/dt as the network has it, f = cos t·x_t − sin t·F its x0. Along a trajectory f must
-not change: the tangent cos t·df/dt, an exact forward-mode derivative of the network, is what the loss drives to zero.
-Data is taken to have unit deviation (σ_d = 1), as latents have.
+x_t = cos t·x0 + sin t·noise; F is the network's dx/dt; f = cos t·x_t − sin t·F is its x0. Along a trajectory f must
+not change: the loss drives the tangent cos t·df/dt, an exact forward-mode derivative of the network, to zero. The data
+is assumed to have unit standard deviation (σ_d = 1), as latents have.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContinuousConfig:
-    """Levels: tan t lognormal (P_mean, P_std of arXiv:2410.11081, table 5). normaliser: c of g / (‖g‖ + c), or None for
-    tangents as they are. warm_up_steps: over which the tangent's second part fades in (§4.1)."""
+    """mean, std: of log tan t (P_mean, P_std of arXiv:2410.11081, table 5). normaliser: c of g / (‖g‖ + c), or None for
+    unnormalised tangents. warm_up_steps: steps over which the tangent's second term is faded in (§4.1)."""
 
     mean: float = -1.0
     std: float = 1.4
@@ -32,12 +32,12 @@ class ContinuousConfig:
 
 
 def trig_times(batch: int, generator: torch.Generator, config: ContinuousConfig) -> Tensor:
-    """t in (0, π/2), `b`."""
+    """Draw t in (0, π/2), `b`."""
     return torch.atan(torch.exp(torch.randn(batch, generator=generator) * config.std + config.mean))
 
 
 def warm_up(step: int, config: ContinuousConfig) -> float:
-    """r of the tangent warm-up at a training step."""
+    """Return the factor r of the tangent warm-up at a training step."""
     return min(1.0, step / config.warm_up_steps) if config.warm_up_steps else 1.0
 
 
@@ -53,9 +53,11 @@ def continuous_consistency_loss(
     share: float = 1.0,
     log_weight: Tensor | None = None,
 ) -> Tensor:
-    """arXiv:2410.11081, eq. 8. dx/dt is the teacher's (sCD), or that of the pair itself (sCT). x0, noise `b …`, t `b`
-    in (0, π/2). share: r of the warm-up. log_weight: w `b` of the adaptive weighting e^w·loss − w, learned with the
-    student."""
+    """Return the loss of arXiv:2410.11081, eq. 8, with the teacher's dx/dt (sCD) or that of the data pair (sCT).
+
+    x0, noise `b …`; t `b` in (0, π/2). share: r of the warm-up. log_weight: w `b` of the adaptive weighting
+    e^w·loss − w, learned together with the student.
+    """
     x = trig_noise(x0, noise, t)
     cos, sin = expand(t.cos(), x), expand(t.sin(), x)
     with torch.no_grad():
@@ -70,6 +72,6 @@ def continuous_consistency_loss(
 
 
 def trig_prediction(network: Network, x: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
-    """F(x_t, t) of a flow network."""
+    """Return F(x_t, t) of a flow network."""
     sigma = flow_sigma(t.cos(), t.sin())
     return trig_velocity(predict_velocity(network, x / expand(t.cos() + t.sin(), x), sigma, cond), x, t)

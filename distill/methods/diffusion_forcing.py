@@ -1,8 +1,7 @@
-"""Diffusion forcing (arXiv:2407.01392): every frame has a noise level of its own and sees the noisy frames before it.
-Pure functions.
+"""Diffusion forcing (arXiv:2407.01392): each frame has its own noise level and sees the noisy frames before it.
 
-One pass over the noisy clip, half of teacher forcing's tokens. What comes before a frame is as noisy as it happens to
-be; some clips are clean up to a frame, since that is what a rollout will give.
+Pure functions. One pass over the noisy clip needs half of teacher forcing's tokens. The frames before a frame have
+arbitrary noise levels; some clips are clean up to a random frame, because a rollout's past is clean.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from world.model.transformer import Conditioning
 
 
 def forced_levels(sigma: Tensor, clean_share: float, generator: torch.Generator) -> Tensor:
-    """Levels `b f` of which, in a share of the clips, all before a random frame are 0."""
+    """Return sigma `b f` with all levels before a random frame set to 0 in a share of the clips."""
     b, f = sigma.shape
     first = torch.randint(1, f, (b, 1), generator=generator)
     chosen = torch.rand(b, 1, generator=generator) < clean_share
@@ -27,6 +26,8 @@ def forced_levels(sigma: Tensor, clean_share: float, generator: torch.Generator)
 def diffusion_forcing_loss(
     network: Network, x0: Tensor, noise: Tensor, sigma: Tensor, actions: Tensor, pattern: Banded
 ) -> Tensor:
-    """arXiv:2407.01392, algorithm 1, with velocities. x0, noise `b f c h w`; sigma `b f`, 0 where a frame is given; the
-    loss counts where it is not."""
+    """Return the loss of arXiv:2407.01392, algorithm 1, for velocities.
+
+    x0, noise `b f c h w`; sigma `b f`: 0 marks clean frames, which carry no loss.
+    """
     return flow_matching_loss(network, x0, noise, sigma, sigma > 0, Conditioning(actions=actions), pattern)

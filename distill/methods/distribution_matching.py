@@ -1,7 +1,7 @@
 """Distribution matching distillation: the generator's gradient from two scores. Pure functions.
 
-DMD (arXiv:2311.18828, eq. 7 and 8; DMD2, arXiv:2405.14867): ∇KL ≈ E[w_t (s_fake − s_real) dx/dθ]; with x0
-predictions the difference of scores is a difference of denoised clips.
+DMD (arXiv:2311.18828, eq. 7 and 8; DMD2, arXiv:2405.14867): ∇KL ≈ E[w_t (s_fake − s_real) dx/dθ]. In terms of x0
+predictions the difference of the scores is a difference of denoised clips.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def dmd_gradient(
     *,
     weight: Tensor | None = None,
 ) -> Tensor:
-    """The normalised gradient at generated samples x `b …`; of clips `b f …`, zero outside `frames` (bool `b f`, the
-    generated ones; the others are given clean).
+    """Return the normalised gradient at generated samples x `b …` or clips `b f …`.
 
-    Noise level sigma is shared by a clip's generated frames (`b`) or each frame's own (`b f`). Divided per sample by
-    the mean |x − x0_real| over what is generated (arXiv:2311.18828, eq. 8), clamped from below. weight: `b`, of each
-    sample (see `f_distill`).
+    frames bool `b f`: the generated frames of a clip; the others are given clean, and the gradient is zero there.
+    sigma: one noise level for all generated frames of a clip (`b`) or one per frame (`b f`). The gradient of each
+    sample is divided by its mean |x − x0_real| over the generated part (arXiv:2311.18828, eq. 8), clamped from below.
+    weight `b`: factor of each sample (see `f_distill`).
     """
     with torch.no_grad():
         level = sigma if frames is None else frame_levels(sigma, frames)
@@ -48,8 +48,10 @@ def dmd_gradient(
 
 
 def dmd_loss(x: Tensor, gradient: Tensor, frames: Tensor | None = None) -> Tensor:
-    """½‖x − sg(x − g)‖², whose gradient in x is g over the number of elements in `frames` (all, where None); computed
-    in float64."""
+    """Return ½‖x − sg(x − g)‖², computed in float64.
+
+    Its gradient in x is g divided by the number of elements in `frames` (all elements if None).
+    """
     target = (x.double() - gradient.double()).detach()
     error = (x.double() - target).square()
     if frames is None:
@@ -60,7 +62,7 @@ def dmd_loss(x: Tensor, gradient: Tensor, frames: Tensor | None = None) -> Tenso
 def critic_loss(
     critic: Network, x: Tensor, noise: Tensor, sigma: Tensor, frames: Tensor | None, cond: Conditioning
 ) -> Tensor:
-    """The critic's denoising loss on the generator's own samples or clips."""
+    """Return the critic's denoising loss on the generator's samples or clips."""
     if frames is None:
         return denoising_loss(critic, x.detach(), noise, sigma, cond)
     return flow_matching_loss(critic, x.detach(), noise, sigma, frames, cond)
@@ -69,8 +71,10 @@ def critic_loss(
 def backward_simulated(
     student: Network, noise: Tensor, cond: Conditioning, levels: Tensor, stage: int, generator: torch.Generator
 ) -> Tensor:
-    """What a few-step student meets at its step `stage`, `b …`: its own x0 so far, noised to that step's level
-    (DMD2, §4.5). noise `b …` is where it starts; levels fall from 1 to 0."""
+    """Return a few-step student's input at its step `stage`, `b …`: its own x0 so far, noised to that step's level.
+
+    DMD2, §4.5. noise `b …`: the starting point; levels fall from 1 to 0.
+    """
     if stage == 0:
         return noise
     with torch.no_grad():

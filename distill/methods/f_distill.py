@@ -1,7 +1,8 @@
 """f-distill (arXiv:2502.15681): distribution matching under any f-divergence. Pure functions.
 
-D_f(p‖q) = E_q f(p/q) has the gradient of DMD with each sample weighted by h(ρ) = f″(ρ)·ρ², ρ = p_real/p_fake at the
-noised sample (theorem 1). The ratio is read off the discriminator of the adversarial loss, whose logit is log ρ.
+The gradient of D_f(p‖q) = E_q f(p/q) is DMD's gradient with each sample weighted by h(ρ) = f″(ρ)·ρ², where
+ρ = p_real/p_fake at the noised sample (theorem 1). ρ is estimated by the discriminator of the adversarial loss, whose
+logit is log ρ.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DIVERGENCES: dict[Divergence, Callable[[Tensor], Tensor]] = {
     "squared_hellinger": lambda u: 1 - u.sqrt(),
     "jeffreys": lambda u: (u - 1) * u.log(),
 }
-"""f(u), up to terms linear in u, which no gradient sees."""
+"""f(u), up to terms linear in u, which do not affect the gradient."""
 
 WEIGHTS: dict[Divergence, Callable[[Tensor], Tensor]] = {
     "reverse_kl": torch.ones_like,
@@ -42,8 +43,8 @@ WEIGHTS: dict[Divergence, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FDistillConfig:
-    """ratio_range: what the ratio is clipped to. normalised: weights are divided by their mean over the batch, so that
-    the step size does not follow the divergence."""
+    """ratio_range: bounds that the ratio is clipped to. normalised: divide the weights by their batch mean, so that the
+    step size does not depend on the divergence."""
 
     divergence: Divergence = "jensen_shannon"
     ratio_range: tuple[float, float] = (0.1, 20.0)
@@ -51,8 +52,7 @@ class FDistillConfig:
 
 
 def f_weights(logits: Tensor, config: FDistillConfig) -> Tensor:
-    """h(ρ) `b` of the discriminator's logits `b …` (their mean a sample), without gradient: `weight` of
-    `dmd_gradient`."""
+    """Return h(ρ) `b` without gradient, the `weight` of `dmd_gradient`; logits `b …` are averaged per sample."""
     with torch.no_grad():
         ratio = logits.flatten(1).mean(1).exp() if logits.ndim > 1 else logits.exp()
         weight = WEIGHTS[config.divergence](ratio.clamp(*config.ratio_range))

@@ -12,7 +12,7 @@ from world.model.transformer import Conditioning
 
 
 def frame_levels(sigma: Tensor, frames: Tensor) -> Tensor:
-    """Every frame's noise level `b f`, from one a clip `b` or one a frame `b f`: 0 outside `frames` (bool `b f`)."""
+    """Return each frame's noise level `b f`: 0 outside `frames` (bool `b f`); sigma is per clip `b` or frame `b f`."""
     return (sigma if sigma.ndim == 2 else sigma[:, None]) * frames
 
 
@@ -27,10 +27,10 @@ def flow_matching_loss(
     *,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """E‖v_θ(x_sigma) − (noise − x0)‖² (arXiv:2210.02747, eq. 9) over the chosen frames; the others are given clean.
+    """Return E‖v_θ(x_sigma) − (noise − x0)‖² (arXiv:2210.02747, eq. 9) over `frames`; the others are given clean.
 
-    x0, noise: `b f c h w`. sigma: the level of all chosen frames `b`, or of each `b f`. frames: bool `b f`. weights:
-    `b f 1 h w` or None.
+    x0, noise: `b f c h w`. sigma: one level for all of a clip's `frames` (`b`) or one per frame (`b f`). frames: bool
+    `b f`. weights: `b f 1 h w` or None.
     """
     level = frame_levels(sigma, frames)
     predicted = predict_velocity(network, add_noise(x0, noise, level), level, cond, pattern)
@@ -38,6 +38,6 @@ def flow_matching_loss(
 
 
 def denoising_loss(network: Network, x0: Tensor, noise: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-    """The same for data without frames: x0, noise `b …`, sigma `b`."""
+    """Return the flow-matching loss of data without frames: x0, noise `b …`, sigma `b`."""
     predicted = predict_velocity(network, add_noise(x0, noise, sigma), sigma, cond)
     return (predicted - velocity(x0, noise)).square().mean()

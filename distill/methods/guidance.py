@@ -13,9 +13,12 @@ from world.model.transformer import Conditioning, Output
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """unconditional + scale·(conditional − unconditional): 1 is no guidance, in contrast to papers that count the
-    excess over it. without: the conditioning that is left out to (default: none at all). sigma_range: levels where
-    guidance is on (arXiv:2404.07724); elsewhere the conditional prediction stands."""
+    """unconditional + scale·(conditional − unconditional).
+
+    scale: 1 is no guidance; some papers call scale − 1 the scale. without: the conditioning of the unconditional
+    prediction (default: empty). sigma_range: the levels where guidance is used (arXiv:2404.07724); elsewhere the
+    conditional prediction is returned.
+    """
 
     network: Network
     scale: float

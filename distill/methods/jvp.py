@@ -1,7 +1,7 @@
 """Exact Jacobian-vector products of networks. Owns the choice between forward mode and double reverse mode.
 
-Forward mode is one pass; it needs a forward-mode rule for every operation. Fused attention has none, so it is kept off
-meanwhile; where an operation of a stranger's model lacks one, two reverse passes give the same product exactly.
+Forward mode takes one pass and needs a forward-mode rule for every operation. Fused attention has none, so it is
+disabled here. For a model with other operations that lack one, two reverse passes give the same product exactly.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def jvp(
     *,
     mode: Literal["forward", "reverse"] = "forward",
 ) -> tuple[Tensor, Tensor]:
-    """function(*at) and its derivative along `along`, neither with a gradient.
+    """Return function(*at) and its derivative in the direction `along`, both without gradient.
 
-    Forward mode runs without autograd, so that operations with a hand-written backward take their plain path. Where an
-    operation has no rule for the mode, torch's own error says so (in reverse mode: no second derivative); nothing falls
-    back to an approximation.
+    Forward mode runs without autograd, so operations with a hand-written backward use their plain implementation. If an
+    operation has no rule for the mode (in reverse mode: no second derivative), torch's error is raised; there is no
+    fallback to an approximation.
     """
     if mode == "reverse":
         return _double_reverse(function, at, along)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        # what torch imports at the first use of forward mode uses its own deprecated torch.jit.script
+        # on first use of forward mode torch imports modules that use its own deprecated torch.jit.script
         warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
         value, change = torch.func.jvp(function, at, along)[:2]  # typed as if it always had has_aux's third
     return value.detach(), change.detach()
@@ -43,7 +43,7 @@ def jvp(
 def _double_reverse(
     function: Function, at: tuple[Tensor, Tensor], along: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """J·v as the derivative, in u, of (uᵀ·J)·v, which is linear in u."""
+    """Return J·v as the derivative in u of (uᵀ·J)·v, which is linear in u."""
     inputs = tuple(part.detach().requires_grad_(True) for part in at)
     with sdpa_kernel(SDPBackend.MATH):
         value = function(*inputs)

@@ -1,7 +1,7 @@
 """Knowledge distillation: regression onto a teacher's ODE solutions (arXiv:2101.02388). Pure functions.
 
 The trajectory generator solves the teacher's probability-flow ODE from noise with Heun's method (arXiv:2206.00364,
-algorithm 1) and keeps the states at the student's levels; the student must say, from any of them, where it ends.
+algorithm 1) and stores the states at the student's levels; from each of them the student predicts the end point.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KnowledgeConfig:
-    """num_steps: of the student, at whose levels states are kept. substeps: the teacher's between two of them. shift:
-    of the levels."""
+    """num_steps: the student's steps; states are stored at their levels. substeps: the teacher's steps for each of
+    them. shift: of the levels."""
 
     num_steps: int = 1
     substeps: int = 48
@@ -27,13 +27,13 @@ class KnowledgeConfig:
 
 
 def student_levels(config: KnowledgeConfig) -> Tensor:
-    """`num_steps + 1` falling levels from 1 to 0."""
+    """Return `num_steps + 1` levels falling from 1 to 0."""
     return sampling_sigmas(config.num_steps, config.shift)
 
 
 @torch.no_grad()
 def ode_path(teacher: Network, noise: Tensor, cond: Conditioning, config: KnowledgeConfig) -> Tensor:
-    """The teacher's states at the student's levels, the last one x0: `s + 1 b …` from noise `b …`."""
+    """Return the teacher's states at the student's levels, the last one x0: `s + 1 b …` from noise `b …`."""
     fine = sampling_sigmas(config.num_steps * config.substeps, config.shift)
     x, path = noise, [noise]
     for i in range(len(fine) - 1):
@@ -51,8 +51,10 @@ def ode_path(teacher: Network, noise: Tensor, cond: Conditioning, config: Knowle
 def knowledge_distillation_loss(
     student: Network, path: Tensor, stage: Tensor, cond: Conditioning, config: KnowledgeConfig
 ) -> Tensor:
-    """Half the mean squared error of x0 from the path's state number `stage` (int64 `b`, below `num_steps`); path
-    `s + 1 b …`."""
+    """Return half the mean squared error of x0 predicted from state number `stage` (int64 `b`, < `num_steps`).
+
+    path: `s + 1 b …`.
+    """
     rows = torch.arange(path.shape[1])
     levels = student_levels(config).to(path)
     x0 = predict_x0(student, path[stage, rows], levels[stage], cond)

@@ -1,8 +1,8 @@
 """MeanFlow (arXiv:2505.13447): the average velocity between two levels, from data or from a teacher. Pure functions.
 
-u(x, r, t) is the mean of the velocity over [r, t] along a trajectory: one call goes from t to r. It satisfies
-u = v − (t − r)·du/dt; the right side, with an exact forward-mode derivative of the network, is the target. The network
-is asked with sigma = t and sigma_next = r.
+u(x, r, t) is the mean velocity over [r, t] along a trajectory, so one evaluation leads from t to r. It satisfies
+u = v − (t − r)·du/dt; the right-hand side, with an exact forward-mode derivative of the network, is the target. The
+network is called with sigma = t and sigma_next = r.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeanFlowConfig:
-    """Levels: two logit-normal draws, the greater is t (arXiv:2505.13447, §4.3). apart_share: of the samples with
-    r ≠ t. power, floor: p and c of the adaptive weight 1 / (‖Δ‖² + c)^p (eq. 22)."""
+    """mean, std: of two logit-normal draws, of which the greater is t (arXiv:2505.13447, §4.3). apart_share: share of
+    the samples with r ≠ t. power, floor: p and c of the adaptive weight 1 / (‖Δ‖² + c)^p (eq. 22)."""
 
     mean: float = -0.4
     std: float = 1.0
@@ -32,7 +32,7 @@ class MeanFlowConfig:
 
 
 def mean_flow_levels(batch: int, generator: torch.Generator, config: MeanFlowConfig) -> tuple[Tensor, Tensor]:
-    """(t, r), r ≤ t, each `b`."""
+    """Draw (t, r) with r ≤ t, each `b`."""
     a, b = (logit_normal_sigma(batch, generator, mean=config.mean, std=config.std) for _ in range(2))
     t, r = torch.maximum(a, b), torch.minimum(a, b)
     apart = torch.rand(batch, generator=generator) < config.apart_share
@@ -50,8 +50,10 @@ def mean_flow_loss(
     *,
     teacher: Network | None = None,
 ) -> Tensor:
-    """arXiv:2505.13447, eq. 9 to 11, adaptively weighted. The instantaneous velocity is the teacher's, or noise − x0.
-    x0, noise `b …`; r ≤ t, `b`."""
+    """Return the adaptively weighted loss of arXiv:2505.13447, eq. 9 to 11.
+
+    The instantaneous velocity is the teacher's, or noise − x0 without a teacher. x0, noise `b …`; r ≤ t, `b`.
+    """
     x = add_noise(x0, noise, t)
     with torch.no_grad():
         v = velocity(x0, noise) if teacher is None else predict_velocity(teacher, x, t, cond)

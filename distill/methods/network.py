@@ -1,4 +1,4 @@
-"""The network contract as methods see it. Owns the call's type and what methods read off it; knows no architecture."""
+"""The interface between methods and networks. Owns the type of the call and the predictions; knows no architecture."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from world.model.transformer import Conditioning, Output
 
 
 class Network(Protocol):
-    """Velocity on the flow scale. Video: x `b f c h w`, sigma `b f`. Methods for images and other data take x `b …`,
-    sigma `b`. sigma_next: the level a flow map goes to, for networks that learn one (MeanFlow)."""
+    """A network that predicts the velocity on the flow scale.
+
+    Video: x `b f c h w`, sigma `b f`. Images and other data: x `b …`, sigma `b`. sigma_next: the target level, for
+    networks that learn a flow map (MeanFlow).
+    """
 
     def __call__(
         self,
@@ -37,7 +40,7 @@ def predict_velocity(
     *,
     sigma_next: Tensor | None = None,
 ) -> Tensor:
-    """The network's velocity, float32 or better."""
+    """Return the network's velocity in float32 or float64."""
     prediction = network(x, sigma, cond, sigma_next=sigma_next, pattern=pattern).prediction
     return prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
@@ -45,5 +48,5 @@ def predict_velocity(
 def predict_x0(
     network: Network, x: Tensor, sigma: Tensor, cond: Conditioning, pattern: AttentionPattern | None = None
 ) -> Tensor:
-    """The network's x0, float32 or better."""
+    """Return the network's x0 in float32 or float64."""
     return x0_from_velocity(x, predict_velocity(network, x, sigma, cond, pattern), sigma)

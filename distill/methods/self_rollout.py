@@ -1,7 +1,8 @@
-"""Rolling a causal student out under autograd, through the same rolling window it will serve with. One chunk loop for
-every causal method that trains on the student's own output (Self-Forcing, arXiv:2506.08009, algorithm 1).
+"""Rollouts of a causal student under autograd, with the same rolling window as in serving.
 
-No gradient crosses chunks: each chunk's exit stage carries gradient, its cache entry is written by a pass without.
+One chunk loop for all causal methods that train on the student's own output (Self-Forcing, arXiv:2506.08009,
+algorithm 1). No gradient crosses chunks: the exit stage of each chunk carries gradient, and a pass without gradient
+writes its cache entry.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, slots=True)
 class RollingCache:
-    """K/V of sink and window per layer, and the index of the next frame. Immutable: `push` gives a new one."""
+    """K/V of sink and window per layer, and the index of the next frame. Immutable: `push` returns a new cache."""
 
     config: TransformerConfig
     kv: list[KeyValue]
@@ -30,7 +31,7 @@ class RollingCache:
     @staticmethod
     @torch.no_grad()
     def prefill(network: Network, config: TransformerConfig, latents: Tensor, actions: Tensor) -> RollingCache:
-        """From clean context `b f c h w` and its actions `b f a`; f = sink + window frames at least."""
+        """Build the cache from clean context `b f c h w` and its actions `b f a`; f ≥ sink + window frames."""
         num_frames = latents.shape[1]
         level = latents.new_zeros(latents.shape[:2])
         pattern = Banded(config, tuple(range(num_frames)))
@@ -38,7 +39,7 @@ class RollingCache:
         return RollingCache(config, [_trim(config, k, v) for k, v in kv], num_frames)
 
     def push(self, kv: list[KeyValue]) -> RollingCache:
-        """With one more committed chunk; the oldest beyond the window leaves."""
+        """Return the cache with one more committed chunk; chunks older than the window are dropped."""
         joined = [
             _trim(self.config, torch.cat([k, new_k.detach()], 1), torch.cat([v, new_v.detach()], 1))
             for (k, v), (new_k, new_v) in zip(self.kv, kv, strict=True)
@@ -46,6 +47,7 @@ class RollingCache:
         return RollingCache(self.config, joined, self.next_frame + self.config.chunk_frames)
 
     def pattern(self) -> Continuation:
+        """Return the attention pattern of the next chunk."""
         return Continuation(self.config, self.kv, self.next_frame)
 
 
@@ -70,10 +72,10 @@ def self_rollout(
 ) -> Tensor:
     """Generate `b f c h w` after `cache` under `actions` `b f a`. sigmas: falling levels, ending in 0.
 
-    Chunks before frame `grad_from` are denoised by all stages, as when served, without gradient. Later ones stop at
-    `exit_stage` (the same for all, as in Self-Forcing), whose x0 is the output and carries the gradient; stages before
-    it carry none. Between stages x0 is re-noised; otherwise the velocity is followed, as students must be that have
-    been through no few-step stage.
+    Chunks before frame `grad_from` are denoised by all stages, as in serving, without gradient. Later chunks stop at
+    `exit_stage` (the same for all, as in Self-Forcing); its x0 is the output and carries gradient, earlier stages do
+    not. renoise: between stages x0 is renoised; otherwise the velocity is followed, which students need that have not
+    been through a few-step stage.
     """
     config = cache.config
     outputs = []

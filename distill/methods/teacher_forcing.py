@@ -1,4 +1,4 @@
-"""Teacher forcing: a causal model denoises every chunk given the clean chunks before it, in one pass."""
+"""Teacher forcing: one pass of a causal model denoises every chunk given the clean chunks before it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def teacher_forced_velocity(
     actions: Tensor,
     pattern: TeacherForcing,
 ) -> Tensor:
-    """Velocity of every noisy frame: the pass over [clean; noisy]. clean, noisy `b f c h w`; sigmas `b f`."""
+    """Return the velocity of every noisy frame from one pass over [clean; noisy].
+
+    clean, noisy `b f c h w`; sigma, context_sigma `b f`: the levels of the noisy and of the clean frames.
+    """
     output = network(
         torch.cat([clean, noisy], dim=1),
         torch.cat([context_sigma, sigma], dim=1),
@@ -35,9 +38,11 @@ def teacher_forced_velocity(
 
 @dataclass(frozen=True, slots=True)
 class CleanPastNetwork:
-    """A causal network as a `Network` over whole clips: of x `b f c h w`, frame i is denoised given the frames of
-    `clean` before i. What a bidirectional network says of a clip, this says of each frame given its past; so a causal
-    network can be a teacher or a critic (as in LongLive 2)."""
+    """A causal network as a `Network` over whole clips: frame i of x `b f c h w` is denoised given `clean` before i.
+
+    Where a bidirectional network scores a clip, this scores each frame given its past; so a causal network can be the
+    teacher or the critic (as in LongLive 2).
+    """
 
     network: Network
     clean: Tensor
@@ -54,7 +59,7 @@ class CleanPastNetwork:
         features: tuple[int, ...] = (),
     ) -> Output:
         if cond.actions is None or pattern is not None or sigma_next is not None or features:
-            raise ValueError("a network given its past takes actions, and neither context, sigma_next nor features")
+            raise ValueError("CleanPastNetwork takes actions, but no pattern, sigma_next or features")
         level = torch.zeros_like(sigma)
         velocity = teacher_forced_velocity(self.network, self.clean, x, sigma, level, cond.actions, self.pattern)
         return Output(velocity, [], {})
@@ -74,9 +79,12 @@ def teacher_forcing_loss(
     past: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Flow matching (arXiv:2210.02747, eq. 9) of each frame at its own level, given clean (or slightly noised, as in
-    GameNGen, arXiv:2408.14837, §3.2.1) past. All `b f …`; `frames` bool `b f` says where the loss counts; past:
-    frames to be given in x0's place; weights: `b f 1 h w` or None."""
+    """Return the flow-matching loss (arXiv:2210.02747, eq. 9) of each frame at its own level, given its past.
+
+    The past is clean, or slightly noised (context_sigma; GameNGen, arXiv:2408.14837, §3.2.1). All tensors are `b f …`.
+    frames bool `b f`: where the loss is taken. past: the frames to condition on, instead of x0. weights: `b f 1 h w`
+    or None.
+    """
     clean = add_noise(x0 if past is None else past, context_noise, context_sigma)
     predicted = teacher_forced_velocity(
         network, clean, add_noise(x0, noise, sigma), sigma, context_sigma, actions, pattern
@@ -95,10 +103,12 @@ def self_resampled(
     *,
     past: Tensor | None = None,
 ) -> Tensor:
-    """Clips as the network itself would have them: every frame of x0 `b f c h w` noised to its level `b f` and denoised
-    in one step, given the frames of `past` (default: x0) before it; the first frame stays as it is. As past, they
-    show a student its own errors, aligned with the truth (self-resampling, arXiv:2512.15702, in its parallel, one-step
-    form). Given as past to another round, errors build on errors, as in a rollout."""
-    given, noisy = x0 if past is None else past, add_noise(x0, noise, sigma)
-    predicted = teacher_forced_velocity(network, given, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)
+    """Return clips predicted by the network itself: self-resampling (arXiv:2512.15702) in its parallel, one-step form.
+
+    Every frame of x0 `b f c h w` is noised to its level `b f` and denoised in one step, given the frames of `past`
+    (default: x0) before it; the first frame stays unchanged. Used as the past in training, such clips show a student
+    its own errors, aligned with the truth. Passed as `past` to another round, errors accumulate as in a rollout.
+    """
+    clean, noisy = x0 if past is None else past, add_noise(x0, noise, sigma)
+    predicted = teacher_forced_velocity(network, clean, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)
     return torch.cat([x0[:, :1], x0_from_velocity(noisy, predicted, sigma)[:, 1:]], dim=1)

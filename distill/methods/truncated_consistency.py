@@ -1,7 +1,7 @@
 """Truncated consistency models (arXiv:2410.14895): a second stage that learns only high noise levels. Pure functions.
 
-The first stage's model, frozen, answers below `cutoff`; the student need not, and spends its capacity above. It is tied
-to the first stage where a pair of levels straddles the cutoff.
+The frozen model of the first stage is used below `cutoff`; the student need not be accurate there and spends its
+capacity above. Where a pair of levels straddles the cutoff, the student is tied to the first stage.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TruncatedConfig:
-    """cutoff: t' = 1 of EDM's scale, sigma 0.5. boundary_share: of samples drawn at the cutoff; boundary_weight: of
-    their loss (arXiv:2410.14895, §4.1 and appendix)."""
+    """cutoff: sigma 0.5, which is t' = 1 on EDM's scale. boundary_share: share of the samples drawn at the cutoff;
+    boundary_weight: weight of their loss (arXiv:2410.14895, §4.1 and appendix)."""
 
     cutoff: float = 0.5
     boundary_share: float = 0.25
@@ -29,7 +29,7 @@ class TruncatedConfig:
 
 
 def truncated_levels(sigma: Tensor, generator: torch.Generator, config: TruncatedConfig) -> Tensor:
-    """Levels `b` moved to the cutoff where they lie below it, and for a share of the samples whatever they were."""
+    """Return levels `b` raised to at least the cutoff, and set to the cutoff for `boundary_share` of the samples."""
     pinned = torch.rand(sigma.shape, generator=generator) < config.boundary_share
     return torch.where(pinned, torch.full_like(sigma, config.cutoff), sigma.clamp_min(config.cutoff))
 
@@ -44,8 +44,11 @@ def truncated_consistency_loss(
     cond: Conditioning,
     config: TruncatedConfig,
 ) -> Tensor:
-    """Consistency above the cutoff, and at it the boundary loss against `first_stage` (arXiv:2410.14895, eq. 9 and 10).
-    sigma ≥ cutoff, sigma > sigma_next, `b`; pairs whose lower level lies below the cutoff are the boundary's."""
+    """Return the consistency loss above the cutoff plus the boundary loss against `first_stage`.
+
+    arXiv:2410.14895, eq. 9 and 10. sigma ≥ cutoff, sigma > sigma_next, `b`; pairs whose lower level is below the cutoff
+    count as boundary.
+    """
     lower = add_noise(x0, noise, sigma_next)
     boundary = sigma_next < config.cutoff
     with torch.no_grad():

@@ -95,14 +95,14 @@ def _answers_of_other_noise(patch: pytest.MonkeyPatch) -> None:
 
 def _stale_target(patch: pytest.MonkeyPatch) -> None:
     """The goal is told by the network that training began with."""
-    real = consistency._loss
+    real = consistency.consistency_loss
     kept: list[Any] = []
 
     def loss(student: Any, target: Any, *rest: Any) -> Tensor:
         kept[:] = kept or [copy.deepcopy(target)]
         return real(student, kept[0], *rest)
 
-    patch.setattr(consistency, "_loss", loss)
+    patch.setattr(consistency, "consistency_loss", loss)
 
 
 def _untrained_first_stage(patch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,11 @@
-"""Environment adapters, by name. Owns the choice only; adapters are imported when asked for."""
+"""Environment adapters by name. Owns the choice; an adapter's module is imported only when the adapter is used.
+
+To add an environment, write its module and name it in `ENVIRONMENTS`.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from distill.data.environments.base import (
     Control,
@@ -11,27 +16,31 @@ from distill.data.environments.base import (
     random_control,
 )
 
+ENVIRONMENTS = {
+    "bouncer": ("distill.data.environments.bouncer", "Bouncer"),
+    "doom": ("distill.data.environments.doom", "Doom"),
+    "pong": ("distill.data.environments.pong", "Pong"),
+}
+"""Name → (module, builder). The builder is a class or function that takes `height` and `width` as keywords; an
+environment with a fixed frame size ignores them. Any other name is a Gymnasium id."""
+
 
 def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environment:
-    """`pong`, `bouncer`, `doom`, or any Gymnasium id (`height`, `width` apply to the last two only)."""
-    if name == "pong":
-        from distill.data.environments.pong import Pong
+    """Build the environment `name`: one of `ENVIRONMENTS`, or any Gymnasium id.
 
-        return Pong()
-    if name == "bouncer":
-        from distill.data.environments.bouncer import Bouncer
+    height, width: frame size; `bouncer` and `pong` have a fixed size and ignore it.
+    """
+    if name not in ENVIRONMENTS:
+        from distill.data.environments.gymnasium_env import GymnasiumEnvironment  # it imports gymnasium
 
-        return Bouncer()
-    if name == "doom":
-        from distill.data.environments.doom import Doom
-
-        return Doom(height=height, width=width)
-    from distill.data.environments.gymnasium_env import GymnasiumEnvironment
-
-    return GymnasiumEnvironment(name, height=height, width=width)
+        return GymnasiumEnvironment(name, height=height, width=width)
+    module, builder = ENVIRONMENTS[name]
+    environment: Environment = getattr(import_module(module), builder)(height=height, width=width)
+    return environment
 
 
 __all__ = [
+    "ENVIRONMENTS",
     "Control",
     "Environment",
     "EnvironmentSpec",

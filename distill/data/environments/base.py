@@ -1,4 +1,4 @@
-"""The contract of an environment adapter. Owns the data types; does not know any particular environment."""
+"""The interface of an environment adapter. Owns the data types; knows no particular environment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvironmentSpec:
-    """What a world needs to know of the environment it imitates.
+    """What a world needs to know about the environment it imitates.
 
-    continuing: its stream goes on over the end of a game, which is then part of the world; otherwise what follows a
-    `done` is another episode, and no clip runs from one into the other. pixelated: see WorldCard. tracked: of the
-    oracle's numbers.
+    continuing: the stream continues across the end of a game, which is then part of the world; otherwise a new episode
+    begins after `done`, and no clip spans two episodes. oracle_names: the true state that each step reports.
+    state_variables: those of the oracle's values that the world is to model. pixelated: see WorldCard.
     """
 
     name: str
@@ -43,7 +43,7 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One step's action: `buttons` bool `n`, `axes` float32 `m`."""
+    """The action of one step: `buttons` bool `n`, `axes` float32 `m`."""
 
     buttons: NDArray[np.bool_]
     axes: NDArray[np.float32]
@@ -51,7 +51,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step's outcome: `frame` uint8 `h w 3`; `oracle` float32, in the order of `spec.oracle_names`."""
+    """The outcome of one step: `frame` uint8 `h w 3`; `oracle` float32, in the order of `spec.oracle_names`."""
 
     frame: Frame
     reward: float
@@ -60,7 +60,7 @@ class Step:
 
 
 class Environment(Protocol):
-    """A source of frames. After `done` the stream goes on: the adapter restarts its game by itself on the next step."""
+    """A source of frames. After `done` the adapter restarts its game by itself on the next step."""
 
     spec: EnvironmentSpec
 
@@ -69,12 +69,12 @@ class Environment(Protocol):
     def step(self, control: Control) -> Step: ...
 
     def skilled_control(self, rng: np.random.Generator) -> Control | None:
-        """A control that plays with purpose, or None where the adapter knows no such policy."""
+        """Return the next control of a purposeful policy, or None if the adapter has none."""
         ...
 
 
 def idle_control(spec: EnvironmentSpec) -> Control:
-    """No button, every axis at the point of its range nearest to zero."""
+    """Return the control with no button pressed and every axis at the point of its range nearest to zero."""
     return Control(
         np.zeros(len(spec.buttons), np.bool_),
         np.array([min(max(0.0, axis.low), axis.high) for axis in spec.axes], np.float32),
@@ -82,7 +82,11 @@ def idle_control(spec: EnvironmentSpec) -> Control:
 
 
 def random_control(spec: EnvironmentSpec, rng: np.random.Generator) -> Control:
-    """Exclusive buttons: one of them or none, equally likely; otherwise each at even odds. Axes uniform."""
+    """Draw a control at random.
+
+    Exclusive buttons: one of them or none, all equally likely; otherwise each is pressed with probability ½. Axes are
+    uniform over their range.
+    """
     num_buttons = len(spec.buttons)
     buttons = np.zeros(num_buttons, np.bool_)
     if spec.exclusive_buttons:

@@ -1,4 +1,4 @@
-"""A ball in a box whose paddle follows two keys: the dependency-free environment for tests. Owns its tiny physics."""
+"""A ball in a box and a paddle moved by two keys: the environment for tests, without dependencies. Owns its physics."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ SPEC = EnvironmentSpec(
 
 
 class Bouncer:
-    """A 3×3 ball bounces off every wall and off the paddle; missing the paddle is a reward of −1 and a new serve."""
+    """A 3×3 ball that bounces off every wall and off the paddle (reward 1); a miss gives reward −1 and a new serve.
+
+    height, width: ignored, since the frame size is fixed.
+    """
 
     spec = SPEC
 
-    def __init__(self) -> None:
+    def __init__(self, *, height: int = SIZE, width: int = SIZE) -> None:
         self._rng = np.random.default_rng(0)
         self._ball = np.zeros(2)
         self._velocity = np.zeros(2)

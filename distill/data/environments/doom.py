@@ -1,8 +1,9 @@
 """First-person Doom through ViZDoom. Owns the choice of scenario, the controls and the reading of position and angle.
 
-Rendered at 256×144 without weapon or status bar and resized with a triangle filter. Frame skip 2: 17.5 frames a second.
-A turn is a given angle a frame, by button or by the axis `look` (a mouse), so that what a turn does does not depend on
-how long it has been going on; walking keeps Doom's inertia. 72 frames of a turn are a full circle.
+Frames are rendered at 256×144 without weapon and status bar and resized with a triangle filter. Frame skip 2: 17.5
+frames per second. Turning, by button or by the axis `look` (a mouse), changes the angle by a fixed amount per frame,
+so its effect does not depend on how long the turn has lasted; walking keeps Doom's inertia. 72 frames of turning by
+button are a full circle.
 """
 
 from __future__ import annotations
@@ -26,17 +27,18 @@ SCENARIO = "my_way_home"
 TICS_PER_SECOND, FRAME_SKIP = 35.0, 2
 TURN_DEGREES, MAX_LOOK_DEGREES = 5.0, 10.0
 PLACE_PERIODS, ANGLE_PERIODS = (2048.0, 512.0, 128.0), (360.0, 120.0, 40.0)
-"""Map units and degrees. The map is 930 by 800 units, a step at most 15."""
+"""In map units and degrees. The map measures 930 by 800 units; one step covers at most 15."""
 PATCH = 16
 FORWARD, BACK, LEFT, RIGHT = range(4)
 NEAR, CLEAR = 4.0, 8.0
-"""ViZDoom's depth, 7 to 8 map units each: where the explorer begins to turn away from a wall, and where it ends."""
+"""Distances at which `skilled_control` starts and stops turning away from a wall, in ViZDoom's depth (7 to 8 map units
+each)."""
 
 
 class Doom:
     """ViZDoom's `my_way_home`: rooms and corridors without enemies; an episode starts in one of several rooms.
 
-    height, width: of frames, multiples of 16. Raises LightconeError otherwise.
+    height, width: frame size in multiples of 16. Raises LightconeError for other sizes.
     """
 
     def __init__(self, *, height: int = 48, width: int = 80) -> None:
@@ -92,7 +94,7 @@ class Doom:
         return self._observe(float(reward))
 
     def skilled_control(self, rng: np.random.Generator) -> Control:
-        """Walk about, straight or in curves, by button or mouse; turn away from walls; now and then look all around."""
+        """Explore: walk straight or in curves, by button or mouse; turn away from walls; sometimes turn full circle."""
         if self._remaining <= 0:
             self._purpose, self._remaining = _new_purpose(rng)
         self._remaining -= 1
@@ -109,7 +111,7 @@ class Doom:
     def _observe(self, reward: float) -> Step:
         state = self._game.get_state()
         self._restart = self._game.is_episode_finished()
-        if state is not None:  # of a finished episode there is no picture: the last one stays
+        if state is not None:  # a finished episode has no picture, so the last one is repeated
             picture = Image.fromarray(state.screen_buffer)
             size = (self.spec.width, self.spec.height)
             self._frame = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
@@ -125,7 +127,7 @@ def _pressing(*buttons: int, look: float = 0.0) -> Control:
 
 
 def _new_purpose(rng: np.random.Generator) -> tuple[Control, int]:
-    """What the explorer does next, and for how many frames."""
+    """Draw the explorer's next control and for how many frames it is held."""
     side = LEFT if rng.random() < 0.5 else RIGHT
     draw = rng.random()
     if draw < 0.08:
@@ -144,7 +146,7 @@ def _new_purpose(rng: np.random.Generator) -> tuple[Control, int]:
 
 
 def _room(depth: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """How far it is to what stands left, ahead and right, at eye level: `h w` → ViZDoom's depth."""
+    """Return the distance to the nearest obstacle left, ahead and right at eye level: `h w` → ViZDoom's depth."""
     height, width = depth.shape
     band = depth[height // 2 - 6 : height // 2 + 6].min(axis=0).astype(np.float32)
     side = 2 * width // 5
@@ -160,7 +162,7 @@ def _make_game(folder: Path) -> vizdoom.DoomGame:
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_256X144)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-    game.set_depth_buffer_enabled(True)  # for the explorer alone: no frame shows it
+    game.set_depth_buffer_enabled(True)  # only the explorer uses it; it appears in no frame
     game.set_render_hud(False)
     game.set_render_weapon(False)
     game.set_render_crosshair(False)
@@ -170,7 +172,7 @@ def _make_game(folder: Path) -> vizdoom.DoomGame:
     game.set_available_game_variables(
         [vizdoom.GameVariable.POSITION_X, vizdoom.GameVariable.POSITION_Y, vizdoom.GameVariable.ANGLE]
     )
-    with chdir(folder):  # where it leaves its settings and an empty folder, instead of the user's
+    with chdir(folder):  # ViZDoom leaves a settings file and an empty folder in the working directory
         game.init()
     return game
 

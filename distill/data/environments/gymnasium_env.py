@@ -1,4 +1,4 @@
-"""Any Gymnasium environment that renders rgb frames. Owns the mapping of its action space to buttons and axes."""
+"""Any Gymnasium environment that renders RGB frames. Owns the mapping of its action space to buttons and axes."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ NAMED_ACTIONS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("right", "Right engine", ("ArrowRight", "KeyD")),
     ),
 }
-"""Discrete environments whose action 0 does nothing; the names of the others, from 1 on."""
+"""Discrete environments whose action 0 does nothing → (name, label, keys) of actions 1, 2, …"""
 
 
 class UnsupportedEnvironmentError(LightconeError):
-    """The environment renders no rgb frames or its action space has no mapping."""
+    """The environment renders no RGB frames or its action space has no mapping."""
 
 
 class GymnasiumEnvironment:
     """Wraps `gymnasium.make(env_id, render_mode="rgb_array")`.
 
-    Discrete actions become buttons. Where action 0 is known to do nothing (`NAMED_ACTIONS`) it is no button pressed;
-    elsewhere every action has a button, and no button repeats action 0. A box becomes axes in [−1, 1], which are mapped
-    to each bound linearly; a component without bounds takes the axis as it is.
-    Frames are resized by area averaging to `height`×`width` (multiples of 16). Episodes that end restart by themselves.
-    Some environments accept a discrete variant (`continuous=False`), which is chosen where it exists.
+    Discrete actions become buttons. If action 0 is known to do nothing (`NAMED_ACTIONS`), it is taken when no button is
+    pressed and has no button; otherwise every action has a button, and action 0 is taken when none is pressed. A
+    one-dimensional box becomes axes in [−1, 1], mapped linearly to the bounds; an unbounded component takes the axis
+    value unchanged. Frames are resized by area averaging to `height`×`width` (multiples of 16). Episodes restart
+    automatically. Where an environment has a discrete variant (`continuous=False`), that variant is used.
     """
 
     def __init__(self, env_id: str, *, height: int = 64, width: int = 64, fps: float | None = None) -> None:
         if height % PATCH or width % PATCH:
             raise UnsupportedEnvironmentError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
-        self._env = _make(env_id)
-        self._space = self._env.action_space
+        self.env = _make(env_id)
+        self._space = self.env.action_space
         buttons, axes = _controls(env_id, self._space)
-        # with nothing to press for action 0, the first button is action 1
+        # if action 0 has no button, the first button is action 1
         self._first_action = int(isinstance(self._space, spaces.Discrete) and len(buttons) < int(self._space.n))
-        native_fps = float(self._env.metadata.get("render_fps") or 30.0)
+        native_fps = float(self.env.metadata.get("render_fps") or 30.0)
         self.spec = EnvironmentSpec(
             name=env_id.split("/")[-1].lower(),
             title=env_id,
@@ -72,14 +72,14 @@ class GymnasiumEnvironment:
     def reset(self, seed: int) -> Step:
         self._rng = np.random.default_rng(seed)
         self._restart_seed = None
-        self._env.reset(seed=seed)
+        self.env.reset(seed=seed)
         return Step(self._render(), 0.0, False, np.zeros(0, np.float32))
 
     def step(self, control: Control) -> Step:
         if self._restart_seed is not None:
-            self._env.reset(seed=self._restart_seed)
+            self.env.reset(seed=self._restart_seed)
             self._restart_seed = None
-        _, reward, terminated, truncated, _ = self._env.step(self._native_action(control))
+        _, reward, terminated, truncated, _ = self.env.step(self._native_action(control))
         done = bool(terminated or truncated)
         if done:
             self._restart_seed = int(self._rng.integers(2**31))
@@ -97,9 +97,9 @@ class GymnasiumEnvironment:
         return (low + (np.clip(control.axes, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(self._space.dtype)
 
     def _render(self) -> Frame:
-        frame = self._env.render()
+        frame = self.env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            raise UnsupportedEnvironmentError(f"{self.spec.title} rendered {type(frame).__name__}, not an rgb array")
+            raise UnsupportedEnvironmentError(f"{self.spec.title} rendered {type(frame).__name__}, not an RGB array")
         picture = Image.fromarray(frame.astype(np.uint8)).resize(
             (self.spec.width, self.spec.height), Image.Resampling.BOX
         )
@@ -114,7 +114,7 @@ def _make(env_id: str) -> gymnasium.Env[Any, Any]:
             return gymnasium.make(env_id, render_mode="rgb_array")
     except gymnasium.error.Error as exc:
         raise UnsupportedEnvironmentError(
-            f"cannot make Gymnasium environment {env_id!r}: {exc}. Check the id and its extra packages."
+            f"cannot make Gymnasium environment {env_id!r}: {exc}. Check the id and the packages it needs."
         ) from exc
 
 
@@ -135,6 +135,6 @@ def _controls(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[Button, ...]
 
 
 def _bounds(space: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What axes at −1 and 1 stand for; a component without both bounds takes the axis itself."""
+    """Return the values that −1 and 1 map to: the bounds, or −1 and 1 for a component that lacks one."""
     bounded = np.isfinite(space.low) & np.isfinite(space.high)
     return np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)

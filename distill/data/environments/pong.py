@@ -1,12 +1,12 @@
-"""Atari Pong through ale-py. Owns the crop, the frame skip and the reading of its RAM; knows nothing of models.
+"""Atari Pong through ale-py. Owns the crop, the frame skip and the reading of its RAM; knows no model.
 
-The picture is the 160×192 part of the screen below the first two rows, halved to 80×96 by averaging 2×2 blocks, so
-that the ball is 1×2 pixels. Frame skip 2, sticky actions off: 30 frames a second. After a game the next one starts by
-itself. The second of dead time before a serve is shortened to `PAUSE_FRAMES` (the emulator runs on unseen, no button
-pressed), so that the moment of the serve can be told from what a world model's window shows.
+The picture is the 160×192 part of the screen below the first two rows, halved to 80×96 by averaging 2×2 blocks, which
+makes the ball 1×2 pixels. Frame skip 2 without sticky actions: 30 frames per second. A new game starts automatically
+after each game. The pause of about a second before a serve is shortened to `PAUSE_FRAMES` (the emulator runs on
+without recording, no button pressed), so that a world model's window is long enough to tell when the serve comes.
 
-Oracle positions are centres in pixels of the 96×80 frame, from RAM (addresses as in the Atari Annotated RAM
-Interface, arXiv:1906.08226, offsets fitted to the screen); a ball that is out of play is NaN.
+Oracle positions are centres in pixels of the 96×80 frame, read from RAM (addresses as in the Atari Annotated RAM
+Interface, arXiv:1906.08226; offsets fitted to the screen). The position of a ball that is out of play is NaN.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ SPEC = EnvironmentSpec(
 
 
 class Pong:
-    """Atari Pong, 30 frames a second, buttons `up` and `down` (both together: none)."""
+    """Atari Pong at 30 frames per second with the buttons `up` and `down` (both together count as neither).
+
+    height, width: ignored, since the frame size is fixed.
+    """
 
     spec = SPEC
 
-    def __init__(self) -> None:
+    def __init__(self, *, height: int = SPEC.height, width: int = SPEC.width) -> None:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", 0.0)
@@ -67,7 +70,7 @@ class Pong:
         self._ale.setInt("random_seed", seed)
         self._ale.loadROM(_rom_path())
         self._restart, self._paused_frames = False, 0
-        self._ale.act(NOOP)  # the very first picture is drawn in the palette of the title screen
+        self._ale.act(NOOP)  # the very first picture still has the palette of the title screen
         return self._observe(0.0)
 
     def step(self, control: Control) -> Step:
@@ -80,7 +83,7 @@ class Pong:
         return self._observe(float(reward))
 
     def skilled_control(self, rng: np.random.Generator) -> Control:
-        """Follow the ball with a wandering aim, so that returns leave the paddle at all angles."""
+        """Follow the ball with a randomly varying offset, so that the ball leaves the paddle at all angles."""
         ram = self._ale.getRAM()
         if rng.random() < 0.05:
             self._aim = float(rng.uniform(-9.0, 9.0))
@@ -89,10 +92,11 @@ class Pong:
         return Control(np.array([playing and gap < -6, playing and gap > 6], np.bool_), np.zeros(0, np.float32))
 
     def snapshot(self) -> tuple[ale_py.ALEState, int]:
-        """The emulator's state, for twins that continue from the same moment."""
+        """Return the emulator's state, so that several copies can continue from the same point."""
         return self._ale.cloneState(), self._paused_frames
 
     def restore(self, state: tuple[ale_py.ALEState, int]) -> None:
+        """Continue from a `snapshot`, which may come from another instance."""
         self._ale.restoreState(state[0])
         self._paused_frames = state[1]
         self._restart = self._ale.game_over()

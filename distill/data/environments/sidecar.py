@@ -1,7 +1,7 @@
-"""Actions recorded beside a video. Owns the sidecar's format and the keys its buttons get; opens no video.
+"""Actions recorded beside a video. Owns the sidecar's format and the keys assigned to its buttons; opens no video.
 
-`clip.actions.jsonl` lies beside `clip.mp4`: one JSON object per video frame, `{"buttons": ["up"], "axes": [0.5]}`
-(either may be left out), the action that led to that frame. Either every video has one or none has.
+`clip.actions.jsonl` beside `clip.mp4` has one JSON object per video frame, `{"buttons": ["up"], "axes": [0.5]}` (both
+keys are optional): the action that led to that frame. Either all videos have a sidecar or none has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class SidecarActions:
-    """Actions of one video, frame by frame: `buttons` sets of names, `axes` float32 `t m`."""
+    """The actions of one video, frame by frame: `buttons` sets of names, `axes` float32 `t m`."""
 
     buttons: list[frozenset[str]]
     axes: NDArray[np.float32]
@@ -40,17 +40,19 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_sidecars(paths: Sequence[Path]) -> list[SidecarActions]:
+    """Read the sidecars of all videos; without any sidecar, return empty actions. Raises DatasetError."""
     without = [path for path in paths if not sidecar_path(path).exists()]
     if len(without) == len(paths):
         return [SidecarActions([], np.zeros((0, 0), np.float32)) for _ in paths]
     if without:
         raise DatasetError(
-            f"{without[0]} has no {sidecar_path(without[0]).name}, others have one: give it to all or to none"
+            f"{without[0]} has no {sidecar_path(without[0]).name}, others have one: "
+            "provide sidecars for all videos or for none"
         )
     found = [_read(sidecar_path(path)) for path in paths]
     widths = {path.name: actions.axes.shape[1] for path, actions in zip(paths, found, strict=True)}
     if len(set(widths.values())) > 1:
-        raise DatasetError(f"videos differ in the number of axes: {widths}")
+        raise DatasetError(f"videos differ in the number of axes: {widths}; record the same axes for all")
     return found
 
 
@@ -72,19 +74,22 @@ def _read(path: Path) -> SidecarActions:
         buttons.append(frozenset(names))
         axes.append(values)
     if not buttons:
-        raise DatasetError(f"{path} is empty: one line per video frame is needed")
+        raise DatasetError(f"{path} is empty: write one line per video frame")
     return SidecarActions(buttons, np.array(axes, np.float32))
 
 
 def named_buttons(names: Sequence[str]) -> tuple[Button, ...]:
-    """Keys by name where the name says one, else the first free digit; no key presses two buttons."""
+    """Assign keys to buttons: by name where `KEYS` or the name itself gives one, else the first free digit.
+
+    No key is assigned to two buttons.
+    """
     taken: set[str] = set()
     buttons = []
     for name in names:
-        wanted = KEYS.get(name.lower(), ())
-        if not wanted and len(name) == 1 and name.isascii() and name.isalnum():
-            wanted = (f"Digit{name}" if name.isdigit() else f"Key{name.upper()}",)
-        keys = [key for key in wanted if key not in taken]
+        preferred = KEYS.get(name.lower(), ())
+        if not preferred and len(name) == 1 and name.isascii() and name.isalnum():
+            preferred = (f"Digit{name}" if name.isdigit() else f"Key{name.upper()}",)
+        keys = [key for key in preferred if key not in taken]
         if not keys:
             keys = [key for key in (f"Digit{i}" for i in (*range(1, 10), 0)) if key not in taken][:1]
         taken.update(keys)

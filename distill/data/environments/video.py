@@ -1,7 +1,7 @@
-"""A folder of videos as a dataset. Owns decoding, resampling and resizing; knows no model.
+"""Import a folder of videos as a dataset. Owns decoding, resampling and resizing; knows no model.
 
-Actions come from sidecars (see `sidecar`); without any, the world has none. The held-out part is other files than the
-training part.
+Actions come from sidecars (see `sidecar`); without sidecars the world has no actions. The held-out split consists of
+whole files that are not trained on.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ def import_videos(
     data_license: str = "Frames of the videos it was trained on; see their own licences.",
     quiet: bool = False,
 ) -> Dataset:
-    """Turn the videos in `folder` into a dataset at `root`; does nothing where exactly that has been done before.
+    """Turn the videos in `folder` into a dataset at `root`; do nothing if exactly this import was done before.
 
-    Pictures are cut to the asked shape around their centre and averaged down to `height`×`width`. `fps`: frames a
-    second of the dataset (default: the first video's); an output frame shows the newest picture of its time, its
-    buttons are all that were pressed since the frame before, its axes the mean. A video is cut into streams of at most
-    `frames_per_stream`; pieces shorter than `min_frames` are left out. Raises DatasetError.
+    Pictures are cropped around their centre to the requested aspect ratio and reduced to `height`×`width` by area
+    averaging. fps: frame rate of the dataset (default: the first video's). An output frame shows the newest picture at
+    its time; its buttons are all that were pressed since the previous output frame, its axes their mean. A video is
+    split into streams of at most `frames_per_stream` frames; pieces shorter than `min_frames` are dropped. Raises
+    DatasetError.
     """
     if height % PATCH or width % PATCH or not 0 < heldout_share < 1:
         raise DatasetError(
-            f"frames of {height}x{width}, held-out share {heldout_share}: sizes must be multiples of {PATCH}, "
+            f"frame size {height}x{width}, held-out share {heldout_share}: sizes must be multiples of {PATCH}, "
             "the share between 0 and 1"
         )
     paths = _videos(folder)
@@ -93,13 +94,13 @@ def _write_streams(
     for split, count in counts.items():
         if count == 0:
             raise DatasetError(
-                f"no {split} video is as long as {collected['min_frames']} frames at {spec.fps:g} a second: "
-                "add longer ones or ask for a smaller `min_frames`"
+                f"no {split} video has {collected['min_frames']} frames at {spec.fps:g} frames per second: "
+                "add longer videos or choose a smaller `min_frames`"
             )
 
 
 def read_streams(path: Path, actions: SidecarActions, spec: EnvironmentSpec, num_frames: int) -> Iterator[Episode]:
-    """The video in pieces of at most `num_frames` frames, in order, at the spec's size and rate."""
+    """Yield the video in order, in pieces of at most `num_frames` frames, at the spec's size and rate."""
     names = [button.name for button in spec.buttons]
     frames: list[Frame] = []
     buttons: list[list[bool]] = []
@@ -131,9 +132,9 @@ def _episode(frames: list[Frame], buttons: list[list[bool]], axes: list[NDArray[
 
 
 def _resampled(frames: Iterator[tuple[float, Frame]], fps: float) -> Iterator[tuple[Frame, int, int]]:
-    """(picture, first, last): the newest picture at each n / fps and the source frames since the output before.
+    """Yield (picture, first, last): the newest picture at each n / fps, and the source frames since the last output.
 
-    A picture that is shown again has first = last. A tenth of an output frame forgives rounded timestamps.
+    A repeated picture has first = last. Rounded timestamps are tolerated up to a tenth of an output frame.
     """
     slack, count, first, index = 0.1 / fps, 0, 0, -1
     picture, start, now = None, 0.0, 0.0
@@ -150,9 +151,9 @@ def _resampled(frames: Iterator[tuple[float, Frame]], fps: float) -> Iterator[tu
 
 
 def _decoded(path: Path, height: int, width: int, num_actions: int) -> Iterator[tuple[float, Frame]]:
-    """(seconds, picture) of every video frame, cut around the centre and averaged down.
+    """Yield (seconds, picture) of every video frame, cropped and resized.
 
-    Raises DatasetError where there are actions, but not as many as frames.
+    Raises DatasetError if there are actions, but not exactly one per frame.
     """
     count = 0
     try:
@@ -168,7 +169,7 @@ def _decoded(path: Path, height: int, width: int, num_actions: int) -> Iterator[
     if num_actions not in (0, count):
         found = "more" if count > num_actions else str(count)
         raise DatasetError(
-            f"{sidecar_path(path)} has {num_actions} lines, the video {found} frames: give one per frame"
+            f"{sidecar_path(path)} has {num_actions} lines, the video {found} frames: write one line per frame"
         )
 
 
@@ -189,11 +190,11 @@ def _native_fps(path: Path) -> float:
 
 def _rate(container: Any, path: Path) -> float:
     if not container.streams.video:
-        raise DatasetError(f"{path} holds no video stream: take it out of the folder")
+        raise DatasetError(f"{path} holds no video stream: remove it from the folder")
     stream = container.streams.video[0]
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
-        raise DatasetError(f"{path} does not tell its frame rate: convert it to one that does")
+        raise DatasetError(f"{path} does not state its frame rate: convert it to a format that does")
     return float(rate)
 
 
@@ -201,8 +202,8 @@ def _videos(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if len(found) < 2:
         raise DatasetError(
-            f"{folder} holds {len(found)} videos ({', '.join(SUFFIXES)}): at least 2 are needed, "
-            "since the held-out part is other files than the training part"
+            f"{folder} holds {len(found)} videos ({', '.join(SUFFIXES)}): add files until there are at least 2, "
+            "since whole files are held out from training"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Collected play: the split, the mixture of policies, and the files."""
+"""Recorded play: the split, the mixture of policies, and the files."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ SKILLED = 7.0
 
 
 class Marked:
-    """An environment whose skilled control cannot be mistaken for another: an axis beyond its own range."""
+    """An environment whose skilled control is recognisable: its axis value lies outside the axis range."""
 
     spec = EnvironmentSpec(
         name="marked",
@@ -41,14 +41,14 @@ class Marked:
 
 
 def _shares(config: CollectConfig, num: int = 60_000) -> tuple[float, float, float]:
-    """(random, skilled, idle) shares of the frames one policy plays."""
+    """Return the (random, skilled, idle) shares of the frames that a policy plays."""
     policy = mixed_policy(Marked(), config, np.random.default_rng(0))
     axes = np.array([policy().axes[0] for _ in range(num)])
     random = (np.abs(axes) <= 1) & (axes != 0)
     return float(random.mean()), float((axes == SKILLED).mean()), float((axes == 0).mean())
 
 
-def test_at_least_three_frames_of_ten_are_random_bursts() -> None:
+def test_at_least_thirty_percent_of_frames_are_random_bursts() -> None:
     random, skilled, idle = _shares(CONFIG)
     assert random >= 0.3
     assert skilled > 0.4
@@ -56,14 +56,14 @@ def test_at_least_three_frames_of_ten_are_random_bursts() -> None:
     assert _shares(CollectConfig(environment="", random_share=0.8, skilled_share=0.2))[0] > 0.7
 
 
-def test_random_bursts_hold_their_action_for_a_while() -> None:
+def test_random_bursts_hold_their_actions_for_several_frames() -> None:
     config = CollectConfig(environment="", random_share=1.0, skilled_share=0.0, hold_frames_mean=6.0)
     policy = mixed_policy(Marked(), config, np.random.default_rng(0))
     axes = np.array([policy().axes[0] for _ in range(20_000)])
     assert 5 < len(axes) / np.count_nonzero(np.diff(axes)) < 7
 
 
-def test_too_little_randomness_is_refused() -> None:
+def test_shares_with_too_little_randomness_are_rejected() -> None:
     with pytest.raises(LightconeError, match=r"random_share 0\.2: at least 0\.3"):
         CollectConfig(environment="pong", random_share=0.2)
     with pytest.raises(LightconeError, match="exceed 1"):
@@ -77,7 +77,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.open(root)
 
 
-def test_the_split_is_by_stream_and_no_stream_is_in_both(dataset: Dataset) -> None:
+def test_no_stream_is_in_both_splits(dataset: Dataset) -> None:
     train, heldout = (list(dataset.episodes(split)) for split in ("train", "heldout"))
     assert (len(train), len(heldout)) == (3, 2)
     frames = [episode.frames.tobytes() for episode in train + heldout]
@@ -88,7 +88,7 @@ def test_the_split_is_by_stream_and_no_stream_is_in_both(dataset: Dataset) -> No
         assert np.array_equal(episode.buttons, expected.buttons)
 
 
-def test_a_stream_has_the_contract_s_shapes(dataset: Dataset) -> None:
+def test_a_stream_has_the_documented_shapes_and_types(dataset: Dataset) -> None:
     episode = next(dataset.episodes("train"))
     assert episode.frames.shape == (40, 32, 32, 3)
     assert episode.frames.dtype == np.uint8
@@ -127,7 +127,7 @@ def test_collecting_again_records_only_what_is_missing(dataset: Dataset) -> None
     assert np.array_equal(ours.frames, load_episode(restored).frames)
 
 
-def test_the_description_survives_json(dataset: Dataset) -> None:
+def test_spec_and_configuration_survive_json(dataset: Dataset) -> None:
     assert dataset.spec == make_environment("bouncer").spec
     assert dataset.collected["random_share"] == CONFIG.random_share
     assert json.loads((dataset.root / "dataset.json").read_text())["collected"]["environment"] == "bouncer"
@@ -152,7 +152,7 @@ def test_an_episode_survives_its_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["episode_00000.npz"]
 
 
-def test_what_is_no_dataset_is_named(tmp_path: Path, dataset: Dataset) -> None:
+def test_an_invalid_dataset_is_reported_with_its_path(tmp_path: Path, dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"no dataset at .*nowhere: run `lightcone collect` first"):
         Dataset.open(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="split 'test': choose one of train, heldout"):

@@ -1,4 +1,4 @@
-"""Doom through ViZDoom: controls do what they say, the oracle tells where one stands, a seed repeats its stream."""
+"""Doom through ViZDoom: effects of the controls, position and angle in the oracle, reproducible streams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def doom() -> Doom:
 
 
 def turned(before: float, after: float) -> float:
-    """Degrees to the left."""
+    """Return the change of the angle in degrees; positive is to the left."""
     return (after - before + 180.0) % 360.0 - 180.0
 
 
@@ -46,7 +46,7 @@ def test_a_turn_is_the_same_angle_every_frame(doom: Doom, control: Control, degr
     assert [turned(a, b) for a, b in pairwise(angles)] == pytest.approx([degrees] * 5, abs=0.02)
 
 
-def test_forward_goes_where_one_looks_and_back_the_other_way(doom: Doom) -> None:
+def test_forward_moves_in_the_direction_of_view_and_back_moves_opposite(doom: Doom) -> None:
     for control, sign in ((press(FORWARD), 1.0), (press(BACK), -1.0)):
         start = doom.reset(3).oracle
         for _ in range(4):
@@ -57,7 +57,7 @@ def test_forward_goes_where_one_looks_and_back_the_other_way(doom: Doom) -> None
         assert abs(float(way @ ahead)) == pytest.approx(float(np.linalg.norm(way)), rel=0.01)
 
 
-def test_a_seed_repeats_its_stream_over_the_end_of_an_episode_and_another_does_not(doom: Doom) -> None:
+def test_a_stream_depends_only_on_its_seed_even_across_episodes(doom: Doom) -> None:
     def play(seed: int) -> tuple[np.ndarray, list[int]]:
         rng = np.random.default_rng(seed)
         steps = [doom.reset(seed)] + [doom.step(doom.skilled_control(rng)) for _ in range(1200)]
@@ -73,19 +73,19 @@ def test_a_seed_repeats_its_stream_over_the_end_of_an_episode_and_another_does_n
     assert not np.array_equal(play(1)[0], frames)
 
 
-def test_the_explorer_gets_about(doom: Doom) -> None:
+def test_the_explorer_visits_many_places_and_headings(doom: Doom) -> None:
     rng = np.random.default_rng(0)
     places = [doom.reset(0).oracle] + [doom.step(doom.skilled_control(rng)).oracle for _ in range(600)]
     assert len({tuple((place[:2] // 64).astype(int)) for place in places}) > 12
     assert len({int(place[2] // 30) for place in places}) == 12, "every heading"
 
 
-def test_it_leaves_no_file_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_leaves_no_file_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_environment("doom", height=32, width=48).reset(0)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_frame_size_it_cannot_have_is_named() -> None:
+def test_an_invalid_frame_size_is_rejected() -> None:
     with pytest.raises(LightconeError, match="frame size 50x64"):
         Doom(height=50, width=64)

@@ -1,6 +1,8 @@
-"""Environments: their oracle agrees with their picture, their buttons move what they say, and streams repeat."""
+"""Environments: oracle and picture agree, controls have their effect, and streams are reproducible."""
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from distill.data.collect import CollectConfig, record
 from distill.data.environments import (
+    ENVIRONMENTS,
     Control,
     Environment,
     EnvironmentSpec,
@@ -28,7 +31,7 @@ NONE = np.zeros(0, np.float32)
 
 
 def _brightness(frame: NDArray[np.uint8], background: int, ignore_columns: list[int]) -> NDArray[np.float64]:
-    """How much more blue than the background, `h w`: both games draw their ball in white."""
+    """Return the blue channel above the background, `h w`; the ball is white in both games."""
     weight: NDArray[np.float64] = np.clip(frame[..., 2].astype(float) - background, 0, None)
     weight[:, ignore_columns] = 0
     return weight
@@ -40,7 +43,7 @@ def _centre(weight: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _rows_of(frame: NDArray[np.uint8], columns: slice, colour: tuple[int, int, int]) -> NDArray[np.intp]:
-    """Rows in which these columns have about this colour."""
+    """Return the rows in which these columns have approximately this colour."""
     distance = np.abs(frame[:, columns].astype(int) - np.array(colour)).sum(-1)
     return np.flatnonzero((distance < 40).any(1))
 
@@ -50,7 +53,7 @@ def _played(environment: Environment, seed: int = 0) -> tuple[NDArray[np.uint8],
     return episode.frames, episode.oracle
 
 
-def test_bouncer_s_oracle_agrees_with_its_picture() -> None:
+def test_the_oracle_of_bouncer_agrees_with_its_picture() -> None:
     frames, oracle = _played(Bouncer())
     for frame, (ball_x, ball_y, paddle_y) in zip(frames, oracle, strict=True):
         x, y = _centre(_brightness(frame, 100, []))
@@ -61,7 +64,7 @@ def test_bouncer_s_oracle_agrees_with_its_picture() -> None:
     assert len({round(float(y)) for y in oracle[:, 2]}) > 10
 
 
-def test_pong_s_oracle_agrees_with_its_picture() -> None:
+def test_the_oracle_of_pong_agrees_with_its_picture() -> None:
     frames, oracle = _played(Pong())
     field = slice(16, 96)
     shown, in_play, ghosts = 0, 0, 0
@@ -80,7 +83,7 @@ def test_pong_s_oracle_agrees_with_its_picture() -> None:
         player = _rows_of(frame[field], slice(70, 72), (92, 186, 92))
         assert abs((player[0] + player[-1]) / 2 + 16 - paddle_y) <= 1
         enemy = _rows_of(frame[field], slice(8, 10), (213, 130, 74))
-        if len(enemy):  # it comes on with the first serve
+        if len(enemy):  # it appears with the first serve
             assert abs((enemy[0] + enemy[-1]) / 2 + 16 - enemy_y) <= 1
     assert in_play > FRAMES / 2
     assert shown >= 0.95 * in_play
@@ -101,7 +104,7 @@ def test_up_moves_the_paddle_up_and_down_moves_it_down(make: Callable[[], Enviro
 
 
 @pytest.mark.parametrize("name", ["bouncer", "pong"])
-def test_a_seed_repeats_its_stream_and_another_does_not(name: str) -> None:
+def test_equal_seeds_give_equal_streams_and_other_seeds_do_not(name: str) -> None:
     config = CollectConfig(environment=name, frames_per_stream=200)
     first, again, other = (record(make_environment(name), config, seed) for seed in (1, 1, 2))
     assert np.array_equal(first.frames, again.frames)
@@ -110,7 +113,7 @@ def test_a_seed_repeats_its_stream_and_another_does_not(name: str) -> None:
     assert not np.array_equal(first.frames, other.frames)
 
 
-def test_a_reset_starts_over_whatever_came_before() -> None:
+def test_a_reset_makes_the_stream_independent_of_what_came_before() -> None:
     for name in ("bouncer", "pong"):
         environment = make_environment(name)
         config = CollectConfig(environment=name, frames_per_stream=60)
@@ -118,16 +121,16 @@ def test_a_reset_starts_over_whatever_came_before() -> None:
         assert np.array_equal(record(environment, config, 5).frames, first.frames)
 
 
-@pytest.mark.parametrize("moment", ["in play", "waiting for the serve"])
-def test_a_restored_pong_is_the_same_game(moment: str) -> None:
-    """Twins from one moment: equal under equal actions, apart under others; also in another emulator."""
+@pytest.mark.parametrize("situation", ["in play", "waiting for the serve"])
+def test_a_restored_snapshot_continues_the_same_game(situation: str) -> None:
+    """Games from one snapshot: equal under equal actions, different under others; also in another emulator."""
     rng = np.random.default_rng(0)
     pong = Pong()
     pong.reset(3)
     for _ in range(150):
         pong.step(pong.skilled_control(rng))
     without_ball = 0
-    while moment != "in play" and without_ball < 6:
+    while situation != "in play" and without_ball < 6:
         out = bool(np.isnan(pong.step(idle_control(pong.spec)).oracle[0]))
         without_ball = without_ball + 1 if out else 0
     state = pong.snapshot()
@@ -147,13 +150,13 @@ def test_a_restored_pong_is_the_same_game(moment: str) -> None:
     assert min(apart) < -5
 
 
-def test_pong_s_wait_for_a_serve_is_short() -> None:
+def test_the_pause_before_a_serve_is_short() -> None:
     _, oracle = _played(Pong(), seed=4)
     waits, run = [], 0
     for missing in np.isnan(oracle[:, 0]):
         run = run + 1 if missing else 0
         waits.append(run)
-    assert 0 < max(waits) <= PAUSE_FRAMES + 12  # and the frames in which the ball is still behind the paddle
+    assert 0 < max(waits) <= PAUSE_FRAMES + 12  # plus the frames in which the ball is still behind the paddle
 
 
 def test_scores_change_when_rewards_come() -> None:
@@ -173,7 +176,7 @@ def gym(request: pytest.FixtureRequest) -> GymnasiumEnvironment:
     return GymnasiumEnvironment(request.param, height=32, width=48)
 
 
-def test_any_gymnasium_environment_gives_frames_of_the_asked_size(gym: GymnasiumEnvironment) -> None:
+def test_gymnasium_frames_have_the_requested_size(gym: GymnasiumEnvironment) -> None:
     first = gym.reset(1)
     rng = np.random.default_rng(0)
     frames = [gym.step(random_control(gym.spec, rng)).frame for _ in range(12)]
@@ -182,7 +185,7 @@ def test_any_gymnasium_environment_gives_frames_of_the_asked_size(gym: Gymnasium
     assert not np.array_equal(frames[0], frames[-1])
 
 
-def test_discrete_actions_become_buttons_and_boxes_axes(gym: GymnasiumEnvironment) -> None:
+def test_discrete_actions_become_buttons_and_boxes_become_axes(gym: GymnasiumEnvironment) -> None:
     spec = gym.spec
     if spec.title == CART_POLE:
         assert [button.name for button in spec.buttons] == ["action0", "action1"]
@@ -194,7 +197,9 @@ def test_discrete_actions_become_buttons_and_boxes_axes(gym: GymnasiumEnvironmen
     assert spec.fps > 0
 
 
-def test_a_gymnasium_stream_repeats_and_goes_on_after_the_end_of_an_episode(gym: GymnasiumEnvironment) -> None:
+def test_a_gymnasium_stream_is_reproducible_and_continues_after_the_end_of_an_episode(
+    gym: GymnasiumEnvironment,
+) -> None:
     config = CollectConfig(environment=gym.spec.title, frames_per_stream=260, skilled_share=0.0, random_share=1.0)
     first, again = record(gym, config, 7), record(gym, config, 7)
     assert np.array_equal(first.frames, again.frames)
@@ -206,7 +211,7 @@ def test_a_gymnasium_stream_repeats_and_goes_on_after_the_end_of_an_episode(gym:
     for end in later:
         jump = np.abs(first.frames[end + 1].astype(int) - first.frames[end]).mean()
         usual = np.median(np.abs(np.diff(first.frames.astype(int), axis=0)).mean((1, 2, 3)))
-        assert jump > usual, "a new game looks unlike the end of the old one"
+        assert jump > usual, "the first frame of a new game differs from the last of the old one"
 
 
 def test_a_button_acts_on_the_environment() -> None:
@@ -221,20 +226,20 @@ def test_a_button_acts_on_the_environment() -> None:
     assert not np.array_equal(frames[0], frames[1])
 
 
-class Listening(gymnasium.Env[Any, Any]):
-    """Draws nothing and remembers what it was told."""
+class Recording(gymnasium.Env[Any, Any]):
+    """An environment that renders black frames and records the actions it receives."""
 
     def __init__(self, space: gymnasium.Space[Any], render_mode: str = "rgb_array") -> None:
         self.action_space, self.observation_space = space, gymnasium.spaces.Discrete(1)
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
         self.render_mode = render_mode
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         return 0, {}
 
     def step(self, action: Any) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        self.heard.append(action)
+        self.received.append(action)
         return 0, 0.0, False, False, {}
 
     def render(self) -> Any:
@@ -242,61 +247,88 @@ class Listening(gymnasium.Env[Any, Any]):
 
 
 @pytest.fixture
-def listening() -> Iterator[Callable[..., tuple[GymnasiumEnvironment, Listening]]]:
-    """Registers an environment of the asked action space under an id and opens it."""
-    made: list[str] = []
+def recording() -> Iterator[Callable[..., tuple[GymnasiumEnvironment, Recording]]]:
+    """A function that registers an environment with a given action space under an id and opens it."""
+    registered: list[str] = []
 
-    def make(env_id: str, space: gymnasium.Space[Any]) -> tuple[GymnasiumEnvironment, Listening]:
+    def make(env_id: str, space: gymnasium.Space[Any]) -> tuple[GymnasiumEnvironment, Recording]:
         gymnasium.register(
-            env_id, lambda **options: Listening(space, **options), disable_env_checker=True, order_enforce=False
+            env_id, lambda **options: Recording(space, **options), disable_env_checker=True, order_enforce=False
         )
-        made.append(env_id)
+        registered.append(env_id)
         environment = GymnasiumEnvironment(env_id, height=16, width=16)
-        inner = environment._env.unwrapped
-        assert isinstance(inner, Listening)
+        inner = environment.env.unwrapped
+        assert isinstance(inner, Recording)
         return environment, inner
 
     yield make
-    for env_id in made:
+    for env_id in registered:
         gymnasium.registry.pop(env_id)
 
 
-def test_axes_reach_the_bounds_of_their_box_and_unbounded_ones_stay(listening: Callable[..., Any]) -> None:
+def test_axes_map_to_the_bounds_of_the_box_and_unbounded_components_stay_unchanged(
+    recording: Callable[..., Any],
+) -> None:
     low, high = np.array([-2, 0, -np.inf], np.float32), np.array([2, 10, np.inf], np.float32)
-    environment, inner = listening("Boxed-v0", gymnasium.spaces.Box(low, high))
+    environment, inner = recording("Boxed-v0", gymnasium.spaces.Box(low, high))
     assert all((axis.low, axis.high) == (-1.0, 1.0) for axis in environment.spec.axes)
     for value in (-1.0, 0.0, 1.0):
         environment.step(Control(np.zeros(0, np.bool_), np.full(3, value, np.float32)))
-    assert np.array_equal(inner.heard, [[-2, 0, -1], [0, 5, 0], [2, 10, 1]])
-    assert inner.heard[0].dtype == np.float32
+    assert np.array_equal(inner.received, [[-2, 0, -1], [0, 5, 0], [2, 10, 1]])
+    assert inner.received[0].dtype == np.float32
 
 
 def test_every_discrete_action_has_a_button_unless_action_0_is_known_to_do_nothing(
-    listening: Callable[..., Any],
+    recording: Callable[..., Any],
 ) -> None:
-    environment, inner = listening("Walker-v0", gymnasium.spaces.Discrete(3))
+    environment, inner = recording("Walker-v0", gymnasium.spaces.Discrete(3))
     for pressed in (None, 0, 1, 2):
         environment.step(Control(np.arange(3) == (-1 if pressed is None else pressed), NONE))
-    assert inner.heard == [0, 0, 1, 2]
-    environment, inner = listening("MyCarRacing-v0", gymnasium.spaces.Discrete(5))
+    assert inner.received == [0, 0, 1, 2]
+    environment, inner = recording("MyCarRacing-v0", gymnasium.spaces.Discrete(5))
     assert [button.name for button in environment.spec.buttons] == ["right", "left", "gas", "brake"]
     for pressed in (None, 0, 3):
         environment.step(Control(np.arange(4) == (-1 if pressed is None else pressed), NONE))
-    assert inner.heard == [0, 1, 4]
+    assert inner.received == [0, 1, 4]
 
 
-def test_many_actions_get_only_keys_that_exist(listening: Callable[..., Any]) -> None:
-    environment, _ = listening("Keyboard-v0", gymnasium.spaces.Discrete(18))
+def test_actions_beyond_the_tenth_have_no_key(recording: Callable[..., Any]) -> None:
+    environment, _ = recording("Keyboard-v0", gymnasium.spaces.Discrete(18))
     keys = [key for button in environment.spec.buttons for key in button.keys]
     assert len(environment.spec.buttons) == 18
     assert sorted(keys) == [f"Digit{i}" for i in range(10)]
 
 
-def test_what_cannot_be_an_environment_is_named() -> None:
+def test_unknown_ids_and_invalid_sizes_are_rejected() -> None:
     with pytest.raises(UnsupportedEnvironmentError, match=r"cannot make Gymnasium environment 'NoSuchGame-v0'"):
         make_environment("NoSuchGame-v0")
     with pytest.raises(UnsupportedEnvironmentError, match="30x48"):
         GymnasiumEnvironment(CART_POLE, height=30, width=48)
+
+
+OUTSIDE = """
+from distill.data.environments.bouncer import Bouncer
+
+class Mirrored(Bouncer):
+    def step(self, control):
+        step = super().step(control)
+        return type(step)(step.frame[:, ::-1], step.reward, step.done, step.oracle)
+"""
+
+
+def test_an_environment_is_added_by_its_module_and_an_entry_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mirrored_environment.py").write_text(OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(ENVIRONMENTS, "mirrored", ("mirrored_environment", "Mirrored"))
+    assert "mirrored_environment" not in sys.modules, "imported only when it is used"
+    config = CollectConfig(environment="mirrored", frames_per_stream=40)
+    clip = record(make_environment("mirrored"), config, 1)
+    plain = record(make_environment("bouncer"), config, 1)
+    assert np.array_equal(clip.frames[1:], plain.frames[1:, :, ::-1])
+    assert np.array_equal(clip.buttons, plain.buttons)
+    assert not np.array_equal(clip.frames, plain.frames)
 
 
 def test_controls_stay_within_the_spec() -> None:

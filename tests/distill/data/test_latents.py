@@ -1,4 +1,4 @@
-"""Encoded streams and the clips drawn from them: actions stay with the frames they led to."""
+"""Encoded streams and clips drawn from them: every frame keeps its action."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,8 @@ import torch
 from distill.data.clips import Dataset, DatasetError, Episode, save_episode, write_dataset_json
 from distill.data.environments import make_environment
 from distill.data.latents import ClipSampler, encode_dataset
-from world.codecs.convolutional import Codec, to_float
+from world.codecs.convolutional import ConvolutionalCodec
+from world.codecs.pixels import to_float
 from world.testing import CONFIGS
 
 LENGTH = 12
@@ -18,13 +19,13 @@ LENGTH = 12
 
 @pytest.fixture
 def sampler(tmp_path: Path) -> ClipSampler:
-    """One stream whose latent and action at frame t are both t."""
+    """A sampler of one stream whose latent and action at frame t are both t."""
     time = torch.arange(1.0, 101.0)
     torch.save([(time[:, None, None, None].half(), time[:, None].half())], tmp_path / "train.pt")
     return ClipSampler(tmp_path / "train.pt", LENGTH, still_share=0.5)
 
 
-def test_a_clip_s_actions_are_its_frames_s(sampler: ClipSampler) -> None:
+def test_every_frame_of_a_clip_has_its_own_action(sampler: ClipSampler) -> None:
     clips = sampler.draw(400, torch.Generator().manual_seed(0))
     latents, actions = clips.latents[..., 0, 0, 0], clips.actions[..., 0]
     assert latents.shape == (400, LENGTH)
@@ -35,8 +36,8 @@ def test_a_clip_s_actions_are_its_frames_s(sampler: ClipSampler) -> None:
         num_still += still > 0
         assert moving == [moving[0] + i for i in range(len(moving))]
         expected = [0.0] * (still + 1) + moving[1:] if still else moving
-        assert action == expected, "a repeated picture has no action, every other frame its own"
-        assert frame[0] > 1, "the first frame of a stream was led to by no action"
+        assert action == expected, "a repeated picture has no action, every other frame has its own"
+        assert frame[0] > 1, "no action led to the first frame of a stream"
     assert 150 < num_still < 250
     assert {frame.count(frame[0]) - 1 for frame in latents.tolist()} == set(range(LENGTH))
 
@@ -49,13 +50,13 @@ def test_the_same_generator_draws_the_same_clips(sampler: ClipSampler) -> None:
 
 
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
-def test_a_dataset_is_encoded_as_the_codec_encodes_it(config_name: str, tmp_path: Path) -> None:
-    """Also in pieces, also where several pixel frames make one latent, also where the last frames do not fill one."""
+def test_encoding_a_dataset_agrees_with_the_codec(config_name: str, tmp_path: Path) -> None:
+    """Also in pieces, with several pixel frames per latent, and with last frames that do not fill a latent."""
     rng = np.random.default_rng(0)
     num = 270
     torch.manual_seed(0)
-    codec = Codec(CONFIGS[config_name][0]).eval()
-    p = codec.config.temporal_patch
+    codec = ConvolutionalCodec(CONFIGS[config_name][0]).eval()
+    p = codec.temporal_patch
     episode = Episode(
         frames=rng.integers(0, 256, (num, 32, 32, 3), np.uint8),
         buttons=rng.random((num, 2)) < 0.5,
@@ -72,14 +73,14 @@ def test_a_dataset_is_encoded_as_the_codec_encodes_it(config_name: str, tmp_path
     with torch.no_grad():
         expected = codec.encode(to_float(torch.from_numpy(episode.frames[None, :used])))[0][0]
     assert len(latents) == len(actions) == 1 + (used - 1) // p
-    assert (latents.float() - expected).square().mean() < 1e-3 * expected.var(), "but for bf16"
-    by_frame = actions.view(-1, 2)[p - 1 :]  # the first latent holds one frame, padded in front
+    assert (latents.float() - expected).square().mean() < 1e-3 * expected.var(), "equal up to bf16 rounding"
+    by_frame = actions.view(-1, 2)[p - 1 :]  # the first latent holds one frame, with padding in front
     assert np.array_equal(by_frame.bool().numpy(), episode.buttons[:used])
     assert not actions.view(-1, 2)[: p - 1].any()
 
 
-def _recorded(root: Path, dones: list[int], num: int = 60, *, continuing: bool) -> Dataset:
-    """One stream whose frames tell their number by their level, with episodes that end at `dones`."""
+def write_stream(root: Path, dones: list[int], num: int = 60, *, continuing: bool) -> Dataset:
+    """Write one stream with episodes that end at `dones`; the brightness of a frame is its number."""
     levels = np.arange(num, dtype=np.uint8)[:, None, None, None]
     episode = Episode(
         frames=np.broadcast_to(levels * 4, (num, 32, 32, 3)),
@@ -96,16 +97,16 @@ def _recorded(root: Path, dones: list[int], num: int = 60, *, continuing: bool) 
 
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
 def test_no_training_clip_crosses_the_end_of_an_episode(config_name: str, tmp_path: Path) -> None:
-    codec = Codec(CONFIGS[config_name][0]).eval()
-    p = codec.config.temporal_patch
+    codec = ConvolutionalCodec(CONFIGS[config_name][0]).eval()
+    p = codec.temporal_patch
     dones = [20, 21, 45, 59]
-    dataset = _recorded(tmp_path / "data", dones, continuing=False)
+    dataset = write_stream(tmp_path / "data", dones, continuing=False)
     encode_dataset(codec, dataset, tmp_path / "train.pt", quiet=True)
     ((latents, actions, stretches),) = torch.load(tmp_path / "train.pt", weights_only=True)
     for first, stop in stretches.tolist():
         pixels = range(0 if first == 0 else p * (first - 1) + 1, p * (stop - 1) + 1)
-        assert not set(pixels[:-1]) & set(dones), "an episode may end with a stretch, not within"
-    counted = torch.arange(float(len(latents)))  # each latent its own number: its clip says where it was cut
+        assert not set(pixels[:-1]) & set(dones), "an episode may end at the end of a stretch, not within it"
+    counted = torch.arange(float(len(latents)))  # each latent is its own index, so a clip shows where it was cut
     torch.save([(counted[:, None, None, None].half(), actions, stretches)], tmp_path / "train.pt")
     drawn = ClipSampler(tmp_path / "train.pt", 4, still_share=0.0).draw(2000, torch.Generator().manual_seed(0))
     starts = set(drawn.latents[:, 0, 0, 0, 0].int().tolist())
@@ -114,7 +115,7 @@ def test_no_training_clip_crosses_the_end_of_an_episode(config_name: str, tmp_pa
         ClipSampler(tmp_path / "train.pt", 26)
 
 
-def test_clips_of_a_continuing_world_may_cross_the_end_of_a_game(tmp_path: Path) -> None:
-    dataset = _recorded(tmp_path / "data", [20, 21, 45], continuing=True)
-    encode_dataset(Codec(CONFIGS["pixel"][0]).eval(), dataset, tmp_path / "train.pt", quiet=True)
+def test_clips_of_a_continuing_stream_may_cross_the_end_of_a_game(tmp_path: Path) -> None:
+    dataset = write_stream(tmp_path / "data", [20, 21, 45], continuing=True)
+    encode_dataset(ConvolutionalCodec(CONFIGS["pixel"][0]).eval(), dataset, tmp_path / "train.pt", quiet=True)
     assert ClipSampler(tmp_path / "train.pt", 59).draw(1, torch.Generator()).latents.shape[1] == 59

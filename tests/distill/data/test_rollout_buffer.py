@@ -1,4 +1,4 @@
-"""Rollouts that go on from one training step to the next."""
+"""Rollouts that continue from one training step to the next."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,15 @@ LENGTH, ROWS = 40, 8
 
 
 def save_streams(path: Path, *lengths: int) -> Path:
-    """Streams whose latent and action at frame t are both t."""
+    """Write streams whose latent and action at frame t are both t."""
     times = [torch.arange(float(length)) for length in lengths]
     torch.save([(time[:, None, None, None].half(), time[:, None].half()) for time in times], path)
     return path
 
 
 @pytest.mark.parametrize("sink", [0, 2])
-def test_a_rollout_goes_on_from_its_own_frames_under_the_actions_of_its_start(sink: int, tmp_path: Path) -> None:
-    """The student here draws the action it is given, so frames and actions must stay equal to the end."""
+def test_a_rollout_continues_from_its_own_frames_with_the_actions_of_its_clip(sink: int, tmp_path: Path) -> None:
+    """This student outputs its action as the frame, so frames and actions must stay equal to the end."""
     config = replace(
         PIXEL[1], channels=1, height=1, width=1, num_buttons=1, num_axes=0, window_frames=4, sink_frames=sink
     )
@@ -38,20 +38,22 @@ def test_a_rollout_goes_on_from_its_own_frames_under_the_actions_of_its_start(si
         assert actions.shape == (ROWS, context + num_new, 1)
         assert torch.equal(past[..., 0, 0, 0], actions[:, :context, 0])
         last = past[:, -1, 0, 0, 0]
-        goes_on = last == former
-        assert torch.equal(past[goes_on, :sink, 0, 0, 0], first[goes_on]), "the sink holds the rollout's first frames"
+        continued = last == former
+        assert torch.equal(past[continued, :sink, 0, 0, 0], first[continued]), (
+            "the sink holds the rollout's first frames"
+        )
         assert torch.equal(actions[:, sink:, 0].diff(dim=1), torch.ones(ROWS, 3 + num_new))
         first = past[:, :sink, 0, 0, 0]
-        ages = torch.where(goes_on, ages, 0.0) + num_new
+        ages = torch.where(continued, ages, 0.0) + num_new
         longest = max(longest, float(ages.max()))
         rollouts.extend(actions[:, context:, :, None, None])
         former = actions[:, -1, 0]
     assert LENGTH - context - 8 <= longest <= LENGTH - context
-    assert len(set(ages.tolist())) > ROWS // 2, "rollouts of every age at once"
+    assert len(set(ages.tolist())) > ROWS // 2, "rollouts of many ages at the same time"
 
 
-def test_rollouts_are_no_longer_than_the_data_allows(tmp_path: Path) -> None:
-    assert typical_stretch(save_streams(tmp_path / "a.pt", 20, 400, 61)) == 60, "frame 0 was led to by no action"
+def test_rollouts_longer_than_the_clips_are_rejected(tmp_path: Path) -> None:
+    assert typical_stretch(save_streams(tmp_path / "a.pt", 20, 400, 61)) == 60, "no action led to frame 0"
     clips = ClipSampler(tmp_path / "a.pt", 12)
     with pytest.raises(ValueError, match="leave no room for 9 after 5"):
         RolloutBuffer(replace(PIXEL[1], sink_frames=0, window_frames=5), clips, 2).next(

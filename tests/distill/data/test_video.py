@@ -1,4 +1,4 @@
-"""A folder of videos becomes a dataset: real files, written and read with PyAV."""
+"""Importing a folder of videos as a dataset, with real files written and read by PyAV."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SIZE = 48
 
 
 def _grey(number: int) -> int:
-    """A level that tells neighbouring frames apart through a lossy codec."""
+    """Return a grey level that distinguishes neighbouring frames even after lossy compression."""
     return 20 + (number * 37) % 200
 
 
@@ -44,7 +44,7 @@ def _act(path: Path, actions: Sequence[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three videos of 24 frames, 30 a second."""
+    """A folder with three videos of 24 frames at 30 frames per second."""
     folder = tmp_path / "My Clips"
     folder.mkdir()
     for name in ("a.mp4", "b.mp4", "c.mp4"):
@@ -56,7 +56,7 @@ def _levels(frames: NDArray[np.uint8]) -> list[float]:
     return [float(frame.mean()) for frame in frames]
 
 
-def test_every_frame_comes_in_order_and_files_are_never_split(folder: Path, tmp_path: Path) -> None:
+def test_every_frame_is_imported_in_order_and_no_file_is_in_both_splits(folder: Path, tmp_path: Path) -> None:
     dataset = import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
     assert (dataset.spec.height, dataset.spec.width, dataset.spec.fps) == (32, 32, 30.0)
     assert dataset.spec.name == "my-clips"
@@ -75,7 +75,7 @@ def test_every_frame_comes_in_order_and_files_are_never_split(folder: Path, tmp_
             assert episode.actions().num_frames == 24
 
 
-def test_actions_stay_with_their_frames(folder: Path, tmp_path: Path) -> None:
+def test_every_frame_keeps_its_actions(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.mp4"):
         _act(path, [{"buttons": ["up"] * (i % 2) + ["zap"] * (i % 3 == 0), "axes": [i / 4]} for i in range(24)])
     dataset = import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
@@ -89,17 +89,19 @@ def test_actions_stay_with_their_frames(folder: Path, tmp_path: Path) -> None:
     assert episode.axes[:, 0].tolist() == [i / 4 for i in range(24)]
 
 
-def test_fewer_frames_a_second_lose_no_press(folder: Path, tmp_path: Path) -> None:
+def test_a_lower_frame_rate_loses_no_button_press(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.mp4"):
         _act(path, [{"buttons": ["up"] * (i == 5), "axes": [float(i)]} for i in range(24)])
     dataset = import_videos(folder, tmp_path / "data", height=32, width=32, fps=15, min_frames=4, quiet=True)
     episode = next(dataset.episodes("train"))
     assert np.abs(np.subtract(_levels(episode.frames), [_grey(i) for i in range(0, 24, 2)])).max() < 4
-    assert np.flatnonzero(episode.buttons[:, 0]).tolist() == [3]  # shows frame 6, led to by the actions of 5 and 6
+    assert np.flatnonzero(episode.buttons[:, 0]).tolist() == [
+        3
+    ]  # output 3 shows frame 6; the actions of 5 and 6 led to it
     assert episode.axes[:, 0].tolist() == [0.0, *(2 * i - 0.5 for i in range(1, 12))]
 
 
-def test_more_frames_a_second_repeat_pictures_with_their_actions(folder: Path, tmp_path: Path) -> None:
+def test_a_higher_frame_rate_repeats_pictures_with_their_actions(folder: Path, tmp_path: Path) -> None:
     for path in folder.glob("*.mp4"):
         _act(path, [{"buttons": ["up"] * (i == 5)} for i in range(24)])
     dataset = import_videos(folder, tmp_path / "data", height=32, width=32, fps=60, min_frames=4, quiet=True)
@@ -109,7 +111,7 @@ def test_more_frames_a_second_repeat_pictures_with_their_actions(folder: Path, t
     assert np.flatnonzero(episode.buttons[:, 0]).tolist() == [10, 11]
 
 
-def test_pictures_are_cut_around_their_centre_and_averaged(tmp_path: Path) -> None:
+def test_pictures_are_cropped_around_their_centre_and_averaged(tmp_path: Path) -> None:
     folder = tmp_path / "wide"
     folder.mkdir()
     picture = np.zeros((64, 128, 3), np.uint8)
@@ -160,7 +162,7 @@ def test_no_piece_of_a_held_out_video_is_trained_on(tmp_path: Path) -> None:
         assert set(found) == set(names)
 
 
-def test_importing_again_changes_nothing_and_something_else_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_repeating_an_import_changes_nothing_and_a_different_import_is_rejected(folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     import_videos(folder, root, height=32, width=32, min_frames=4, quiet=True)
     written = {path: path.stat().st_mtime_ns for path in root.rglob("*.npz")}
@@ -172,12 +174,12 @@ def test_importing_again_changes_nothing_and_something_else_is_refused(folder: P
 
 
 def test_a_broken_import_leaves_no_dataset_behind(folder: Path, tmp_path: Path) -> None:
-    whole = (folder / "c.mp4").read_bytes()
+    intact = (folder / "c.mp4").read_bytes()
     (folder / "c.mp4").write_bytes(b"no video at all")
     with pytest.raises(DatasetError, match=r"c\.mp4 cannot be decoded"):
         import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
     assert not (tmp_path / "data").exists()
-    (folder / "c.mp4").write_bytes(whole)
+    (folder / "c.mp4").write_bytes(intact)
     dataset = import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
     assert len(dataset.paths("train")) + len(dataset.paths("heldout")) == 3
 
@@ -195,14 +197,16 @@ def test_a_broken_import_leaves_no_dataset_behind(folder: Path, tmp_path: Path) 
         ([], "is empty"),
     ],
 )
-def test_wrong_sidecars_are_named(folder: Path, tmp_path: Path, lines: list[str], message: str) -> None:
+def test_invalid_sidecars_are_reported_with_file_and_line(
+    folder: Path, tmp_path: Path, lines: list[str], message: str
+) -> None:
     for path in folder.glob("*.mp4"):
         path.with_suffix(".actions.jsonl").write_text("\n".join(lines))
     with pytest.raises(DatasetError, match=message):
         import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
 
 
-def test_sidecars_are_for_all_or_for_none(folder: Path, tmp_path: Path) -> None:
+def test_sidecars_are_required_for_all_videos_or_none(folder: Path, tmp_path: Path) -> None:
     _act(folder / "a.mp4", [{}] * 24)
     with pytest.raises(DatasetError, match=r"b\.mp4 has no b\.actions\.jsonl, others have one"):
         import_videos(folder, tmp_path / "data", height=32, width=32, quiet=True)
@@ -212,10 +216,10 @@ def test_sidecars_are_for_all_or_for_none(folder: Path, tmp_path: Path) -> None:
         import_videos(folder, tmp_path / "data", height=32, width=32, quiet=True)
 
 
-def test_folders_that_give_no_dataset_are_named(folder: Path, tmp_path: Path) -> None:
+def test_unusable_folders_are_rejected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="multiples of 16"):
         import_videos(folder, tmp_path / "data", height=30, width=32, quiet=True)
-    with pytest.raises(DatasetError, match="no train video is as long as 64 frames at 30 a second"):
+    with pytest.raises(DatasetError, match="no train video has 64 frames at 30 frames per second"):
         import_videos(folder, tmp_path / "data", height=32, width=32, quiet=True)
     for name in ("b.mp4", "c.mp4"):
         (folder / name).unlink()

@@ -1,4 +1,4 @@
-"""The figures say what they claim: known answers in, known figures out."""
+"""Figures of evaluation, on inputs whose figures are known."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ SIZE = 16
 
 
 def _dataset(root: Path, lengths: list[int], dones: list[list[int]], *, continuing: bool = False) -> Dataset:
-    """Held-out streams whose frames tell stream (red) and number (green), and whose buttons tell the stream."""
+    """Write held-out streams: red is the stream number, green the frame number; buttons depend on the stream."""
     for stream, (num, ends) in enumerate(zip(lengths, dones, strict=True)):
         frames = np.zeros((num, SIZE, SIZE, 3), np.uint8)
         frames[..., 0] = stream
@@ -63,7 +63,7 @@ def _numbers(starts: Starts) -> NDArray[np.int64]:
     return torch.cat([starts.context, starts.truth], 1)[:, :, 0, 0, 1].long().numpy()
 
 
-def test_no_start_is_cut_by_the_end_of_an_episode(tmp_path: Path) -> None:
+def test_no_start_crosses_the_end_of_an_episode(tmp_path: Path) -> None:
     ends = [[40, 41, 70], [10, 90]]
     starts = held_out_starts(_dataset(tmp_path, [100, 100], ends), 200, 5, 12)
     for numbers, stream in zip(_numbers(starts), starts.episode, strict=True):
@@ -72,32 +72,32 @@ def test_no_start_is_cut_by_the_end_of_an_episode(tmp_path: Path) -> None:
         assert not set(numbers[:-1].tolist()) & set(ends[stream])
     assert np.array_equal(starts.context[:, 0, 0, 0, 0].numpy(), starts.episode)
     assert np.array_equal(starts.actions.axes[:, 0, 0].numpy(), starts.episode)
-    assert len({int(n) for n in _numbers(starts)[:, 0]}) > 40, "places are drawn at random"
+    assert len({int(n) for n in _numbers(starts)[:, 0]}) > 40, "starts are drawn at random places"
 
 
-def test_a_continuing_world_is_judged_across_the_end_of_a_game(tmp_path: Path) -> None:
+def test_starts_of_a_continuing_stream_may_cross_the_end_of_a_game(tmp_path: Path) -> None:
     starts = held_out_starts(_dataset(tmp_path, [30, 30], [[15], [15]], continuing=True), 20, 5, 20)
     assert all({15, 16} <= set(numbers.tolist()) for numbers in _numbers(starts))
 
 
-def test_short_streams_are_judged_as_far_as_they_go(tmp_path: Path) -> None:
+def test_starts_from_short_streams_have_fewer_frames(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, [20, 24, 30, 8], [[], [], [], []])
     starts = held_out_starts(dataset, 12, 5, 64)
     assert starts.truth.shape[1] == 16  # half of the streams have 21 usable frames (the median of 19, 23, 29 and 7)
-    assert set(starts.episode.tolist()) == {1, 2}, "streams without a place are left out"
-    with pytest.raises(DatasetError, match=r"run for 21 frames .* 23 are needed, 86 are wanted"):
+    assert set(starts.episode.tolist()) == {1, 2}, "streams that are too short are left out"
+    with pytest.raises(DatasetError, match=r"have 21 frames .* at least 23, better 86, are needed: record longer"):
         held_out_starts(dataset, 12, 22, 64)
 
 
 @pytest.mark.parametrize(("num", "streams"), [(256, 64), (7, 3), (5, 2), (2, 2)])
-def test_shuffled_actions_are_always_another_stream_s(tmp_path: Path, num: int, streams: int) -> None:
+def test_shuffled_actions_always_come_from_another_stream(tmp_path: Path, num: int, streams: int) -> None:
     starts = held_out_starts(_dataset(tmp_path, [12] * streams, [[]] * streams), num, 3, 4)
     shuffled = starts.shuffled_actions()
     assert shuffled is not None
     assert (shuffled.axes[:, 0, 0].numpy() != starts.episode).all()
 
 
-def test_without_another_stream_no_actions_are_shuffled(tmp_path: Path) -> None:
+def test_with_a_single_stream_there_are_no_shuffled_actions(tmp_path: Path) -> None:
     starts = held_out_starts(_dataset(tmp_path, [40], [[]]), 6, 3, 4)
     assert starts.shuffled_actions() is None
     figures = quality_figures(starts.truth, starts.context[:, -1], copy_last(starts), None, starts.episode)
@@ -105,8 +105,8 @@ def test_without_another_stream_no_actions_are_shuffled(tmp_path: Path) -> None:
     assert not [name for name in figures if "other" in name]
 
 
-def test_the_bound_knows_that_clips_of_one_stream_are_alike() -> None:
-    """Forty streams of eight equal clips are forty observations, not 320."""
+def test_the_bound_accounts_for_the_correlation_of_clips_of_one_stream() -> None:
+    """Forty streams of eight equal clips each are 40 observations, not 320."""
     streams = np.random.default_rng(0).normal(size=40)
     episode = np.arange(320) % 40
     bound = lower_bound(torch.from_numpy(streams[episode]), episode)
@@ -118,11 +118,11 @@ def test_the_bound_knows_that_clips_of_one_stream_are_alike() -> None:
 
 
 def _clips(rng: np.random.Generator, num: int) -> NDArray[np.float64]:
-    """Window means of a perfect world: clips differ, windows of a clip less."""
+    """Draw window means of a perfect world; they vary more between clips than within a clip."""
     return rng.normal(size=(num, 1, 4)) + 0.3 * rng.normal(size=(num, 10, 4))
 
 
-def test_a_perfect_world_s_drift_is_one_at_the_95th_percentile() -> None:
+def test_the_95th_percentile_of_a_perfect_worlds_drift_is_one() -> None:
     rng = np.random.default_rng(0)
     names = ("drift_brightness", "drift_contrast", "drift_sharpness", "drift_motion")
     ratios, codec = [], []
@@ -132,10 +132,10 @@ def test_a_perfect_world_s_drift_is_one_at_the_95th_percentile() -> None:
         ratios += [figures[name] for name in names]
         codec += [figures[name.replace("drift", "drift_codec")] for name in names]
     assert 0.9 < np.quantile(ratios, 0.95) < 1.09
-    assert 0.9 < np.quantile(codec, 0.95) < 1.09, "a perfect codec is one more batch of real clips"
+    assert 0.9 < np.quantile(codec, 0.95) < 1.09, "a perfect codec yields another batch of real clips"
 
 
-def test_drift_names_what_the_world_and_what_the_codec_changed() -> None:
+def test_drift_separates_changes_by_the_world_from_changes_by_the_codec() -> None:
     rng = np.random.default_rng(0)
     real, generated = _clips(rng, 48), _clips(rng, 8)
     late, softer = np.zeros((10, 4)), np.array([0, 0, -3.0, 0])
@@ -146,8 +146,8 @@ def test_drift_names_what_the_world_and_what_the_codec_changed() -> None:
     assert figures["drift_codec_contrast"] < 1.5
 
 
-def test_a_flip_towards_a_stop_that_one_paddle_is_at_does_not_count() -> None:
-    """The emulator's paddle is free and moves down; the world's stands at the bottom and rightly stays."""
+def test_an_action_change_towards_a_stop_reached_by_one_paddle_does_not_count() -> None:
+    """The emulator's paddle is free and moves down; the world's is at the bottom and correctly stays."""
     buttons = np.zeros((1, 12, 2), bool)
     buttons[0, 4:, 1] = True
     true_y = np.array([[50.0] * 4 + [53, 57, 62, 67, 72, 77, 82, 87]])
@@ -157,7 +157,7 @@ def test_a_flip_towards_a_stop_that_one_paddle_is_at_does_not_count() -> None:
     assert np.isnan(action_response(true_y, stopped, buttons, stops=stops))
     assert action_response(true_y, free, buttons, stops=stops) == 1.0
     assert action_response(true_y, wrong, buttons, stops=stops) == 0.0
-    assert action_response(true_y, np.full((1, 12), 21.0), buttons, stops=stops) == 0.0, "the far stop excuses nothing"
+    assert action_response(true_y, np.full((1, 12), 21.0), buttons, stops=stops) == 0.0, "the other stop is no excuse"
 
 
 def _pong(ball: tuple[int, int] | None, paddle: int) -> NDArray[np.uint8]:
@@ -169,7 +169,7 @@ def _pong(ball: tuple[int, int] | None, paddle: int) -> NDArray[np.uint8]:
     return frame
 
 
-def test_agreement_counts_every_lost_ball_ghost_and_miss() -> None:
+def test_agreement_counts_every_lost_or_spurious_ball_and_every_error() -> None:
     def clips(*frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.stack(frames)[None]
 
@@ -199,7 +199,7 @@ def _starts(world: World, num: int, num_frames: int) -> Starts:
 
 @pytest.mark.parametrize("config", sorted(CONFIGS))
 @pytest.mark.parametrize("kind", ["student", "euler", "teacher"])
-def test_generators_give_every_frame_asked_for_and_hear_the_actions(kind: str, config: str) -> None:
+def test_generators_return_all_frames_and_depend_on_the_actions(kind: str, config: str) -> None:
     world = tiny_world(config=config)
     starts = _starts(world, 3, 14)
     make: dict[str, Generator] = {
@@ -219,29 +219,29 @@ def test_generators_give_every_frame_asked_for_and_hear_the_actions(kind: str, c
     changed = in_batches(make[kind], starts, late, size=2)
     assert not torch.equal(changed[:, chunk:], frames[:, chunk:])
     if kind != "teacher":
-        assert torch.equal(changed[:, :chunk], frames[:, :chunk]), "a frame depends on its past alone"
+        assert torch.equal(changed[:, :chunk], frames[:, :chunk]), "a frame depends only on its past"
 
 
-def test_euler_steps_are_another_way_through_the_same_network() -> None:
+def test_euler_steps_use_the_same_network_in_another_sampler() -> None:
     world = tiny_world()
     starts = _starts(world, 2, 6)
-    made = {
+    frames = {
         (steps, euler): in_batches(student_generator(world, num_steps=steps, euler=euler), starts, starts.actions)
         for steps in (1, 3)
         for euler in (False, True)
     }
-    assert torch.equal(made[1, False], made[1, True]), "one step is one step"
-    assert not torch.equal(made[3, False], made[3, True])
-    assert not torch.equal(made[3, True], made[1, True])
-    assert world.sampler == tiny_world().sampler, "the world itself is as it was"
+    assert torch.equal(frames[1, False], frames[1, True]), "with one step both samplers are the same"
+    assert not torch.equal(frames[3, False], frames[3, True])
+    assert not torch.equal(frames[3, True], frames[1, True])
+    assert world.sampler == tiny_world().sampler, "the world itself is unchanged"
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS))
-def test_the_codec_alone_rebuilds_long_clips_as_it_would_short_ones(config: str) -> None:
+def test_reconstruction_of_long_clips_in_pieces_agrees_with_the_codec(config: str) -> None:
     world = tiny_world(config=config)
     frames = torch.randint(0, 256, (2, 260, 32, 32, 3), dtype=torch.uint8)
     rebuilt = reconstruct(world, frames)
-    num = 260 - 259 % world.codec.config.temporal_patch
+    num = 260 - 259 % world.codec.temporal_patch
     assert rebuilt.shape == (2, num, 32, 32, 3)
     latents, _ = world.encode(frames[:1, :num])
     whole = world.decode(latents, world.codec.initial_state(1))[0]

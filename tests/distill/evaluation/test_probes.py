@@ -1,4 +1,4 @@
-"""The readers of pictures learn what can be learned and find nothing where there is nothing."""
+"""Probes learn what can be learned and find nothing where there is nothing to find."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.data.environments.doom import Doom
 from distill.evaluation.discriminator import accuracy, train_discriminator
-from distill.evaluation.doom import FULL_CIRCLE, NUM_HEADINGS, _circle, headings, intents, nearest
+from distill.evaluation.doom import FULL_CIRCLE, NUM_HEADINGS, full_turn, headings, intents, nearest
 from distill.evaluation.inverse_dynamics import NEIGHBOURS, balanced_accuracy, train_inverse_dynamics
 from distill.evaluation.quality import trivial_gains
 from world.actions import Actions
@@ -18,7 +18,7 @@ SIZE = 32
 
 
 def _sliding(num: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Clips `n 16 32 32 3` of a stripe that moves left, rests or moves right, mostly rests; labels `n 16 1`."""
+    """Return clips `n 16 32 32 3` of a stripe that moves left, rests (mostly) or moves right, and labels `n 16 1`."""
     rng = np.random.default_rng(seed)
     frames, labels = np.full((num, 16, SIZE, SIZE, 3), 40, np.uint8), np.ones((num, 16, 1), np.int64)
     for clip in range(num):
@@ -31,7 +31,7 @@ def _sliding(num: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(frames), torch.from_numpy(labels)
 
 
-def test_inverse_dynamics_reads_what_moves_and_guesses_where_labels_mean_nothing() -> None:
+def test_inverse_dynamics_recognises_motion_and_guesses_if_labels_are_meaningless() -> None:
     frames, labels = _sliding(24, seed=0)
     held_out, truth = _sliding(12, seed=1)
     network = train_inverse_dynamics(frames, labels, (3,), num_steps=200)
@@ -41,7 +41,7 @@ def test_inverse_dynamics_reads_what_moves_and_guesses_where_labels_mean_nothing
     assert balanced_accuracy(guessing, held_out, truth)[0] == pytest.approx(1 / 3, abs=0.15)
 
 
-def test_balanced_accuracy_of_always_saying_rest_is_chance() -> None:
+def test_balanced_accuracy_of_a_constant_answer_is_chance() -> None:
     held_out, truth = _sliding(12, seed=1)
 
     class Rest(torch.nn.Module):
@@ -50,12 +50,12 @@ def test_balanced_accuracy_of_always_saying_rest_is_chance() -> None:
         def forward(self, x: Tensor) -> list[Tensor]:
             return [torch.tensor([0.0, 1.0, 0.0]).expand(len(x), 3)]
 
-    scores = balanced_accuracy(Rest(), held_out, truth)  # type: ignore[arg-type]  # what is asked of a network
+    scores = balanced_accuracy(Rest(), held_out, truth)  # type: ignore[arg-type]  # it has what balanced_accuracy uses
     assert scores == pytest.approx([1 / 3])
     assert NEIGHBOURS < 16 // 2
 
 
-def test_the_judge_tells_apart_what_differs_and_only_that() -> None:
+def test_the_discriminator_finds_a_difference_only_if_there_is_one() -> None:
     def clips(num: int, noise: float, seed: int) -> Tensor:
         rng = np.random.default_rng(seed)
         smooth = rng.integers(60, 190, (num, 1, 4, 4, 3)).repeat(8, 2).repeat(8, 3).repeat(6, 1)
@@ -67,7 +67,7 @@ def test_the_judge_tells_apart_what_differs_and_only_that() -> None:
     assert accuracy(same, clips(30, 5, 2), clips(30, 5, 3)) == pytest.approx(0.5, abs=0.2)
 
 
-def test_intents_are_net_of_opposite_buttons_and_of_the_mouse() -> None:
+def test_intents_combine_opposite_buttons_and_the_mouse() -> None:
     rows = [  # forward, back, left, right, look → turn, walk
         ((1, 0, 0, 0), 0.0, (1, 2)),
         ((1, 1, 0, 0), 0.0, (1, 1)),
@@ -82,11 +82,11 @@ def test_intents_are_net_of_opposite_buttons_and_of_the_mouse() -> None:
     assert intents(Actions(buttons, axes))[0].tolist() == [list(row[2]) for row in rows]
 
 
-def test_a_full_circle_of_the_real_game_ends_where_it_began() -> None:
+def test_a_full_turn_of_the_real_game_ends_at_its_first_view() -> None:
     doom, rng = Doom(), np.random.default_rng(0)
     right = 0
     for trial in range(4):
-        frames, buttons = _circle(doom, 5, trial, rng)
+        frames, buttons = full_turn(doom, 5, trial, rng)
         assert len(frames) == 5 + FULL_CIRCLE
         assert not buttons[:5].any()
         assert (buttons[5:].sum(axis=1) == 1).all()
@@ -98,7 +98,7 @@ def test_a_full_circle_of_the_real_game_ends_where_it_began() -> None:
 
 
 def test_gains_are_over_the_best_of_the_trivial_predictions() -> None:
-    """Pictures that go from black to white: the mean picture is best far away, the last picture near by."""
+    """Pictures that go from black to white: the last picture is best for near frames, the mean picture for far ones."""
     levels = torch.tensor([0, 1, 2, 3, 4, *([250] * 12)], dtype=torch.uint8)
     clip = levels[:, None, None, None].expand(17, 4, 4, 3)
     truth = clip[1:].expand(6, 16, 4, 4, 3).clone()

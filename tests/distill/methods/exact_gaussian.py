@@ -1,4 +1,4 @@
-"""Networks and losses' points on N(0, STD²), whose denoiser, ODE and average velocity are known. float64."""
+"""Exact networks and quadrature points for data N(0, STD²), whose denoiser and ODE are known. float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Velocity = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Toy:
-    """A network whose velocity is any function of (x, sigma, sigma_next)."""
+    """A network whose velocity is an arbitrary function of (x, sigma, sigma_next)."""
 
     def __init__(self, velocity: Velocity) -> None:
         self.velocity = velocity
@@ -45,7 +45,7 @@ def exact_velocity(x: Tensor, sigma: Tensor, _: Tensor | None = None) -> Tensor:
 
 
 def exact_consistency(x: Tensor, sigma: Tensor, _: Tensor | None = None) -> Tensor:
-    """As a velocity: (x − x0)/sigma with x0 the trajectory's end."""
+    """Return the exact consistency map as a velocity, (x − x0)/sigma with x0 the end of the trajectory."""
     s = expand(sigma, x)
     return x * (1 - STD / variance(s).sqrt()) / s
 
@@ -57,14 +57,14 @@ def exact_average(x: Tensor, t: Tensor, r: Tensor | None) -> Tensor:
 
 
 def points(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x0, noise `4·n 1` and levels `4·n`: exact for polynomials up to degree three."""
+    """Return x0, noise `4·n 1` and levels `4·n`; means are exact for polynomials up to degree three."""
     x0 = torch.tensor([STD, STD, -STD, -STD], dtype=torch.float64).repeat(len(sigma))[:, None]
     noise = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64).repeat(len(sigma))[:, None]
     return x0, noise, sigma.double().repeat_interleave(4)
 
 
 def slope(loss: Callable[[Toy], Tensor], solution: Velocity, offset: float) -> float:
-    """The loss's derivative in a, at `offset`, of the student (1 + a)·solution."""
+    """Return the magnitude of the loss's derivative in a, at `offset`, for the student (1 + a)·solution."""
     amount = torch.tensor(offset, dtype=torch.float64, requires_grad=True)
     loss(Toy(lambda x, s, r: (1 + amount) * solution(x, s, r))).backward()
     assert amount.grad is not None
@@ -72,5 +72,5 @@ def slope(loss: Callable[[Toy], Tensor], solution: Velocity, offset: float) -> f
 
 
 def flow(velocity: Callable[[Tensor, Tensor], Tensor]) -> Toy:
-    """A network of (x, sigma) alone."""
+    """Return a network whose velocity is a function of (x, sigma) only."""
     return Toy(lambda x, sigma, _: velocity(x, sigma))

@@ -1,4 +1,4 @@
-"""Models of other scales give, as networks, the exact velocity of Gaussian data; guidance; adversarial losses."""
+"""Adapted models of other scales return the exact velocity of Gaussian data; guidance; adversarial losses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def exact(x: Tensor, sigma: Tensor) -> Tensor:
     return x * (s - (1 - s) * STD**2) / ((1 - s).square() * STD**2 + s.square())
 
 
-def test_an_edm_denoiser_gives_the_velocity() -> None:
+def test_an_edm_denoiser_yields_the_velocity() -> None:
     network = EDM(lambda x, s, _: x * STD**2 / (STD**2 + expand(s, x).square()))
     sigma = torch.linspace(0.1, 0.9, 8, dtype=torch.float64)
     torch.testing.assert_close(network(X, sigma, NONE).prediction, exact(X, sigma))
@@ -31,7 +31,7 @@ def test_an_edm_denoiser_gives_the_velocity() -> None:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_a_vp_model_gives_the_velocity_at_its_own_levels(kind: str) -> None:
+def test_a_vp_model_yields_the_velocity_at_its_own_levels(kind: str) -> None:
     alphas = torch.linspace(0.99, 0.01, 50, dtype=torch.float64)
 
     def predict(x: Tensor, timestep: Tensor, _: Conditioning) -> Tensor:
@@ -40,12 +40,12 @@ def test_a_vp_model_gives_the_velocity_at_its_own_levels(kind: str) -> None:
         noise = (x - alpha.sqrt() * x0) / (1 - alpha).sqrt()
         return {"epsilon": noise, "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * x0, "sample": x0}[kind]
 
-    network = VP(predict, alphas, kind)  # type: ignore[arg-type]  # the parameters are its names
+    network = VP(predict, alphas, kind)  # type: ignore[arg-type]  # the parameters are its values
     sigma = network.sigmas[3:50:6]
     torch.testing.assert_close(network(X, sigma, NONE).prediction, exact(X, sigma))
 
 
-def test_a_trigflow_model_gives_the_velocity() -> None:
+def test_a_trigflow_model_yields_the_velocity() -> None:
     def predict(x: Tensor, t: Tensor, _: Conditioning) -> Tensor:
         cos, sin = expand(t.cos(), x), expand(t.sin(), x)
         return x * cos * sin * (1 - STD**2) / (cos.square() * STD**2 + sin.square())
@@ -54,7 +54,7 @@ def test_a_trigflow_model_gives_the_velocity() -> None:
     torch.testing.assert_close(TrigFlow(predict)(X, sigma, NONE).prediction, exact(X, sigma))
 
 
-def test_r1_is_half_the_squared_slope_and_its_approximation_tends_to_it() -> None:
+def test_r1_is_half_the_squared_slope_and_the_approximation_agrees() -> None:
     def discriminator(x: Tensor, sigma: Tensor) -> Tensor:
         return 3.0 * x.sum(1)
 
@@ -64,7 +64,7 @@ def test_r1_is_half_the_squared_slope_and_its_approximation_tends_to_it() -> Non
     assert float(near) == pytest.approx(0.5 * 18.0, rel=0.05)
 
 
-def test_the_best_discriminator_is_the_log_ratio() -> None:
+def test_the_optimal_discriminator_is_the_log_ratio() -> None:
     real, fake = torch.ones(3).double(), torch.ones(1).double()
     best = torch.tensor(3.0).double().log()
     values = [

@@ -1,4 +1,4 @@
-"""Losses of causal methods on Gaussian data, through the masks and levels they hand to the network. float64."""
+"""Losses of causal methods on Gaussian data, and the masks and levels that they pass to the network. float64."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_diffusion_forcing_gradient_vanishes_at_the_exact_velocity_only(offset: 
     assert (abs(float(amount.grad)) < 0.02) is vanishes
 
 
-def test_clean_clips_of_diffusion_forcing_are_clean_up_to_a_frame() -> None:
+def test_clean_pasts_of_diffusion_forcing_are_prefixes() -> None:
     sigma = torch.full((400, 5), 0.5)
     levels = forced_levels(sigma, 0.5, torch.Generator().manual_seed(0))
     clean = (levels == 0).sum(1)
@@ -58,7 +58,7 @@ def test_clean_clips_of_diffusion_forcing_are_clean_up_to_a_frame() -> None:
     assert torch.equal(forced_levels(sigma, 0.0, torch.Generator().manual_seed(0)), sigma)
 
 
-def test_diffusion_forcing_lets_a_frame_see_itself_and_the_noisy_ones_before_it() -> None:
+def test_in_diffusion_forcing_a_frame_sees_itself_and_the_noisy_frames_before_it() -> None:
     network = tiny_transformer(CONFIG)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 4, CONFIG.channels, CONFIG.height, CONFIG.width, generator=generator)
@@ -76,7 +76,7 @@ def test_diffusion_forcing_lets_a_frame_see_itself_and_the_noisy_ones_before_it(
         assert changed.tolist() == [frame >= place for frame in range(4)]
 
 
-def test_trajectories_keep_what_is_given_and_end_where_the_ode_does() -> None:
+def test_trajectories_keep_given_frames_and_end_at_the_solution_of_the_ode() -> None:
     x0, noise = draw(50, 3)
     frames = torch.tensor([False, True, True]).expand(50, -1)
     config = KnowledgeConfig(num_steps=2, substeps=200)
@@ -87,7 +87,7 @@ def test_trajectories_keep_what_is_given_and_end_where_the_ode_does() -> None:
     torch.testing.assert_close(path.states[-1, :, 1:], STD * noise[:, 1:], rtol=0.02, atol=0.01)
 
 
-def test_the_exact_solution_has_no_causal_ode_loss_at_any_mixture_of_levels() -> None:
+def test_the_causal_ode_loss_of_the_exact_solution_is_zero_at_any_mixture_of_levels() -> None:
     x0, noise = draw(50, 3)
     frames = torch.tensor([False, True, True]).expand(50, -1)
     config = KnowledgeConfig(num_steps=2, substeps=400)
@@ -100,7 +100,7 @@ def test_the_exact_solution_has_no_causal_ode_loss_at_any_mixture_of_levels() ->
     assert float(denoiser) > 100 * float(exact)
 
 
-def test_causvid_hands_each_frame_noised_data_and_keeps_frames_without_noise() -> None:
+def test_causvid_denoises_noised_data_and_keeps_frames_without_noise() -> None:
     x0, noise = draw(6, 4)
     sigma = torch.rand((6, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp_min(0.1)
     sigma[:, 0] = 0.0
@@ -110,25 +110,25 @@ def test_causvid_hands_each_frame_noised_data_and_keeps_frames_without_noise() -
         seen.append(x)
         return exact_consistency(x, s.clamp_min(1e-3))
 
-    answers = causvid_samples(flow(record), x0, noise, sigma, actions(6, 4), Banded(CONFIG, (0, 1, 2, 3)))
+    predicted = causvid_samples(flow(record), x0, noise, sigma, actions(6, 4), Banded(CONFIG, (0, 1, 2, 3)))
     torch.testing.assert_close(seen[0], add_noise(x0, noise, sigma))
-    assert torch.equal(answers[:, 0], x0[:, 0])
+    assert torch.equal(predicted[:, 0], x0[:, 0])
     level = expand(sigma, x0)
     std = ((1 - level).square() * STD**2 + level.square()).sqrt()
-    torch.testing.assert_close(answers[:, 1:], (add_noise(x0, noise, sigma) * STD / std)[:, 1:])
+    torch.testing.assert_close(predicted[:, 1:], (add_noise(x0, noise, sigma) * STD / std)[:, 1:])
 
 
 @pytest.mark.parametrize(("offset", "vanishes"), [(0.0, True), (0.3, False)])
-def test_causvid_gradient_vanishes_where_the_students_answers_have_the_datas_law(offset: float, vanishes: bool) -> None:
-    """The exact consistency map's answers for noised data have the data's law; with the true critic of the law they do
-    have, the gradient is that of the KL, which is 0 there."""
+def test_causvid_gradient_vanishes_if_predictions_have_the_datas_law(offset: float, vanishes: bool) -> None:
+    """The exact consistency map's predictions from noised data have the data's law. With the exact critic of the law of
+    the predictions, the gradient is that of the KL divergence, which is 0 there."""
     x0, noise = draw(20_000, 2)
     sigma = torch.tensor([0.0, 0.6], dtype=torch.float64).expand(len(x0), -1)
     frames = torch.tensor([False, True]).expand(len(x0), -1)
     amount = torch.tensor(offset, dtype=torch.float64, requires_grad=True)
 
     def student(x: Tensor, s: Tensor) -> Tensor:
-        """x0 grows by `amount`."""
+        """The exact consistency map with x0 scaled by 1 + `amount`."""
         level = expand(s.clamp_min(1e-3), x)
         end = x - level * exact_consistency(x, s.clamp_min(1e-3))
         return (x - (1 + amount) * end) / level
@@ -145,4 +145,4 @@ def test_causvid_gradient_vanishes_where_the_students_answers_have_the_datas_law
     dmd_loss(clip, gradient, frames).backward()
     assert amount.grad is not None
     assert (abs(float(amount.grad)) < 1e-6) is vanishes
-    assert vanishes or float(amount.grad) > 0.01, "too wide a law is drawn in"
+    assert vanishes or float(amount.grad) > 0.01, "a law that is too wide is narrowed"

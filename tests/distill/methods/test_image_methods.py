@@ -1,7 +1,7 @@
-"""Losses for data without frames, on Gaussian data whose solutions are known. float64.
+"""Losses for data without frames, on Gaussian data with known solutions. float64.
 
-Networks here are linear in x and most losses quadratic, so that the four points (±std, ±1) for (x0, noise) give the
-Gaussian expectation exactly: no Monte-Carlo error.
+The networks are linear in x and most losses quadratic, so the four points (±std, ±1) for (x0, noise) yield the Gaussian
+expectation exactly, without Monte Carlo error.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def consistency_slope(step: float, teacher: bool, offset: float = 0.0) -> float:
 
 
 @pytest.mark.parametrize("teacher", [True, False])
-def test_consistency_gradient_at_the_exact_solution_falls_with_the_first_order_of_the_step(teacher: bool) -> None:
+def test_consistency_gradient_at_the_exact_solution_is_of_first_order_in_the_step(teacher: bool) -> None:
     coarse, fine = consistency_slope(0.02, teacher), consistency_slope(0.01, teacher)
     assert coarse / fine == pytest.approx(2.0, rel=0.1)
     assert consistency_slope(0.01, teacher, offset=0.2) > 10 * fine
 
 
-def test_the_consistency_step_shrinks_from_the_whole_way_and_stays_below() -> None:
+def test_the_consistency_step_first_reaches_level_zero_and_then_shrinks() -> None:
     config = ConsistencyLossConfig()
     first, later = (next_level(LEVELS.double(), stage, config) for stage in (0, 8))
     assert bool((first < later).all())
@@ -91,14 +91,14 @@ def truncated_slope(step: float, offset: float = 0.0, first_stage: Velocity = ex
     return slope(loss, exact_consistency, offset)
 
 
-def test_truncated_consistency_gradient_falls_with_the_first_order_of_the_step_if_the_first_stage_is_exact() -> None:
+def test_truncated_consistency_gradient_is_of_first_order_in_the_step_if_the_first_stage_is_exact() -> None:
     coarse, fine = truncated_slope(0.02), truncated_slope(0.01)
     assert coarse / fine == pytest.approx(2.0, rel=0.15)
     assert truncated_slope(0.01, offset=0.2) > 10 * fine
     assert truncated_slope(0.01, first_stage=exact_velocity) > 10 * fine, "tied to the first stage at the cutoff"
 
 
-def test_truncated_levels_lie_above_the_cutoff_and_a_share_of_them_on_it() -> None:
+def test_truncated_levels_are_at_least_the_cutoff_and_a_share_equals_it() -> None:
     config = TruncatedConfig(cutoff=0.4, boundary_share=0.25)
     levels = truncated_levels(torch.linspace(0.5, 0.9, 4000), torch.Generator().manual_seed(0), config)
     assert float(levels.min()) == pytest.approx(0.4)
@@ -132,7 +132,7 @@ def test_mean_flow_gradient_vanishes_at_the_exact_average_velocity_only(teacher:
     assert slope(loss, exact_average, 0.2) > 1e-3
 
 
-def test_the_teachers_path_ends_where_the_ode_does_and_the_exact_student_has_no_loss_on_it() -> None:
+def test_the_teachers_path_solves_the_ode_and_the_exact_student_has_no_loss_on_it() -> None:
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     config = KnowledgeConfig(num_steps=2, substeps=64)
     path = ode_path(Toy(exact_velocity), noise, NONE, config)
@@ -172,19 +172,19 @@ def test_jvps_through_attention_equal_finite_differences(mode: str) -> None:
     torch.testing.assert_close(change, (ends[0] - ends[1]) / (2 * eps), rtol=1e-6, atol=1e-7)
 
 
-def test_a_few_step_student_meets_its_own_samples_noised_to_the_level_of_its_step() -> None:
-    """The exact consistency map's own samples have the data's law, so what it meets at a step has the noised law."""
+def test_the_input_at_a_students_step_is_its_own_sample_noised_to_that_level() -> None:
+    """Samples of the exact consistency map have the data's law, so its input at a step has the noised law."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(40_000, 1, generator=generator, dtype=torch.float64)
     levels = torch.tensor([1.0, 0.6, 0.0], dtype=torch.float64)
     assert backward_simulated(Toy(exact_consistency), noise, NONE, levels, 0, generator) is noise
-    met = backward_simulated(Toy(exact_consistency), noise, NONE, levels, 1, generator)
-    assert float(met.std()) == pytest.approx((0.4**2 * STD**2 + 0.6**2) ** 0.5, rel=0.02)
+    simulated = backward_simulated(Toy(exact_consistency), noise, NONE, levels, 1, generator)
+    assert float(simulated.std()) == pytest.approx((0.4**2 * STD**2 + 0.6**2) ** 0.5, rel=0.02)
     samples = sampled(Toy(exact_consistency), noise, NONE, levels, generator)
     assert float(samples.std()) == pytest.approx(STD, rel=0.02)
 
 
-def test_steps_along_a_flow_map_are_exact_and_along_the_velocity_are_not() -> None:
+def test_steps_of_a_flow_map_are_exact_and_euler_steps_are_not() -> None:
     noise = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     levels = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
     exact = integrated(Toy(exact_average), noise, NONE, levels, flow_map=True)
@@ -200,13 +200,13 @@ def linear_head(weight: float) -> nn.Linear:
 
 
 class Featured(Toy):
-    """Its feature is x itself."""
+    """A network whose feature is x itself."""
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning, **_: object) -> Output:
         return Output(self.velocity(x, sigma, None), [], {0: x})
 
 
-def test_ladd_pushes_samples_up_the_judges_slope_and_judges_both_at_the_same_level() -> None:
+def test_ladd_follows_the_discriminators_slope_and_compares_both_at_the_same_level() -> None:
     discriminator = FeatureDiscriminator(Featured(exact_velocity), {0: linear_head(2.0)}, NONE)
     fake = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None].requires_grad_(True)
     sigma, noise = torch.full((5,), 0.3, dtype=torch.float64), torch.zeros(5, 1, dtype=torch.float64)
@@ -219,8 +219,8 @@ def test_ladd_pushes_samples_up_the_judges_slope_and_judges_both_at_the_same_lev
     assert [name for name, _ in discriminator.named_parameters()] == ["heads.0.weight"]
 
 
-def test_the_hinge_losses_meet_at_equal_laws() -> None:
-    """With the judge 0 everywhere both its slopes cancel; a judge that tells real from fake has less to lose."""
+def test_hinge_losses_balance_at_equal_laws() -> None:
+    """The slopes of a discriminator that is 0 everywhere cancel; one that separates real from fake has a lower loss."""
     logits = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     hinge_discriminator_loss(logits, logits).backward()
     assert logits.grad is not None
@@ -230,8 +230,8 @@ def test_the_hinge_losses_meet_at_equal_laws() -> None:
 
 
 @pytest.mark.parametrize("name", ["pixel", "wan"])
-def test_jvps_through_our_transformer_equal_finite_differences(name: str) -> None:
-    """As sCM and MeanFlow take them: along the trajectory and the level at once, through norms, rotation, attention."""
+def test_jvps_through_the_transformer_equal_finite_differences(name: str) -> None:
+    """As in sCM and MeanFlow: along the trajectory and the level at once, through norms, rotation and attention."""
     network = tiny_transformer(CONFIGS[name][1]).double()
     config = network.config
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Losses against closed forms, on Gaussian data whose denoiser, score and ODE solution are known. float64."""
+"""Losses compared with closed forms, on Gaussian data with known denoiser, score and ODE solution. float64."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from world.model.transformer import Conditioning
 from world.testing import CONFIGS, tiny_transformer
 
 SHAPE = (1, 2, 2)
-RTOL, ATOL = 1e-5, 1e-6  # predictions are float32 wherever they come from
+RTOL, ATOL = 1e-5, 1e-6  # predictions are computed in float32
 
 
 def gaussian_x0(x: Tensor, sigma: Tensor, mean: float = 0.0, std: float = STD) -> Tensor:
-    """E[x0 | x_sigma] for data N(mean, std²)."""
+    """Return E[x0 | x_sigma] for data N(mean, std²)."""
     s = expand(sigma, x)
     return mean + (1 - s) * std**2 / ((1 - s) ** 2 * std**2 + s**2) * (x - (1 - s) * mean)
 
@@ -35,7 +35,7 @@ def gaussian_velocity(x: Tensor, sigma: Tensor, mean: float = 0.0, std: float = 
 
 
 def gaussian_consistency(x: Tensor, sigma: Tensor) -> Tensor:
-    """The probability-flow ODE's end: x·std / √((1 − sigma)²std² + sigma²), for data N(0, std²)."""
+    """Return the end point of the probability-flow ODE, x·std / √((1 − sigma)²std² + sigma²), for data N(0, std²)."""
     s = expand(sigma, x)
     return x * STD / ((1 - s) ** 2 * STD**2 + s**2).sqrt()
 
@@ -61,7 +61,7 @@ def test_flow_matching_gradient_vanishes_at_the_exact_velocity_only(offset: floa
     assert (abs(float(amount.grad)) < 0.02) is vanishes
 
 
-def test_flow_matching_gives_the_prefix_clean_and_takes_no_loss_from_it() -> None:
+def test_flow_matching_passes_a_clean_prefix_and_takes_no_loss_on_it() -> None:
     x0, noise = draw(2, 3)
     frames = torch.tensor([[False, True, True], [False, False, True]])
     seen: list[tuple[Tensor, Tensor]] = []
@@ -98,7 +98,7 @@ def test_teacher_forcing_gradient_vanishes_at_the_exact_velocity_only(offset: fl
     assert (abs(float(amount.grad)) < 0.02) is vanishes
 
 
-def test_self_resampled_clips_are_the_denoisers_own_and_carry_no_gradient() -> None:
+def test_self_resampled_clips_are_the_denoisers_predictions_without_gradient() -> None:
     x0, noise = draw(3, 4)
     sigma = torch.rand((3, 4), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     pattern = TeacherForcing(CONFIGS["pixel"][1], 4)
@@ -115,8 +115,8 @@ def test_self_resampled_clips_are_the_denoisers_own_and_carry_no_gradient() -> N
     assert not own.requires_grad
 
 
-def test_every_round_of_self_resampling_adds_an_error() -> None:
-    """A student whose every frame is half of the frame before it: after n rounds, n halvings of the clip n ago."""
+def test_errors_accumulate_over_rounds_of_self_resampling() -> None:
+    """A student predicts half of the previous frame; after n rounds a frame is halved n times from n frames earlier."""
     x0, noise = draw(2, 5)
     sigma = torch.rand((2, 5), generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.9 + 0.05
     pattern = TeacherForcing(CONFIGS["pixel"][1], 5)
@@ -133,7 +133,7 @@ def test_every_round_of_self_resampling_adds_an_error() -> None:
     torch.testing.assert_close(own[:, 4], 0.5**3 * x0[:, 1], rtol=RTOL, atol=ATOL)
 
 
-def test_what_fades_fades_evenly_in_some_rows_or_columns_for_a_stretch_of_frames() -> None:
+def test_fading_is_uniform_within_rows_or_columns_over_a_stretch_of_frames() -> None:
     clips = torch.ones(600, 7, 2, 4, 5)
     assert torch.equal(faded(clips, 0.0, torch.Generator().manual_seed(0)), clips)
     changed = from_first_frame = by_rows = 0
@@ -143,7 +143,7 @@ def test_what_fades_fades_evenly_in_some_rows_or_columns_for_a_stretch_of_frames
             continue
         changed += 1
         strength = clip[lost].unique()
-        assert len(strength) == 1, "one strength a clip"
+        assert len(strength) == 1, "one strength per clip"
         assert 0.1 <= float(strength) < 1
         frames, rows, columns = (lost.any(dim=d) for d in ((1, 2, 3), (0, 1, 3), (0, 1, 2)))
         assert int(lost.sum()) == int(frames.sum()) * 2 * int(rows.sum()) * int(columns.sum()), "a block"
@@ -183,7 +183,7 @@ def consistency_loss(num_levels: int, student: Callable[[Tensor, Tensor], Tensor
     return float(loss)
 
 
-def test_consistency_loss_at_the_exact_solution_falls_with_the_square_of_the_eulers_error() -> None:
+def test_consistency_loss_at_the_exact_solution_is_the_squared_euler_error() -> None:
     coarse, fine = consistency_loss(32, gaussian_consistency), consistency_loss(64, gaussian_consistency)
     assert coarse / fine > 10  # a local Euler error of second order, squared: 16 in the limit
     assert consistency_loss(64, gaussian_x0) > 100 * fine  # the denoiser is not consistent
@@ -191,7 +191,7 @@ def test_consistency_loss_at_the_exact_solution_falls_with_the_square_of_the_eul
 
 @pytest.mark.parametrize(("mean", "std"), [(0.0, STD), (0.5, STD), (0.0, 0.3)])
 def test_dmd_gradient_is_the_difference_of_analytic_scores(mean: float, std: float) -> None:
-    """∇KL at x_sigma is s_fake − s_real; in x0 that is (x0_fake − x0_real)·(1 − sigma)/sigma² up to the weight."""
+    """∇KL at x_sigma is s_fake − s_real; in x0, up to the weight, it is (x0_fake − x0_real)·(1 − sigma)/sigma²."""
     x, noise = draw(64, 3)
     x = mean + x * std / STD
     frames = torch.tensor([False, True, True]).expand(len(x), -1)
@@ -212,8 +212,8 @@ def test_dmd_gradient_is_the_difference_of_analytic_scores(mean: float, std: flo
     assert bool(gradient.any()) is ((mean, std) != (0.0, STD))
 
 
-def test_a_network_given_its_past_denoises_every_frame_given_the_clean_ones_before_it() -> None:
-    """Frame i of the answer depends on clean frames before i and on its own noisy frame, and on nothing else."""
+def test_clean_past_network_denoises_every_frame_given_the_clean_frames_before_it() -> None:
+    """Frame i of the prediction depends on the clean frames before i, on noisy frame i, and on nothing else."""
     network = tiny_transformer(CONFIGS["pixel"][1])
     config = network.config
     generator = torch.Generator().manual_seed(0)
@@ -240,7 +240,7 @@ def test_a_network_given_its_past_denoises_every_frame_given_the_clean_ones_befo
         CleanPastNetwork(network, clean, TeacherForcing(config, 4))(noisy, sigma, NONE)
 
 
-def test_dmd_levels_may_be_each_frame_s_own() -> None:
+def test_dmd_levels_may_be_given_per_frame() -> None:
     x, noise = draw(16, 3)
     frames = torch.tensor([False, True, True]).expand(len(x), -1)
     teacher = flow(lambda y, s: gaussian_velocity(y, s.clamp_min(1e-9)))
@@ -251,7 +251,7 @@ def test_dmd_levels_may_be_each_frame_s_own() -> None:
     assert torch.equal(shared, own)
 
 
-def test_dmd_loss_hands_the_gradient_through() -> None:
+def test_the_gradient_of_dmd_loss_is_the_given_gradient() -> None:
     x, gradient = draw(3, 2)
     x.requires_grad_(True)
     frames = torch.ones(3, 2, dtype=torch.bool)
@@ -260,7 +260,7 @@ def test_dmd_loss_hands_the_gradient_through() -> None:
 
 
 @pytest.mark.parametrize("name", ["pixel", "wan"])
-def test_self_rollout_carries_gradient_in_its_exit_stage_only(name: str) -> None:
+def test_self_rollout_carries_gradient_only_in_its_exit_stage(name: str) -> None:
     config = CONFIGS[name][1]
     network = tiny_transformer(config)
     context = config.sink_frames + config.window_frames
@@ -280,7 +280,7 @@ def test_self_rollout_carries_gradient_in_its_exit_stage_only(name: str) -> None
     assert cache.next_frame == context
 
 
-def test_motion_weights_mark_what_moves_and_average_to_one() -> None:
+def test_motion_weights_are_larger_where_something_moves_and_average_to_one() -> None:
     x0 = torch.zeros(1, 4, 2, 3, 3)
     x0[0, 2, 1, 1, 1] = 5.0  # one position of frame 2, so frames 1 to 3 change there
     weights = motion_weights(x0, 8.0)
@@ -292,7 +292,7 @@ def test_motion_weights_mark_what_moves_and_average_to_one() -> None:
     assert torch.equal(motion_weights(torch.ones_like(x0), 8.0), torch.ones_like(weights))
 
 
-def test_motion_weights_mark_what_is_there_though_it_rests() -> None:
+def test_motion_weights_are_larger_for_resting_objects_too() -> None:
     x0 = torch.zeros(1, 3, 2, 3, 3)
     x0[0, :, 0, 2, 0], x0[0, :, 1, 0, 0] = -3.0, 0.5  # at rest; the second half as far from the background
     weights = motion_weights(x0, 8.0, 4.0)

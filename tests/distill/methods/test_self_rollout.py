@@ -1,4 +1,4 @@
-"""Training rolls out as the server does: the functional cache and the arena generate the same frames."""
+"""Rollouts in training and in serving agree: the functional cache and the arena generate the same frames."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from world.testing import CONFIGS, tiny_world
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
 def test_a_training_rollout_is_a_served_rollout(config_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world(config=config_name)
-    config, p = world.transformer.config, world.codec.config.temporal_patch
+    config, p = world.transformer.config, world.codec.temporal_patch
     num_chunks = 3 * (config.window_chunks + 1) + 2
     start = world.starts[0]
     generator = torch.Generator().manual_seed(3)
