@@ -1,4 +1,4 @@
-"""The stage `state_estimator`: the codec learns to estimate from a picture what the world keeps track of."""
+"""Train the codec's state estimator, which estimates the state variables from a picture. Owns its loss and draws."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from world.codecs.convolutional import ConvolutionalCodec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateEstimatorConfig:
-    """batch_size: clips."""
+    """batch_size: in clips."""
 
     batch_size: int = 24
 
 
 class StateEstimatorTask:
-    """Optimises the tracker to read the tracked channels off the latents of two neighbouring pictures. Where these
-    leave several answers, it learns their mean, which is short: an honest "unsure"."""
+    """Train the estimator to read the state channels off the latents of two neighbouring pictures. Where these leave
+    several answers, it learns their mean, which is short: an honest "unsure"."""
 
     optimised: ClassVar = {"state_estimator": 1.0}
     averaged = "state_estimator"
 
     def __init__(self, codec: ConvolutionalCodec, clips: ClipSource, config: StateEstimatorConfig) -> None:
         if codec.state_estimator is None:
-            raise ValueError("this codec tracks nothing: its config has no `state_variables`")
+            raise ValueError("this codec has no state estimator: its config names no `state_variables`")
         self.modules: Mapping[str, nn.Module] = {"state_estimator": codec.state_estimator}
         self.codec = codec
         self.clips = clips
@@ -38,6 +38,6 @@ class StateEstimatorTask:
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         latents = self.clips.draw(self.config.batch_size, generator).latents
-        own = self.codec.config.channels
-        with_estimated_state = self.codec.with_estimated_state(latents)
-        yield "state_estimator", F.mse_loss(with_estimated_state[:, 1:, own:, 0, 0], latents[:, 1:, own:, 0, 0]), {}
+        state = slice(self.codec.config.channels, None)
+        estimated = self.codec.with_estimated_state(latents)
+        yield "state_estimator", F.mse_loss(estimated[:, 1:, state, 0, 0], latents[:, 1:, state, 0, 0]), {}

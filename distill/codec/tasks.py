@@ -1,73 +1,38 @@
-"""Train the codec. Owns its loss and its latent statistics; does not know what the latents will be used for.
+"""Tasks that train the codec, and its statistics. Owns batches and noise; knows nothing about the use of the latents.
 
-Loss: L1 + squared error, weighted where neighbouring frames differ, so that small moving things (a ball of two pixels)
-count as much as the still picture; for the decoder alone also around them. Noise on the
-unit-variance latents makes the space smooth and gives moving things large codes, which is what the diffusion model
-needs.
+Noise on the unit-variance latents makes the space smooth and gives moving things large codes, which is what the
+diffusion model needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.codec.losses import CodecLossConfig, psnr_of, reconstruction_loss
 from distill.data.clips import Dataset
 from distill.training.trainer import autocast
-from world.codecs.convolutional import Codec, to_float
-
-TEXTURE_REACH = 6
-"""Pixels: the neighbourhoods that `texture_weight` compares."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CodecLossConfig:
-    """Weights of the codec's loss. `change_weight` is added where neighbouring frames differ, `near_weight` within
-    `near_reach` pixels of that: without the second a wrong bright pixel beside a moving thing would cost almost
-    nothing, without the first a small thing is left out wherever its place is in doubt.
-    `flicker_weight`: of the error's own change between frames, so that what stands still is decoded still.
-    `foreground_weight`: added where a frame differs from the background, or a small thing at rest is left out.
-    `edge_weight`: of the error's change between neighbouring pixels, so that edges and textures stay sharp.
-    `texture_weight`: of what is amiss in how busy a neighbourhood is, wherever in it, in space and in time; the error
-    alone would rather have no texture than one that is a little displaced.
-    `tolerance`: grey levels of error that cost nothing, since a picture is rounded.
-
-    The defaults are those of the joint stage, in which the encoder must first learn that small things exist: weight
-    around them, there, teaches it to leave them out. The decoder, alone, gets all (`DECODER_LOSS`)."""
-
-    batch_size: int = 32
-    change_weight: float = 60.0
-    near_weight: float = 0.0
-    near_reach: int = 6
-    foreground_weight: float = 0.0
-    flicker_weight: float = 0.0
-    edge_weight: float = 0.0
-    texture_weight: float = 0.0
-    change_gain: float = 4.0
-    tolerance: float = 0.0
-    latent_noise: float = 0.2
-    decoder_noise: float = 0.05
-    statistics_momentum: float = 0.02
-
-
-DECODER_LOSS = CodecLossConfig(near_weight=20.0, foreground_weight=20.0, flicker_weight=4.0, tolerance=0.3)
+from world.codecs.convolutional import ConvolutionalCodec
+from world.codecs.pixels import to_float
 
 
 class CodecTask:
-    """Optimises encoder and decoder together on pairs of neighbouring frames held in memory."""
+    """Train encoder and decoder together on short clips of neighbouring frames, held in memory."""
 
     optimised: ClassVar = {"codec": 1.0}
     averaged = "codec"
 
-    def __init__(self, codec: Codec, dataset: Dataset, config: CodecLossConfig, *, num_episodes: int = 60) -> None:
+    def __init__(
+        self, codec: ConvolutionalCodec, dataset: Dataset, config: CodecLossConfig, *, num_episodes: int = 60
+    ) -> None:
         self.codec = codec
         self.config = config
         self.modules: Mapping[str, nn.Module] = {"codec": codec}
-        self.clip_frames = max(2, 1 + codec.config.temporal_patch)
+        self.clip_frames = max(2, 1 + codec.temporal_patch)
         self.episodes = list(dataset.episodes("train", num_episodes))
         self.streams = [episode.frames for episode in self.episodes]
         self.lengths = np.array([len(frames) for frames in self.streams])
@@ -76,7 +41,7 @@ class CodecTask:
         frames = to_float(self.batch(generator))
         with autocast(True):
             raw = self.codec.raw_features(frames).float()
-            latents = self._track_and_normalise(raw)
+            latents = self._normalise(raw)
             noise = torch.randn(latents.shape, generator=generator) * self.config.latent_noise
             keep = (torch.rand(len(latents), 1, 1, 1, 1, generator=generator) < 0.75).float()
             decoded, _ = self.codec.decode(latents + noise * keep, self.codec.initial_state(len(frames)))
@@ -86,7 +51,7 @@ class CodecTask:
         return reconstruction_loss(decoded, frames, self.codec.background, self.config)
 
     def batch(self, generator: torch.Generator) -> Tensor:
-        """uint8 `b t h w 3`, neighbouring frames."""
+        """Draw clips of neighbouring frames, uint8 `b t h w 3`."""
         picks = torch.randint(len(self.streams), (self.config.batch_size,), generator=generator).tolist()
         clips = []
         for pick in picks:
@@ -94,8 +59,8 @@ class CodecTask:
             clips.append(self.streams[pick][start : start + self.clip_frames])
         return torch.from_numpy(np.stack(clips))
 
-    def _track_and_normalise(self, raw: Tensor) -> Tensor:
-        """Normalise by the batch's statistics, whose running means become the codec's."""
+    def _normalise(self, raw: Tensor) -> Tensor:
+        """Normalise by the batch's statistics, and update the codec's running ones."""
         mean = raw.mean(dim=(0, 1))
         std = ((raw - mean).square().mean(dim=(0, 1, 3, 4)) + 1e-6).sqrt()[:, None, None]
         with torch.no_grad():
@@ -105,9 +70,11 @@ class CodecTask:
 
 
 class DecoderTask(CodecTask):
-    """Optimises the decoder alone, for the latents that diffusion models are trained on: the encoder stays."""
+    """Train the decoder alone, for the latents that diffusion models are trained on; the encoder stays as it is."""
 
-    def __init__(self, codec: Codec, dataset: Dataset, config: CodecLossConfig, *, num_episodes: int = 60) -> None:
+    def __init__(
+        self, codec: ConvolutionalCodec, dataset: Dataset, config: CodecLossConfig, *, num_episodes: int = 60
+    ) -> None:
         super().__init__(codec, dataset, config, num_episodes=num_episodes)
         codec.encoder.requires_grad_(False)
 
@@ -121,45 +88,12 @@ class DecoderTask(CodecTask):
         yield "codec", self._loss(decoded.float(), frames), {"psnr": psnr_of(decoded, frames)}
 
 
-def reconstruction_loss(decoded: Tensor, frames: Tensor, background: Tensor, config: CodecLossConfig) -> Tensor:
-    """Weighted L1 + squared error of `b t 3 h w`, the L1 of its change in time and space, and of how much busier or
-    calmer than the truth its neighbourhoods are; background: `3 h w`."""
-    change = (frames[:, 1:] - frames[:, :-1]).abs().amax(dim=2)
-    change = torch.cat([change[:, :1], change], dim=1)  # the first frame weighs what is about to change
-    change = (change * config.change_gain).clamp(max=1.0)
-    weight = 1 + config.change_weight * change
-    if config.near_weight:
-        reach = config.near_reach
-        weight = weight + config.near_weight * nn.functional.max_pool2d(change, 2 * reach + 1, stride=1, padding=reach)
-    if config.foreground_weight:
-        foreground = ((frames - background).abs().amax(dim=2) * config.change_gain).clamp(max=1.0)
-        weight = weight + config.foreground_weight * foreground
-    error = nn.functional.softshrink(decoded - frames, config.tolerance / 127.5)
-    flicker = (error[:, 1:] - error[:, :-1]).abs().mean()
-    edges = error.diff(dim=3).abs().mean() + error.diff(dim=4).abs().mean()
-    loss: Tensor = (weight[:, :, None] * (error.abs() + error.square())).mean()
-    loss = loss + config.flicker_weight * flicker + config.edge_weight * edges
-    if config.texture_weight:
-        amiss = [(a - b).abs().mean() for a, b in zip(_busyness(decoded), _busyness(frames), strict=True)]
-        loss = loss + config.texture_weight * torch.stack(amiss).sum()
-    return loss
-
-
-def _busyness(frames: Tensor) -> list[Tensor]:
-    """How much neighbouring pixels differ, down and across and from frame to frame, around each place: frames
-    `b t 3 h w`."""
-    differences = [frames.diff(dim=dim).abs().flatten(0, 1) for dim in (3, 4, 1)]
-    return [nn.functional.avg_pool2d(part, TEXTURE_REACH, stride=2) for part in differences]
-
-
-def psnr_of(decoded: Tensor, frames: Tensor) -> float:
-    return float(-10 * torch.log10((decoded.detach().float() - frames).square().mean() / 4))
-
-
 @torch.no_grad()
-def fix_background(codec: Codec, dataset: Dataset, *, num_episodes: int = 20, per_episode: int = 25) -> None:
-    """Set the codec's background to the median picture of training episodes. Where the camera moves it shows little,
-    and costs nothing."""
+def fix_background(
+    codec: ConvolutionalCodec, dataset: Dataset, *, num_episodes: int = 20, per_episode: int = 25
+) -> None:
+    """Set the codec's background to the median picture of training episodes. Where the camera moves, it shows little
+    and does no harm."""
     frames = [
         episode.frames[np.linspace(0, len(episode) - 1, per_episode).astype(int)]
         for episode in dataset.episodes("train", num_episodes)
@@ -169,13 +103,13 @@ def fix_background(codec: Codec, dataset: Dataset, *, num_episodes: int = 20, pe
 
 
 @torch.no_grad()
-def fix_statistics(codec: Codec, dataset: Dataset, *, num_episodes: int = 20) -> None:
-    """Replace the running latent statistics by exact ones over training episodes."""
+def fix_statistics(codec: ConvolutionalCodec, dataset: Dataset, *, num_episodes: int = 20) -> None:
+    """Replace the running latent statistics with exact ones over training episodes."""
     sums, squares, count = torch.zeros_like(codec.latent_mean), torch.zeros_like(codec.latent_mean), 0
     for episode in dataset.episodes("train", num_episodes):
-        num = len(episode) - (len(episode) - 1) % codec.config.temporal_patch
-        for part in torch.from_numpy(episode.frames[:num]).split(1 + 64 * codec.config.temporal_patch):
-            usable = len(part) - (len(part) - 1) % codec.config.temporal_patch
+        num = len(episode) - (len(episode) - 1) % codec.temporal_patch
+        for part in torch.from_numpy(episode.frames[:num]).split(1 + 64 * codec.temporal_patch):
+            usable = len(part) - (len(part) - 1) % codec.temporal_patch
             raw = codec.raw_features(to_float(part[None, :usable])).float()[0]
             sums, squares, count = sums + raw.sum(0), squares + raw.square().sum(0), count + len(raw)
     mean = sums / count

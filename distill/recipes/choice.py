@@ -1,4 +1,4 @@
-"""Which recipe a user means. Owns the way from a world's name, an environment or a folder of videos to a preset."""
+"""Choose the preset a user means by a world's name, an environment, or a folder of videos. Trains nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def choose(
     *,
     videos: Path | None = None,
 ) -> tuple[str, Preset]:
-    """(name, preset) of the world asked for: one with a preset of its own or whose data is already there, an
-    environment, or a folder of videos. Raises LightconeError naming the choices."""
-    if sum(given is not None for given in (world, env, videos)) != 1:
+    """Return the name and preset of a world: one with its own preset, one whose data are recorded, one from an
+    environment, or one from a folder of videos. Raises LightconeError naming the choices."""
+    if sum(source is not None for source in (world, env, videos)) != 1:
         raise LightconeError(
-            "name one of: a world (such as `lightcone train pong`), an environment (--env ID), a folder (--videos DIR)"
+            "name one of: a world (`lightcone train pong`), an environment (--env ID), or a folder (--videos DIR)"
         )
     if env is not None:
         return name or slug(env), GENERIC_PRESETS[preset](env)
@@ -40,13 +40,13 @@ def choose(
         dataset = Dataset.open(data)
         return world, GENERIC_PRESETS[preset](dataset.collected.get("environment", dataset.spec.name))
     raise LightconeError(
-        f"no preset for {world!r} and nothing recorded at {data}: choose "
-        f"{', '.join(PRESETS)}, or give --env or --videos"
+        f"no preset for {world!r}, and no recorded data at {data}: "
+        f"choose {', '.join(PRESETS)}, or give --env or --videos"
     )
 
 
 def recipe_of(card: WorldCard, env: str | None = None) -> Preset:
-    """The preset a finished world is evaluated with: its own, or its environment's at its frame size."""
+    """Return the preset that a finished world is evaluated with: its own, or its environment's at its frame size."""
     if card.name in PRESETS and env is None:
         return PRESETS[card.name]()
     preset = GENERIC_PRESETS["quick"](env or card.provenance.get("environment", card.name))
@@ -54,5 +54,5 @@ def recipe_of(card: WorldCard, env: str | None = None) -> Preset:
 
 
 def slug(name: str) -> str:
-    """A world's name from an environment's id or a folder's name."""
+    """Return the name of a world made from an environment's id or a folder's name."""
     return name.split("/")[-1].lower().replace(" ", "-")

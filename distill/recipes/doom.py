@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from distill.codec.decoder_finetuning import DecoderFinetuningConfig
-from distill.codec.tasks import CodecLossConfig
+from distill.codec.losses import CodecLossConfig
 from distill.data.collect import CollectConfig
 from distill.recipes.preset import Preset
 from distill.tasks.causal_consistency import ConsistencyConfig
@@ -17,8 +17,8 @@ from distill.training.trainer import TrainerConfig
 
 
 def doom() -> Preset:
-    """First person, in Doom's rooms: hours on two CPU cores. The camera moves, so all of a picture counts alike; and
-    nothing else moves, so that hardly any of the play is standing still."""
+    """Return the preset of Doom's rooms in first person: hours on two CPU cores. The camera moves, so every part of a
+    picture has the same weight; nothing else moves, so hardly any of the play stands still."""
     codec_loss = CodecLossConfig(change_weight=0.0, edge_weight=2.0, latent_noise=0.1)
     return Preset(
         collect=CollectConfig(

@@ -1,4 +1,4 @@
-"""Where training keeps its state. Owns the folder layout outside the checkout; knows nothing of what is trained."""
+"""Where training keeps its state, outside the checkout. Knows nothing of what is trained."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def runs_root() -> Path:
-    """`$LIGHTCONE_RUNS`, or `~/.cache/lightcone`."""
+    """Return the folder of all runs: `$LIGHTCONE_RUNS`, or `~/.cache/lightcone`."""
     return Path(os.environ.get("LIGHTCONE_RUNS") or Path.home() / ".cache" / "lightcone")
 
 
 def world_run(world: str) -> Path:
-    """The folder of one world's data, stages and metrics."""
+    """Return the folder of one world's data, stages and metrics."""
     return runs_root() / world

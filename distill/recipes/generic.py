@@ -1,11 +1,11 @@
-"""Recipes for any environment."""
+"""Recipes that fit any environment."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from distill.codec.decoder_finetuning import DecoderFinetuningConfig
-from distill.codec.tasks import DECODER_LOSS, CodecLossConfig
+from distill.codec.losses import DECODER_LOSS, CodecLossConfig
 from distill.data.collect import CollectConfig
 from distill.recipes.preset import Preset
 from distill.tasks.causal_consistency import ConsistencyConfig
@@ -16,7 +16,7 @@ from distill.training.trainer import TrainerConfig
 
 
 def quick(environment: str) -> Preset:
-    """Any environment in under an hour of two CPU cores: 64×64 frames, a small model, few steps."""
+    """Return a preset that takes under an hour on two CPU cores: 64×64 frames, a small model, few steps."""
     return Preset(
         collect=CollectConfig(environment=environment, num_train=40, num_heldout=10, frames_per_stream=500),
         codec_trainer=TrainerConfig(num_steps=2500, lr=1e-3, ema_decay=0.998),
@@ -38,7 +38,7 @@ def quick(environment: str) -> Preset:
 
 
 def smoke(environment: str) -> Preset:
-    """Every stage for a few steps: proves that the pipeline runs, makes nothing worth playing."""
+    """Return a preset that runs every stage for a few steps. Its only use is to show that training runs."""
     steps = TrainerConfig(num_steps=3, warmup_steps=1, save_every=2, log_every=1)
     return replace(
         quick(environment),

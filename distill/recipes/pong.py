@@ -8,7 +8,8 @@ from distill.training.trainer import TrainerConfig
 
 
 def pong() -> Preset:
-    """The shipped world: hours on two CPU cores. Its best student is the teacher-forced one (see `docs/log.md`)."""
+    """Return the preset of the shipped world: hours on two CPU cores. The teacher-forced student is the best one (see
+    `docs/log.md`)."""
     return Preset(
         collect=CollectConfig(environment="pong", num_train=240, num_heldout=80, frames_per_stream=1500),
         codec_trainer=TrainerConfig(num_steps=5000, lr=1e-3, ema_decay=0.998),

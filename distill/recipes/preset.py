@@ -1,12 +1,12 @@
-"""Everything that makes one world, as data. Owns the `Preset` type; runs nothing."""
+"""The recipe of one world, as data. Owns the `Preset` type; runs nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from distill.codec.decoder_finetuning import DecoderFinetuningConfig
+from distill.codec.losses import DECODER_LOSS, CodecLossConfig
 from distill.codec.state_estimator import StateEstimatorConfig
-from distill.codec.tasks import DECODER_LOSS, CodecLossConfig
 from distill.data.collect import CollectConfig
 from distill.data.environments.base import EnvironmentSpec
 from distill.tasks.causal_consistency import ConsistencyConfig
@@ -22,7 +22,12 @@ from world.rollout.networks import Sampler
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """A world's recipe: data, model shape and one trainer per stage."""
+    """A world's recipe: data, model shape, and per stage its settings and its trainer.
+
+    Stages without a trainer (`decoder_trainer`, `decoder_finetuning_trainer`) are left out. student_from: the stage
+    whose network `teacher_forced` starts from. shipped_stage: the stage whose student is exported. compile_blocks:
+    compile the networks that are trained longest. sampler, early_sampler: see `stage_sampler`.
+    """
 
     collect: CollectConfig
     codec_channels: int = 8
@@ -62,10 +67,11 @@ class Preset:
     early_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=2, renoise=False))
 
     def stage_sampler(self, stage: str) -> Sampler:
-        """How a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
+        """Return how a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
         return self.sampler if stage in ("few_step", "distilled") else self.early_sampler
 
     def codec_config(self, spec: EnvironmentSpec) -> ConvolutionalCodecConfig:
+        """Return the shape of the codec for an environment."""
         return ConvolutionalCodecConfig(
             height=spec.height,
             width=spec.width,
@@ -75,6 +81,7 @@ class Preset:
         )
 
     def transformer_config(self, spec: EnvironmentSpec) -> TransformerConfig:
+        """Return the shape of teacher and student for an environment."""
         channels, height, width = self.codec_config(spec).latent_shape
         return TransformerConfig(
             channels=channels,

@@ -1,5 +1,4 @@
-"""A run that goes on from a finished world: its codec and its student become a new run's first products. Owns what is
-written to the run folder; trains nothing."""
+"""Start a run from a finished world: its codec and student become the run's first products. Trains nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from world.model.transformer import Transformer
 
 
 class _Initialised:
-    """A student that is there already: nothing of it is trained."""
+    """A task for a student that is finished: it has nothing to train."""
 
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"
@@ -34,25 +33,25 @@ class _Initialised:
 
 
 def warm_start(run: Run, checkpoint: Path) -> None:
-    """Make the checkpoint's codec the run's, finished, and its student the product of `warm_up`: data, latents and the
-    later stages are then made anew (data at once, since it says what is tracked). Weights of a checkpoint are 16-bit;
+    """Make the checkpoint's codec the product of `codec`, and its student the product of `warm_up`. Record the data,
+    which name the state variables; latents and later stages are left to the run. Weights in a checkpoint are 16-bit;
     training continues in float32.
 
-    Raises LightconeError where the run has stages of its own, or the checkpoint is of another shape than the preset.
+    Raises LightconeError where the run has these stages already, or the checkpoint has another shape than the preset.
     """
-    taken = [stage for stage in ("codec", "warm_up") if (run.folder / stage).exists()]
-    if taken:
-        raise LightconeError(f"{run.folder} has a {taken[0]} of its own: delete the folder, or leave --from out")
+    present = [stage for stage in ("codec", "warm_up") if (run.folder / stage).exists()]
+    if present:
+        raise LightconeError(f"{run.folder} already has the stage {present[0]}: delete the folder, or leave --from out")
     world = World.load(checkpoint, dtype=torch.float32, device="cpu")
     _check_shape(world, run.preset, checkpoint)
     run.stage("collect")
     codec = ConvolutionalCodec(run.preset.codec_config(run.dataset().spec))
     if world.codec.config.state_variables not in ((), codec.config.state_variables):
         raise LightconeError(
-            f"{checkpoint} keeps track of {world.codec.config.state_variables}, its environment now names "
-            f"{codec.config.state_variables}: train from nothing, or record with the former spec"
+            f"{checkpoint} has the state variables {world.codec.config.state_variables}, but its environment names "
+            f"{codec.config.state_variables}: train without --from, or record with the former spec"
         )
-    codec.load_state_dict(codec.state_dict() | world.codec.state_dict())  # a tracker that it lacks is trained later
+    codec.load_state_dict(codec.state_dict() | world.codec.state_dict())  # a missing state estimator is trained later
     save_codec(codec, run)
     run.take_over("codec")
     student, config = run.transformer(), run.preset.warm_up_trainer
@@ -64,18 +63,18 @@ def warm_start(run: Run, checkpoint: Path) -> None:
 
 
 def widened(state: dict[str, Tensor], student: Transformer) -> dict[str, Tensor]:
-    """Weights for fewer channels, fitted to the student's: the channels after them have no influence at first, and are
-    predicted as if no noise were on them."""
-    own = {name: value.clone() for name, value in student.state_dict().items()}
-    own["patch_in.weight"].zero_()
+    """Return the weights of a network with fewer channels, extended to the student's shape. The new channels have no
+    influence at first, and are predicted as if they had no noise."""
+    wide = {name: value.clone() for name, value in student.state_dict().items()}
+    wide["patch_in.weight"].zero_()
     for name, value in state.items():
-        own[name][tuple(slice(size) for size in value.shape)] = value
-    return own
+        wide[name][tuple(slice(size) for size in value.shape)] = value
+    return wide
 
 
 def _check_shape(world: World, preset: Preset, checkpoint: Path) -> None:
     config = world.transformer.config
-    own = {
+    shape = {
         "codec_channels": world.codec.config.channels,
         "codec_widths": tuple(world.codec.config.widths),
         "dim": config.dim,
@@ -85,7 +84,9 @@ def _check_shape(world: World, preset: Preset, checkpoint: Path) -> None:
         "window_frames": config.window_frames,
     }
     other = [
-        f"{name} {value}, not {getattr(preset, name)}" for name, value in own.items() if value != getattr(preset, name)
+        f"{name} {value}, not {getattr(preset, name)}"
+        for name, value in shape.items()
+        if value != getattr(preset, name)
     ]
     if other:
         raise LightconeError(f"{checkpoint} has another shape than the recipe: {'; '.join(other)}")

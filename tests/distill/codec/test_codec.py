@@ -1,4 +1,4 @@
-"""The codec's loss and what it takes from the data."""
+"""The codec's loss, and its background from the data."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import numpy as np
 import pytest
 import torch
 
-from distill.codec.tasks import DECODER_LOSS, CodecLossConfig, fix_background, reconstruction_loss
+from distill.codec.losses import DECODER_LOSS, CodecLossConfig, reconstruction_loss
+from distill.codec.tasks import fix_background
 from distill.data.clips import Dataset
 from distill.data.collect import CollectConfig, collect
-from world.codecs.convolutional import Codec, CodecConfig, to_uint8
+from world.codecs.convolutional import ConvolutionalCodec, ConvolutionalCodecConfig
+from world.codecs.pixels import to_uint8
 
 GREY_LEVEL = 1 / 127.5
 FIELD = torch.full((3, 48, 48), -0.5)
 
 
 def ball_clip() -> torch.Tensor:
-    """Two frames `1 2 3 48 48` of a field in which one bright pixel moves by one."""
+    """Return two frames `1 2 3 48 48` of a field in which one bright pixel moves by one."""
     frames = FIELD.expand(1, 2, 3, 48, 48).clone()
     frames[:, 0, :, 20, 20] = frames[:, 1, :, 20, 21] = 0.8
     return frames
 
 
 def cost(config: CodecLossConfig, row: int, column: int, amount: float = 0.5) -> float:
-    """What an error of `amount` at one pixel of the second frame costs."""
+    """Return the loss of an error of `amount` at one pixel of the second frame."""
     decoded = ball_clip()
     decoded[:, 1, :, row, column] += amount
     return float(reconstruction_loss(decoded, ball_clip(), FIELD, config))
@@ -38,10 +40,10 @@ def test_an_error_costs_most_where_the_picture_changes_and_more_around_it() -> N
     assert near / far == pytest.approx(1 + config.near_weight)
     assert moving / far == pytest.approx(1 + config.near_weight + config.change_weight)
     joint = CodecLossConfig()
-    assert cost(joint, 20, 24) == pytest.approx(cost(joint, 2, 2)), "the joint stage does not look around"
+    assert cost(joint, 20, 24) == pytest.approx(cost(joint, 2, 2)), "joint training gives no weight to the surroundings"
 
 
-def test_a_thing_at_rest_costs_more_than_the_background() -> None:
+def test_an_error_at_a_thing_at_rest_costs_more_than_in_the_background() -> None:
     frames = FIELD.expand(1, 2, 3, 48, 48).clone()
     frames[..., 5, 5] = 0.8  # stands still
     config = replace(DECODER_LOSS, flicker_weight=0.0)
@@ -53,22 +55,22 @@ def test_a_thing_at_rest_costs_more_than_the_background() -> None:
     assert costs[0] / costs[1] == pytest.approx(1 + config.foreground_weight)
 
 
-def test_errors_that_rounding_hides_cost_nothing() -> None:
+def test_errors_below_rounding_cost_nothing() -> None:
     assert cost(DECODER_LOSS, 2, 2, 0.99 * DECODER_LOSS.tolerance * GREY_LEVEL) == 0.0
     assert cost(DECODER_LOSS, 2, 2, 1.5 * DECODER_LOSS.tolerance * GREY_LEVEL) > 0.0
 
 
-def test_displaced_texture_is_better_than_none_only_where_texture_counts() -> None:
+def test_displaced_texture_costs_less_than_none_only_with_a_texture_weight() -> None:
     generator = torch.Generator().manual_seed(0)
     frames = 0.2 * torch.randn(1, 2, 3, 48, 48, generator=generator)
     displaced, none = frames.roll(1, dims=4), torch.zeros_like(frames)
     plain = replace(DECODER_LOSS, near_weight=0.0, foreground_weight=0.0, change_weight=0.0)
-    for config, wanted in ((plain, False), (replace(plain, texture_weight=4.0), True)):
+    for config, better in ((plain, False), (replace(plain, texture_weight=4.0), True)):
         costs = [float(reconstruction_loss(clip, frames, FIELD, config)) for clip in (displaced, none)]
-        assert (costs[0] < costs[1]) is wanted
+        assert (costs[0] < costs[1]) is better
 
 
-def test_a_texture_that_stands_still_where_the_true_one_moves_costs() -> None:
+def test_a_still_texture_costs_more_than_a_moving_one_where_the_true_one_moves() -> None:
     frames = 0.2 * torch.randn(1, 4, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     displaced = frames.roll(1, dims=4)
     still = displaced[:, :1].expand_as(frames)
@@ -80,11 +82,11 @@ def test_a_texture_that_stands_still_where_the_true_one_moves_costs() -> None:
         ]
         for weight in (0.0, 4.0)
     }
-    assert costs[0.0][0] == pytest.approx(costs[0.0][1], rel=0.05), "by its error alone, it makes no difference"
+    assert costs[0.0][0] == pytest.approx(costs[0.0][1], rel=0.05), "the error alone does not distinguish them"
     assert costs[4.0][1] > 1.5 * costs[4.0][0]
 
 
-def test_flicker_costs_on_top_and_a_steady_error_does_not() -> None:
+def test_flicker_has_an_extra_cost_and_a_steady_error_does_not() -> None:
     steady = ball_clip() + 0.1
     calm = replace(DECODER_LOSS, flicker_weight=0.0)
     with_flicker, without = (float(reconstruction_loss(steady, ball_clip(), FIELD, c)) for c in (DECODER_LOSS, calm))
@@ -98,7 +100,7 @@ def test_the_background_is_the_median_picture(tmp_path: Path) -> None:
     )
     dataset = Dataset.open(tmp_path)
     spec = dataset.spec
-    codec = Codec(CodecConfig(height=spec.height, width=spec.width, widths=(8, 8, 8)))
+    codec = ConvolutionalCodec(ConvolutionalCodecConfig(height=spec.height, width=spec.width, widths=(8, 8, 8)))
     fix_background(codec, dataset, per_episode=60)
     frames = np.concatenate([episode.frames for episode in dataset.episodes("train")])
     shown = to_uint8(codec.background[None, None])[0, 0].numpy()

@@ -1,4 +1,4 @@
-"""What a world keeps track of: the channels, where a clip shows estimates, and what the tracker learns."""
+"""State variables: their channels, where a clip shows estimates of them, and what the state estimator learns."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ SPEC: EnvironmentSpec = replace(
 
 
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
-def test_a_dataset_is_encoded_with_the_truth_of_each_latents_last_frame(config_name: str, tmp_path: Path) -> None:
+def test_latents_are_encoded_with_the_true_state_of_their_last_frame(config_name: str, tmp_path: Path) -> None:
     config = replace(CONFIGS[config_name][0], state_variables=SPEC.state_variables)
     p, num = config.temporal_patch, 1 + 4 * config.temporal_patch
     oracle = np.stack([np.zeros(num), 10.0 * np.arange(num)], axis=1).astype(np.float32)
@@ -51,7 +51,7 @@ def test_a_dataset_is_encoded_with_the_truth_of_each_latents_last_frame(config_n
 
 
 def _codec(num_channels: int) -> ConvolutionalCodec:
-    """Of one angle in one period: three tracked channels after the picture's own."""
+    """Return a codec with one angle in one period: three state channels after the picture's channels."""
     torch.manual_seed(0)
     state_variables = (StateVariable(name="angle", periods=(360.0,), step=5.0),)
     return ConvolutionalCodec(
@@ -60,32 +60,30 @@ def _codec(num_channels: int) -> ConvolutionalCodec:
 
 
 def _stream(path: Path, codec: ConvolutionalCodec, length: int) -> None:
-    """Latents whose tracked channels are 1."""
+    """Save latents whose state channels are 1."""
     picture = torch.randn(1, length, codec.config.channels, *codec.config.latent_shape[1:])
     latents = with_state_channels(picture, torch.ones(1, length, 3))[0].half()
     torch.save([(latents, torch.zeros(length, 2).half())], path)
 
 
-def test_a_share_of_clips_is_seen_with_estimates_from_its_start_on(tmp_path: Path) -> None:
+def test_a_share_of_clips_begins_with_estimated_states(tmp_path: Path) -> None:
     codec = _codec(2)
     _stream(tmp_path / "train.pt", codec, 200)
     sampler = ClipSampler(tmp_path / "train.pt", 6, still_share=0.0, codec=codec, estimated_share=0.5)
     clips = sampler.draw(4000, torch.Generator().manual_seed(0))
-    assert (clips.latents[:, :, 2:] == 1).all(), "what is to be predicted is the truth"
+    assert (clips.latents[:, :, 2:] == 1).all(), "the targets are the truth"
     assert torch.equal(clips.past[:, :, :2], clips.latents[:, :, :2])
-    with_estimated_state = (clips.past[:, :, 2:] != 1).any(dim=(2, 3, 4))
-    assert (with_estimated_state.long().diff(dim=1) <= 0).all(), "estimates first"
+    estimated = (clips.past[:, :, 2:] != 1).any(dim=(2, 3, 4))
+    assert (estimated.long().diff(dim=1) <= 0).all(), "estimates first"
     with torch.no_grad():
-        assert torch.allclose(
-            clips.past[with_estimated_state], codec.with_estimated_state(clips.latents)[with_estimated_state], atol=1e-6
-        )
-    shares = torch.bincount(with_estimated_state.sum(1), minlength=7) / len(with_estimated_state)
+        assert torch.allclose(clips.past[estimated], codec.with_estimated_state(clips.latents)[estimated], atol=1e-6)
+    shares = torch.bincount(estimated.sum(1), minlength=7) / len(estimated)
     assert torch.allclose(shares, torch.tensor([0.5] + [0.5 / 6] * 6), atol=0.025)
     bare = Clips(clips.latents, clips.actions)
     assert bare.past is bare.latents
 
 
-def test_nothing_that_is_tracked_changes_while_a_clip_stands_still(tmp_path: Path) -> None:
+def test_the_state_does_not_change_while_a_clip_stands_still(tmp_path: Path) -> None:
     codec = _codec(2)
     _stream(tmp_path / "train.pt", codec, 200)
     sampler = ClipSampler(tmp_path / "train.pt", 6, still_share=1.0, codec=codec)
@@ -97,26 +95,26 @@ def test_nothing_that_is_tracked_changes_while_a_clip_stands_still(tmp_path: Pat
     assert (clips.latents[:, :, 2:4] == 1).all()
 
 
-def test_a_past_whose_pictures_are_faded_or_lost_keeps_what_is_tracked(tmp_path: Path) -> None:
-    """Lost pictures are those of first frames, on a share of the clips."""
+def test_a_context_of_faded_or_lost_pictures_keeps_its_state(tmp_path: Path) -> None:
+    """Lost pictures are those of the first frames, in a share of the clips."""
     config = CONFIGS["pixel"][1]
     network, pattern = tiny_transformer(config, 0), TeacherForcing(config, 6)
     generator = torch.Generator().manual_seed(0)
     latents = torch.ones(2000, 6, config.channels, 2, 2)
     codec = _codec(config.channels - 3)
     clips = Clips(latents, torch.zeros(2000, 6, config.action_dim), codec=codec)
-    kept = ContextCorruption(resampled_share=0.0, faded_share=0.5, lost_share=0.4)
-    given = corrupt_context(network, clips, pattern, LevelConfig(), kept, generator)
-    assert (given[:, :, -3:] == 1).all()
-    lost = (given[:, :, :-3] == 0).all(dim=(2, 3, 4))
+    corruption = ContextCorruption(resampled_share=0.0, faded_share=0.5, lost_share=0.4)
+    context = corrupt_context(network, clips, pattern, LevelConfig(), corruption, generator)
+    assert (context[:, :, -3:] == 1).all()
+    lost = (context[:, :, :-3] == 0).all(dim=(2, 3, 4))
     assert (lost.long().diff(dim=1) <= 0).all()
     num = torch.bincount(lost.sum(1), minlength=7) / len(lost)
     assert torch.allclose(num, torch.tensor([0.6] + [0.4 / 6] * 6), atol=0.04)
-    faded = (given[:, :, :-3] < 1).any(dim=(2, 3, 4)) & ~lost
+    faded = (context[:, :, :-3] < 1).any(dim=(2, 3, 4)) & ~lost
     assert 0.1 < faded.any(1).float().mean() < 0.5
 
 
-def test_the_tracker_learns_what_a_picture_shows_and_the_mean_of_what_it_does_not(tmp_path: Path) -> None:
+def test_the_estimator_learns_what_a_picture_shows_and_the_mean_of_what_it_hides(tmp_path: Path) -> None:
     torch.manual_seed(0)
     picture = torch.randn(1, 3000, 2, 2, 2)
     hidden = torch.randn(1, 3000).sign()
@@ -140,11 +138,11 @@ def test_the_tracker_learns_what_a_picture_shows_and_the_mean_of_what_it_does_no
     assert (shown - fresh[0, 1:, 1, 0, 1]).square().mean() < 0.1
     assert (changed - fresh[0, :, 0, 0, 0].diff()).square().mean() < 0.2
     assert unknown.square().mean() < 0.1
-    with pytest.raises(ValueError, match="tracks nothing"):
+    with pytest.raises(ValueError, match="has no state estimator"):
         StateEstimatorTask(ConvolutionalCodec(CONFIGS["pixel"][0]), clips, StateEstimatorConfig())
 
 
-def test_a_student_that_gets_more_channels_predicts_the_others_as_before() -> None:
+def test_a_student_with_added_channels_predicts_the_others_as_before() -> None:
     config = CONFIGS["pixel"][1]
     narrow = tiny_transformer(config, 0)
     wide = tiny_transformer(replace(config, channels=config.channels + 3), 1)
@@ -160,7 +158,9 @@ def test_a_student_that_gets_more_channels_predicts_the_others_as_before() -> No
     assert not after[:, :, -3:].any()
 
 
-def test_a_number_that_the_oracle_does_not_tell_is_refused() -> None:
+def test_a_state_variable_that_the_oracle_does_not_report_is_refused() -> None:
     spec = replace(SPEC, oracle_names=("score",))
-    with pytest.raises(DatasetError, match=r"keep track of \['angle'\]; its oracle tells \['score'\]"):
+    with pytest.raises(
+        DatasetError, match=r"state variables \['angle'\], which its oracle does not report: choose from \['score'\]"
+    ):
         true_state_channels(spec, np.zeros((3, 1), np.float32))

@@ -1,4 +1,4 @@
-"""From nothing to a measured checkpoint, with the smallest recipe: an environment, and a folder of videos."""
+"""From nothing to a measured checkpoint with the smallest recipe, for an environment and for a folder of videos."""
 
 import json
 from dataclasses import replace
@@ -42,8 +42,8 @@ def _bench(name: str, *words: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs and checkpoints go to the test's own folder."""
+def _in_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write runs and checkpoints to the test's folder."""
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
 
@@ -71,12 +71,12 @@ def test_an_environment_becomes_a_world_that_is_measured(tmp_path: Path, capsys:
         rows
     )
     card = Path("checkpoints/bouncer/README.md").read_text()
-    assert "keeps track of paddle_y: it was told" in card
+    assert "models the state variables paddle_y. Training used their true values" in card
     assert "| teacher_forced, 16 Euler steps |" in card
     assert (tmp_path / "checkpoints" / "bouncer" / "strips.png").exists()
     _bench("speedup", "--world", "bouncer", "--repeats", "1", "--starts", "2", "--teacher-steps", "3", "--json")
     timed = _report(capsys)
-    assert timed["quality"]["copy_last"] == 0.0, "without a reader, quality is what is gained over copying"
+    assert timed["quality"]["copy_last"] == 0.0, "without a probe, quality is the gain over copying the last frame"
     assert timed["speedup"] == pytest.approx(timed["teacher_ms_per_clip"] / timed["student_ms_per_frame"])
 
 
@@ -85,16 +85,16 @@ def run(tmp_path: Path) -> Run:
     return Run("bouncer", smoke("bouncer"), world_run("bouncer"), tmp_path / "checkpoint", quiet=True)
 
 
-def test_data_that_evaluation_left_does_not_stand_in_for_training_data(run: Run) -> None:
+def test_data_left_by_evaluation_do_not_replace_training_data(run: Run) -> None:
     collect(run.folder / "data", replace(run.preset.collect, num_train=0), quiet=True)
-    kept = run.dataset().paths("heldout")[0].stat().st_mtime_ns
+    before = run.dataset().paths("heldout")[0].stat().st_mtime_ns
     assert run.stage("collect")
     assert len(run.dataset().paths("train")) == run.preset.collect.num_train
-    assert run.dataset().paths("heldout")[0].stat().st_mtime_ns == kept
+    assert run.dataset().paths("heldout")[0].stat().st_mtime_ns == before
     assert run.dataset().collected["num_train"] == run.preset.collect.num_train
 
 
-def test_data_collected_with_arguments_of_its_own_is_what_is_trained_on(run: Run) -> None:
+def test_training_uses_data_that_were_collected_with_other_arguments(run: Run) -> None:
     _call("collect", "--env", "bouncer", "--streams", "2", "--frames", "40")
     (run.folder / "data" / "train" / "episode_00001.npz").unlink()
     assert run.stage("collect")
@@ -111,7 +111,7 @@ def test_data_collected_with_arguments_of_its_own_is_what_is_trained_on(run: Run
         ("teacher_forced", ("warm_up",), "warm_up"),
     ],
 )
-def test_the_student_that_the_preset_names_is_shipped_or_the_latest_before_it(
+def test_the_shipped_student_is_the_one_the_preset_names_or_the_latest_before_it(
     ships: str, trained: tuple[str, ...], expected: str, run: Run
 ) -> None:
     run.preset = replace(run.preset, shipped_stage=ships)
@@ -123,9 +123,9 @@ def test_the_student_that_the_preset_names_is_shipped_or_the_latest_before_it(
     assert run.shipped_stage() == expected
 
 
-def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_starts_from_a_finished_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _call("train", "--env", "bouncer", "--preset", "smoke") == 0
-    with pytest.raises(LightconeError, match="has a codec of its own: delete the folder, or leave --from out"):
+    with pytest.raises(LightconeError, match="already has the stage codec: delete the folder, or leave --from out"):
         _call("train", "--env", "bouncer", "--preset", "smoke", "--from", "checkpoints/bouncer")
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "other"))
     with pytest.raises(LightconeError, match="has another shape than the recipe: codec_widths"):
@@ -136,13 +136,13 @@ def test_a_run_goes_on_from_a_finished_world(tmp_path: Path, monkeypatch: pytest
     assert all(torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "encoder" in name)
     assert any(not torch.equal(weight, codecs[1][name]) for name, weight in codecs[0].items() if "decoder" in name)
     student = torch.load(world_run("bouncer") / "warm_up" / "state.pt", weights_only=True)["ema"]
-    kept = World.load("checkpoints/bouncer", dtype=torch.float32).transformer.state_dict()
-    assert all(torch.equal(weight, kept[name]) for name, weight in student.items())
+    shipped = World.load("checkpoints/bouncer", dtype=torch.float32).transformer.state_dict()
+    assert all(torch.equal(weight, shipped[name]) for name, weight in student.items())
     description = json.loads(Path("second/world.json").read_text())
     description["codec"]["tracked"][0]["periods"][0] = 99.0
     Path("second/world.json").write_text(json.dumps(description))
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "third"))
-    with pytest.raises(LightconeError, match="its environment now names"):
+    with pytest.raises(LightconeError, match="but its environment names"):
         _call("train", "--env", "bouncer", "--preset", "smoke", "--from", "second")
 
 
@@ -162,28 +162,28 @@ def test_decoder_fine_tuning_leaves_encoder_and_student_unchanged(run: Run) -> N
     assert run.stage("decoder_finetuning")
 
 
-def test_streams_of_another_environment_are_not_mixed_in(run: Run) -> None:
+def test_streams_of_two_environments_are_not_mixed(run: Run) -> None:
     collect(run.folder / "data", replace(run.preset.collect, num_train=1, num_heldout=1), quiet=True)
     with pytest.raises(DatasetError, match="holds bouncer at 32x32, not pong at 96x80"):
         collect(run.folder / "data", replace(run.preset.collect, environment="pong"), quiet=True)
 
 
-def test_drift_of_a_random_world_is_large_and_its_codec_s_share_is_told_apart(run: Run) -> None:
+def test_the_drift_of_a_random_world_is_large_and_differs_from_its_codecs(run: Run) -> None:
     config = DriftConfig(num_frames=40, num_clips=2, num_real_clips=5)
     world = tiny_world()
 
-    def figures_now() -> dict[str, float]:
+    def measure() -> dict[str, float]:
         streams = long_streams(world, run.preset.collect, run.folder, config)
         return drift(world.card, student_generator(world, seed=1), streams)
 
-    figures = figures_now()
+    figures = measure()
     assert figures["drift_max"] > 1
     assert figures["drift_codec_max"] > 1
     assert figures["drift_codec_max"] != figures["drift_max"]
-    assert figures_now() == figures, "the same streams, the same figures"
+    assert measure() == figures, "the same streams give the same figures"
 
 
-def test_stages_share_the_codec_and_leave_it_where_it_is(run: Run) -> None:
+def test_the_worlds_of_all_stages_share_the_codec_with_its_device_and_type(run: Run) -> None:
     world = tiny_world(dtype=torch.bfloat16)
     for stage in ("teacher_forced", "distilled"):
         (run.folder / stage).mkdir(parents=True)
@@ -197,7 +197,7 @@ def test_stages_share_the_codec_and_leave_it_where_it_is(run: Run) -> None:
 
 
 def _film(folder: Path, num: int = 4, frames: int = 80) -> None:
-    """Squares that move to the right, or to the left while `left` is pressed."""
+    """Film squares that move to the right, or to the left while `left` is pressed."""
     folder.mkdir()
     for number in range(num):
         path, x, lines = folder / f"clip{number}.mp4", 20, []
@@ -240,18 +240,18 @@ def test_a_folder_of_videos_becomes_a_world_that_is_measured(films: Path, capsys
     _call("eval", "my-films", "--json", "--starts", "4")
     report = _report(capsys)
     assert report["psnr"]["32"] > 0
-    assert "psnr_other_actions" not in report, "one held-out file: no other stream's actions"
+    assert "psnr_other_actions" not in report, "a single held-out file has no other stream to take actions from"
     assert not [name for name in report if name.startswith("drift")]
-    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is recorded anew"
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is recorded again"
     assert _call("train", "my-films", "--preset", "smoke", "--stage", "export") == 0
     (world_run("my-films") / "data" / "dataset.json").unlink()
     with pytest.raises(
-        DatasetError, match="take them in again with `lightcone collect --videos FOLDER --name my-films"
+        DatasetError, match="import them again with `lightcone collect --videos FOLDER --name my-films"
     ):
         held_out(world.card, recipe_of(world.card), world_run("my-films"))
 
 
-def test_videos_taken_in_first_are_trained_on_by_name(films: Path) -> None:
+def test_imported_videos_are_trained_on_by_name(films: Path) -> None:
     _call("collect", "--videos", str(films), "--name", "films", "--height", "32", "--width", "48")
     name, preset = choose("films", None, "smoke")
     run = Run(name, preset, world_run(name), films.parent / "checkpoint", quiet=True)
@@ -260,9 +260,9 @@ def test_videos_taken_in_first_are_trained_on_by_name(films: Path) -> None:
     assert make_card(name, preset, run.dataset()).width == 48
 
 
-def test_what_names_no_world_is_answered_with_the_choices() -> None:
+def test_an_unknown_world_is_answered_with_the_choices() -> None:
     with pytest.raises(
-        LightconeError, match=r"no preset for 'atlantis' and nothing recorded .* choose pong, doom, or give"
+        LightconeError, match=r"no preset for 'atlantis', and no recorded data .* choose pong, doom, or give"
     ):
         choose("atlantis", None, "quick")
     with pytest.raises(LightconeError, match="name one of"):
@@ -271,7 +271,7 @@ def test_what_names_no_world_is_answered_with_the_choices() -> None:
         choose(None, None, "quick")
 
 
-def test_start_contexts_show_most_and_lie_within_one_episode(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_contexts_show_much_and_lie_within_one_episode(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "NUM_PLACES", 60)
     run.stage("collect")
     dataset = run.dataset()
@@ -279,8 +279,8 @@ def test_start_contexts_show_most_and_lie_within_one_episode(run: Run, monkeypat
     with np.load(path) as arrays:
         content = dict(arrays)
     frames = content["frames"] = np.full_like(content["frames"], 90)
-    frames[::2, ::2] = 200  # a fine pattern shows nothing
-    frames[27, :16], frames[31, :16] = 20, 40  # large parts that differ: most at 27, where an episode's end is near
+    frames[::2, ::2] = 200  # a fine pattern counts as nothing to see
+    frames[27, :16], frames[31, :16] = 20, 40  # large parts differ most at 27, near an episode's end
     content["dones"][[19, 23, 40]] = True
     np.savez_compressed(path, **content)
     episodic = Dataset(dataset.root, replace(dataset.spec, continuing=False), dataset.collected)
@@ -290,7 +290,7 @@ def test_start_contexts_show_most_and_lie_within_one_episode(run: Run, monkeypat
         pick_starts(dataset, 60)
 
 
-def test_a_world_without_a_teacher_is_measured_all_the_same(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_world_without_a_teacher_is_measured_too(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_world().save("checkpoints/bouncer")
     description = json.loads(Path("checkpoints/bouncer/world.json").read_text())
     description["card"] |= {"name": "bouncer", "provenance": {"environment": "bouncer"}}
