@@ -1,8 +1,8 @@
 /**
- * Vite plugin: writes `dist/build.json`, the SHA-256 of every file the built page was made from and of every file built.
+ * Vite plugin: writes `dist/build.json`, the SHA-256 hashes of all source files and all built files.
  *
- * With it anyone can tell without Node whether the committed `dist/` belongs to the committed sources (the project's
- * tests do). Owns the list of what counts as a source; the hashes are of the bytes as they are on disk.
+ * With it the project's tests check without Node that the committed `dist/` was built from the committed sources. Owns
+ * the list of source files. The hashes are of the bytes on disk.
  */
 
 import { createHash } from "node:crypto";
@@ -10,7 +10,7 @@ import { readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join, relative, resolve, sep } from "node:path";
 import type { Plugin } from "vite";
 
-/** Files and folders, relative to the project, that decide what `vite build` writes. */
+/** Files and folders, relative to the project, that determine the output of `vite build`. */
 export const SOURCES = [
   "fingerprint.ts",
   "index.html",

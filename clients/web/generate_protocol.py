@@ -1,10 +1,10 @@
-"""Writes `src/protocol.ts` from the server's JSON schema, so that the wire has one source.
+"""Generate `src/protocol.ts` from the server's JSON schema, so that the wire protocol has a single source.
 
     python clients/web/generate_protocol.py            # write
-    python clients/web/generate_protocol.py --check    # exit 1 when the committed file is stale
+    python clients/web/generate_protocol.py --check    # exit 1 if the committed file is stale
 
-Knows JSON Schema and TypeScript; knows nothing about what the messages mean. The schema is what
-`python -m server.wire.protocol` prints, run as a program: the clients import nothing of the server.
+Knows JSON Schema and TypeScript, not the meaning of the messages. The schema is the output of
+`python -m server.wire.protocol`, run as a subprocess because the clients import nothing of the server.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER = """\
 /**
  * The wire protocol's messages. GENERATED from server/wire/protocol.py by generate_protocol.py: do not edit.
  *
- * Messages are named `...Message` so that none shadows a type of the browser.
+ * Messages are named `...Message` so that they do not shadow types of the browser.
  */
 """
 
@@ -38,29 +38,29 @@ class SchemaError(ValueError):
 
 
 def load_schema() -> Schema:
-    """Runs the server's exporter and returns what it prints."""
-    done = subprocess.run(
+    """Run the server's exporter and return the schema that it prints."""
+    result = subprocess.run(
         [sys.executable, "-m", "server.wire.protocol"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if done.returncode != 0:
-        raise SystemExit(f"`python -m server.wire.protocol` failed:\n{done.stderr}")
-    schema: Schema = json.loads(done.stdout)
+    if result.returncode != 0:
+        raise SystemExit(f"`python -m server.wire.protocol` failed:\n{result.stderr}")
+    schema: Schema = json.loads(result.stdout)
     return schema
 
 
 class Renderer:
-    """Renders one schema; knows which of its models are messages, and so get the suffix."""
+    """Renders one schema. Models that are messages get the suffix `Message`."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.messages = {*schema["client"], *schema["server"]}
 
     def name_of(self, model: str) -> str:
-        """The TypeScript name of a model."""
+        """Return the TypeScript name of a model."""
         return f"{model}Message" if model in self.messages else model
 
     def type_of(self, node: Schema) -> str:
-        """The TypeScript type of one schema node."""
+        """Return the TypeScript type of a schema node."""
         if "$ref" in node:
             return self.name_of(str(node["$ref"]).rsplit("/", 1)[-1])
         if "const" in node:
@@ -75,7 +75,7 @@ class Renderer:
         return self.type_by_kind(node)
 
     def type_by_kind(self, node: Schema) -> str:
-        """The TypeScript type of a node that says `type`, or that says nothing and so may be anything."""
+        """Return the TypeScript type of a node with a `type`, or without any constraint."""
         kind = node.get("type")
         if kind == "string":
             return "Uint8Array" if node.get("format") in {"binary", "base64", "base64url"} else "string"
@@ -89,33 +89,33 @@ class Renderer:
         raise SchemaError(f"cannot translate {node!r}; teach generate_protocol.py this construct")
 
     def array_type(self, node: Schema) -> str:
-        """Tuples where the schema fixes the items, read-only arrays otherwise."""
+        """Return a tuple type if the schema fixes the items, else a read-only array type."""
         if "prefixItems" in node:
             return f"readonly [{', '.join(self.type_of(item) for item in node['prefixItems'])}]"
         return f"ReadonlyArray<{self.type_of(node.get('items', {}))}>"
 
     def declaration(self, name: str, node: Schema) -> str:
-        """An interface for an object with properties, a type alias for everything else."""
+        """Return an interface for an object with properties, and a type alias for anything else."""
         lines = comment(node["description"]) if "description" in node else []
         if "properties" not in node:
             return "\n".join([*lines, f"export type {self.name_of(name)} = {self.type_of(node)};"])
         required = set(node.get("required", ()))
         lines.append(f"export interface {self.name_of(name)} {{")
-        # The tags that tell the messages apart come first.
+        # The tags that identify the message come first.
         for field, inner in sorted(node["properties"].items(), key=lambda item: "const" not in item[1]):
             if "description" in inner:
                 lines += comment(inner["description"], "  ")
-            # A tag is always on the wire, though the schema gives it a default.
+            # A tag is always sent, although the schema gives it a default.
             mark = "" if field in required or "const" in inner else "?"
             lines.append(f"  readonly {field}{mark}: {self.type_of(inner)};")
         return "\n".join([*lines, "}"])
 
     def side(self, alias: str, models: list[str]) -> str:
-        """The union of one side's messages."""
+        """Return the union type of one side's messages."""
         return f"export type {alias} =\n" + "\n".join(f"  | {self.name_of(model)}" for model in models) + ";"
 
     def render(self) -> str:
-        """The whole TypeScript file."""
+        """Return the contents of the TypeScript file."""
         blocks = [
             f"export const PROTOCOL_VERSION = {int(self.schema['version'])};",
             self.side("ClientMessage", self.schema["client"]),
@@ -126,7 +126,7 @@ class Renderer:
 
 
 def comment(text: str, indent: str = "") -> list[str]:
-    """A documentation comment of one or more lines."""
+    """Return a documentation comment as lines."""
     lines = [line.strip() for line in text.strip().splitlines()]
     if len(lines) == 1:
         return [f"{indent}/** {lines[0]} */"]
@@ -134,16 +134,18 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser(description="Generate src/protocol.ts from server/wire/protocol.py.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the committed file is stale")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit with code 1 if the committed file is stale"
+    )
     args = parser.parse_args(argv)
-    wanted = Renderer(load_schema()).render()
+    generated = Renderer(load_schema()).render()
     current = TARGET.read_text(encoding="utf-8") if TARGET.exists() else ""
     if not args.check:
-        TARGET.write_text(wanted, encoding="utf-8")
+        TARGET.write_text(generated, encoding="utf-8")
         return 0
-    if current == wanted:
+    if current == generated:
         return 0
     sys.stderr.write("clients/web/src/protocol.ts is stale; run: python clients/web/generate_protocol.py\n")
     return 1

@@ -1,6 +1,6 @@
 /**
- * Rebuilds the page into a temporary folder and compares it with the committed `dist/`, byte by byte.
- * Exits 1 and names the files that differ. (`dist/build.json` tells the same without Node, by hashes.)
+ * Rebuilds the page into a temporary folder and compares it with the committed `dist/`, byte by byte. Prints the files
+ * that differ and exits with code 1. (The hashes in `dist/build.json` allow the same check without Node.)
  */
 
 import { execFileSync } from "node:child_process";
@@ -27,14 +27,14 @@ try {
   const names = [...new Set([...files(committed), ...files(rebuilt)])].sort();
   const read = (root, name) => (files(root).includes(name) ? readFileSync(join(root, name)) : null);
   const stale = names.filter((name) => {
-    const [old, fresh] = [read(committed, name), read(rebuilt, name)];
-    return !old || !fresh || !old.equals(fresh);
+    const [before, after] = [read(committed, name), read(rebuilt, name)];
+    return !before || !after || !before.equals(after);
   });
   if (stale.length > 0) {
     console.error(`clients/web/dist is stale (${stale.join(", ")}); run \`npm run build\` in clients/web and commit it`);
     process.exitCode = 1;
   } else {
-    console.log("clients/web/dist is what the sources build");
+    console.log("clients/web/dist is up to date");
   }
 } finally {
   rmSync(rebuilt, { recursive: true });

@@ -1,4 +1,4 @@
-/** Build and development settings. `npm run dev` proxies the API to the server at LIGHTCONE_URL. */
+/** Build and development settings. `npm run dev` forwards API requests to the server at LIGHTCONE_URL. */
 
 import { defineConfig } from "vite";
 import { fingerprint } from "./fingerprint";
@@ -6,7 +6,7 @@ import { fingerprint } from "./fingerprint";
 const server = process.env["LIGHTCONE_URL"] ?? "http://127.0.0.1:8000";
 
 export default defineConfig({
-  // Relative, so that the page also works below a path of a reverse proxy.
+  // Relative, so that the page also works under a path prefix of a reverse proxy.
   base: "./",
   plugins: [fingerprint()],
   build: {

@@ -1,4 +1,4 @@
-"""What the browser's tests share: a Chromium, and a server to play on."""
+"""Fixtures shared by the browser tests: a Chromium and a server."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.web.serving import ServerProcess
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Path of a Chromium, with the driver's packages in place."""
+    """Return the path of a Chromium, with the driver's packages installed."""
     return find_chromium()
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    """A server process with a small random world, shared by the scenarios that leave it running."""
+    """Run a server process with small random worlds, shared by the scenarios that do not stop it."""
     with ServerProcess() as running:
         yield running

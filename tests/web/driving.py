@@ -1,7 +1,7 @@
-"""Driving the page in a real browser: what one scenario of drive.mjs saw, and whether there is a browser at all.
+"""Runs a scenario of drive.mjs in a real browser and returns its observations.
 
-Owns the driver's command line. Needs Node, the packages of clients/web and a Chromium; without them the tests skip, but
-in CI they fail.
+Owns the driver's command line. Needs Node, the packages of clients/web and a Chromium; without them the tests are
+skipped, but fail in CI.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ OLDEST_NODE = (20, 19)
 
 
 def unavailable(reason: str) -> None:
-    """Skips on a developer's machine; fails in CI, where the browser is part of what is promised."""
+    """Fail the test in CI, where the browser is required; skip it elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(reason)
-    pytest.skip(reason)  # Node and Chromium are no part of `make test`: Python and make must do
+    pytest.skip(reason)  # `make test` requires only Python and make
 
 
 def node_version() -> tuple[int, ...]:
-    """The installed Node's version; () where there is none."""
+    """Return the version of the installed Node; () if there is none."""
     if shutil.which("node") is None:
         return ()
-    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
-    return tuple(int(part) for part in done.stdout.strip().lstrip("v").split("-")[0].split("."))
+    result = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in result.stdout.strip().lstrip("v").split("-")[0].split("."))
 
 
 def find_chromium() -> str:
-    """Path of a Chromium, with the driver's packages in place."""
+    """Return the path of a Chromium, installing the driver's packages if they are missing."""
     if shutil.which("npm") is None or node_version() < OLDEST_NODE:
         unavailable(
-            f"no Node {OLDEST_NODE} or newer with npm (found {node_version()}); install one to drive the browser"
+            f"no Node {OLDEST_NODE} or newer with npm (found {node_version()}); install it to run the browser tests"
         )
     if not (WEB / "node_modules" / "playwright-core").is_dir():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=WEB, check=True, timeout=TIMEOUT_S)
     found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        unavailable("no Chromium; install one (`apt-get install chromium`) or name it in CHROMIUM")
+        unavailable("no Chromium; install it (`apt-get install chromium`) or set CHROMIUM to its path")
     assert found is not None
     return found
 
 
 def command(scenario: str, url: str, folder: Path, chromium: str) -> list[str]:
-    """The driver's command line."""
+    """Return the driver's command line."""
     return ["node", str(DRIVER), scenario, url, str(folder), chromium]
 
 
 def drive(scenario: str, server: ServerProcess, folder: Path, chromium: str) -> dict[str, Any]:
-    """Runs one scenario and returns what the browser saw."""
-    done = subprocess.run(
+    """Run a scenario and return its observations."""
+    result = subprocess.run(
         command(scenario, server.url, folder, chromium),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
         check=False,
     )
-    assert done.returncode == 0, f"{done.stderr}\nserver:\n{server.log()}"
-    seen: dict[str, Any] = json.loads(done.stdout)
+    assert result.returncode == 0, f"{result.stderr}\nserver:\n{server.log()}"
+    seen: dict[str, Any] = json.loads(result.stdout)
     assert seen["problems"] == []
     return seen

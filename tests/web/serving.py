@@ -1,4 +1,4 @@
-"""A real server process with small random worlds. Owns the process and its folder; knows nothing of browsers."""
+"""A server process with small random worlds. Owns the process and its folder; knows no browser."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ READY_TIMEOUT_S = 120.0
 
 
 class ServerProcess:
-    """`lightcone serve` on a free port of this machine; `kill` and `start` keep the port, so clients find it again.
+    """`lightcone serve` on a free loopback port; `kill` and `start` keep the port, so that clients can reconnect.
 
-    `worlds`: one with a picture per step and one with twelve, in this order.
+    `worlds`: one with one picture per step, then one with twelve.
     """
 
     worlds = ("tiny-pixel", "tiny-wan")
@@ -46,36 +46,36 @@ class ServerProcess:
         self.folder.cleanup()
 
     def path(self, name: str) -> Path:
-        """A file or folder of this server's own."""
+        """Return the path of a file in this server's folder."""
         return Path(self.folder.name) / name
 
     def start(self) -> None:
-        """Starts the process and waits until it is ready; fails with its log when it is not."""
+        """Start the process and wait until it is ready. Raise RuntimeError with its log if it does not become ready."""
         flags = [flag for name in self.worlds for flag in ("--world", str(self.path(name)))]
         command = [sys.executable, "lightcone.py", "serve", *flags, "--port", str(self.port), "--threads", "1"]
-        with self.path("server.telemetry.log").open("ab") as log:
+        with self.path("server.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the server is not ready (exit code {self.process.poll()}); it said:\n{self.log()}")
+                raise RuntimeError(f"the server is not ready (exit code {self.process.poll()}); its log:\n{self.log()}")
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """Ends the process at once, as a crash would."""
+        """Kill the process, as a crash would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def is_ready(self) -> bool:
-        """Whether /readyz answers 200."""
+        """Return whether /readyz answers 200."""
         try:
-            with urllib.request.urlopen(f"{self.url}readyz", timeout=1.0) as reply:  # our own http address
+            with urllib.request.urlopen(f"{self.url}readyz", timeout=1.0) as reply:  # the server's own address
                 return bool(reply.status == 200)
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return False
 
     def log(self) -> str:
-        """The last of what the server has said."""
-        path = self.path("server.telemetry.log")
+        """Return the end of the server's log."""
+        path = self.path("server.log")
         return path.read_text(encoding="utf-8")[-4000:] if path.exists() else ""

@@ -1,7 +1,7 @@
-"""The page in a real browser against the real server: keys, touch, pause, step, restart, errors, reconnecting.
+"""The page in a real browser against a real server: keys, touch, pause, step, restart, errors, reconnecting.
 
-Chromium is driven by Playwright's core library (drive.mjs, one scenario a run), which reports what it saw; the judging
-is done here.
+drive.mjs runs one scenario per call with Playwright's core library and reports its observations; these tests check
+them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.browser
 PICTURES_PER_STEP = 12
 
 
-def test_a_held_key_reaches_the_picture(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+def test_a_held_key_changes_the_picture(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
     seen = drive("keyboard", server, tmp_path, chromium)
     before, holding = seen["before"], seen["holding"]
     assert before["sentSeq"] == 0
     assert seen["heldButtons"] == ["up"]
-    assert holding["sentSeq"] == 1, "a held key is one act, however often the key repeats"
+    assert holding["sentSeq"] == 1, "a held key sends one act, however often the key repeats"
     assert holding["appliedSeq"] == 1
     assert holding["lastFrameIndex"] > before["lastFrameIndex"]
     assert holding["canvas"] != before["canvas"]
@@ -35,15 +35,15 @@ def test_a_held_key_reaches_the_picture(server: ServerProcess, chromium: str, tm
     assert (tmp_path / "desktop.png").stat().st_size > 10_000
 
 
-def test_a_lost_focus_lets_go_of_the_keys(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+def test_losing_the_focus_releases_the_keys(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
     seen = drive("keyboard", server, tmp_path, chromium)
-    assert seen["blurred"]["sentSeq"] == seen["released"]["sentSeq"] + 2, "one act for the key, one for letting go"
+    assert seen["blurred"]["sentSeq"] == seen["released"]["sentSeq"] + 2, "one act for the press, one for the release"
     assert seen["blurred"]["appliedSeq"] == seen["blurred"]["sentSeq"]
     assert seen["blurred"]["held"] == 0
     assert seen["later"]["framesPresented"] > seen["blurred"]["framesPresented"]
 
 
-def test_pause_holds_the_picture_and_step_moves_it_by_one_chunk(
+def test_pause_stops_the_picture_and_step_advances_it_by_one_chunk(
     server: ServerProcess, chromium: str, tmp_path: Path
 ) -> None:
     seen = drive("pauseAndStep", server, tmp_path, chromium)
@@ -54,7 +54,7 @@ def test_pause_holds_the_picture_and_step_moves_it_by_one_chunk(
     assert seen["playing"]["lastFrameIndex"] > again["lastFrameIndex"]
 
 
-def test_one_seed_repeats_and_an_action_changes_the_picture(
+def test_a_seed_repeats_the_pictures_and_an_action_changes_them(
     server: ServerProcess, chromium: str, tmp_path: Path
 ) -> None:
     seen = drive("sameStart", server, tmp_path, chromium)
@@ -80,7 +80,7 @@ def test_a_gamepad_holds_the_same_buttons(server: ServerProcess, chromium: str, 
     seen = drive("gamepad", server, tmp_path, chromium)
     assert seen["dpad"] == ["up"]
     assert seen["stick"] == ["down"]
-    assert seen["nothing"] == [], "a thumb resting on the stick holds nothing"
+    assert seen["nothing"] == [], "a slightly moved stick holds nothing"
 
 
 def test_a_world_with_several_pictures_per_step_shows_them_one_after_another(
@@ -92,10 +92,10 @@ def test_a_world_with_several_pictures_per_step_shows_them_one_after_another(
     paused, stepped = seen["paused"], seen["stepped"]
     assert stepped["lastFrameIndex"] - paused["lastFrameIndex"] == PICTURES_PER_STEP
     shown = stepped["framesPresented"] - paused["framesPresented"]
-    assert PICTURES_PER_STEP // 2 < shown <= PICTURES_PER_STEP, "all of them, but for what a busy machine drops"
-    assert seen["scrubbed"] == seen["scrubbedLater"], "the rest of a chunk does not go over a frame of the past"
+    assert PICTURES_PER_STEP // 2 < shown <= PICTURES_PER_STEP, "all of them, except those that a busy machine drops"
+    assert seen["scrubbed"] == seen["scrubbedLater"], "the rest of a chunk is not drawn over a past frame"
     assert seen["scrubbed"] != seen["live"]
-    assert seen["stagesAfterSwitch"] == 1, "a branch asked for before belongs to the world before"
+    assert seen["stagesAfterSwitch"] == 1, "a branch requested before the switch is not opened after it"
     assert not seen["toastAfterSwitch"]
 
 
@@ -103,12 +103,12 @@ DEVICES = pytest.mark.parametrize("device", ["desktop", "phone"])
 
 
 @DEVICES
-def test_one_goes_back_on_the_timeline_and_plays_on_from_there(
+def test_the_timeline_rewinds_and_plays_from_there(
     server: ServerProcess, chromium: str, tmp_path: Path, device: str
 ) -> None:
     seen = drive(f"timeline@{device}", server, tmp_path, chromium)
     scrubbed, later, after = seen["scrubbed"], seen["oneLater"], seen["after"]
-    assert seen["sentFromSlider"] == 2, "the world's keys reach it past the slider: one act down, one up"
+    assert seen["sentFromSlider"] == 2, "the focused slider leaves the world's keys alone: one act down, one up"
     assert scrubbed["state"] == "paused"
     assert scrubbed["scrubbedTo"] < scrubbed["runFrame"]
     assert str(scrubbed["scrubbedTo"]) in scrubbed["badge"]
@@ -118,23 +118,23 @@ def test_one_goes_back_on_the_timeline_and_plays_on_from_there(
     assert after["hidden"]
     assert after["run"] == scrubbed["run"] + 1
     assert after["runFrame"] >= scrubbed["scrubbedTo"]
-    assert seen["onward"]["runFrame"] > after["runFrame"]
+    assert seen["continued"]["runFrame"] > after["runFrame"]
 
 
 @DEVICES
-def test_two_branches_stand_side_by_side_and_are_steered_apart_or_together(
+def test_two_branches_are_shown_side_by_side_and_steered_separately_or_together(
     server: ServerProcess, chromium: str, tmp_path: Path, device: str
 ) -> None:
     seen = drive(f"branching@{device}", server, tmp_path, chromium)
     assert seen["toolKeeps"] == {"steered": 1, "focus": 1, "said": "Paused"}, "a tool acts on the steered stage"
-    assert seen["oldest"] >= seen["before"]["runFrame"], "a branch goes back to its beginning and no further"
+    assert seen["oldest"] >= seen["before"]["runFrame"], "a branch can be rewound to its start and no further"
     assert seen["badgeOn"] == 1
     assert seen["branch"]["runFrame"] > seen["before"]["runFrame"]
-    assert seen["branch"]["sentSeq"] == 2, "a branch is a session of its own: one act down, one up"
+    assert seen["branch"]["sentSeq"] == 2, "a branch is a separate session: one act down, one up"
     assert len(seen["pictures"]) == 2
     assert seen["pictures"][0] != seen["pictures"][1]
     assert (seen["steered"], seen["steeredBoth"]) == (1, 2)
-    assert seen["first"]["sentSeq"] == seen["before"]["sentSeq"] + 2, "steered together with the branch only"
+    assert seen["first"]["sentSeq"] == seen["before"]["sentSeq"] + 2, "steered only together with the branch"
     assert seen["stages"] == 1
     assert seen["closed"] == {"said": "Playing", "disabled": 0, "focus": 0}
     assert seen["after"]["framesPresented"] > seen["first"]["framesPresented"]
@@ -146,14 +146,14 @@ def test_a_world_starts_from_a_file_and_from_the_camera(
 ) -> None:
     seen = drive(f"upload@{device}", server, tmp_path, chromium)
     assert [abs(a - b) <= 6 for a, b in zip(seen["fromFile"], (200, 60, 30, 255), strict=True)] == [True] * 4
-    assert "not a picture" in seen["refused"]
+    assert "not a picture" in seen["rejected"]
     assert seen["fromCamera"] != seen["fromFile"]
-    assert seen["cameras"] == [False], "opened once, and off again"
+    assert seen["cameras"] == [False], "opened once, and turned off again"
     assert seen["sentFromDialog"] == 0
 
 
 @DEVICES
-def test_a_clip_is_recorded_and_plays(server: ServerProcess, chromium: str, tmp_path: Path, device: str) -> None:
+def test_a_recorded_clip_plays(server: ServerProcess, chromium: str, tmp_path: Path, device: str) -> None:
     seen = drive(f"record@{device}", server, tmp_path, chromium)
     assert seen["label"].startswith("Stop")
     assert seen["labelAfter"] == "Record clip"
@@ -173,36 +173,34 @@ def test_a_shared_link_and_a_saved_take_give_the_same_frames(
     for again in (seen["fromLink"], seen["fromFile"]):
         assert again["runFrame"] == original["runFrame"]
         assert again["canvas"] == original["canvas"]
-    assert "Playing a take" in seen["words"]
+    assert "Playing a take" in seen["progress"]
     assert seen["linkLength"] < 2000
-    assert seen["onward"]["runFrame"] > original["runFrame"]
-    assert seen["saidInTake"] == "Playing a take"
+    assert seen["continued"]["runFrame"] > original["runFrame"]
+    assert seen["stateDuringTake"] == "Playing a take"
     assert seen["restarted"]["replay"] is None
     assert seen["restartedLater"]["sentSeq"] == seen["restarted"]["sentSeq"], "a restart ends the take"
     assert seen["restartedLater"]["runFrame"] > seen["restarted"]["runFrame"]
     assert "take cannot be read" in seen["notice"]
-    assert seen["wayOut"] == {"address": "", "notice": False}
+    assert seen["recovered"] == {"address": "", "notice": False}
 
 
-def test_the_mouse_looks_around_where_there_is_an_axis_for_it(
-    server: ServerProcess, chromium: str, tmp_path: Path
-) -> None:
+def test_the_mouse_moves_an_axis_of_the_world(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
     seen = drive("look", server, tmp_path, chromium)
     assert seen["after"]["sentSeq"] > seen["before"]["sentSeq"]
     assert seen["after"]["appliedSeq"] == seen["after"]["sentSeq"]
     assert "mouse" in seen["hint"]
-    assert seen["lookedInVain"]["sentSeq"] == seen["paused"]["sentSeq"], "nobody looks around in a paused world"
+    assert seen["lookedWhilePaused"]["sentSeq"] == seen["paused"]["sentSeq"], "the mouse moves nothing while paused"
     assert seen["speed"] == "0.25", "a branch keeps the speed"
-    assert seen["enlarged"] == ["pixelated", "auto"], "as each world's card says"
+    assert seen["enlarged"] == ["pixelated", "auto"], "as each world's card specifies"
 
 
-def test_an_unknown_world_is_named(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
+def test_an_unknown_world_is_reported_by_name(server: ServerProcess, chromium: str, tmp_path: Path) -> None:
     seen = drive("unknownWorld", server, tmp_path, chromium)
     assert 'no world "atlantis"' in seen["notice"]
     assert "Choose a world" in seen["notice"]
 
 
-def test_a_restarted_server_is_found_again(chromium: str, tmp_path: Path) -> None:
+def test_the_page_reconnects_to_a_restarted_server(chromium: str, tmp_path: Path) -> None:
     with ServerProcess() as server:
         browser = subprocess.Popen(
             command("reconnect", server.url, tmp_path, chromium),
@@ -224,6 +222,8 @@ def test_a_restarted_server_is_found_again(chromium: str, tmp_path: Path) -> Non
     assert "No connection" in seen["notice"]
     assert seen["after"]["state"] == "playing"
     assert seen["after"]["framesPresented"] > seen["before"]["framesPresented"]
-    assert seen["toast"] == "This branch is no longer kept.", "the server forgot it; the first stage stays"
+    assert seen["toast"] == "This branch is no longer available.", (
+        "the restarted server lost it; the first stage remains"
+    )
     assert seen["disabled"] == 0
     assert seen["speed"] == "0.5"

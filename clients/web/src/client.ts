@@ -1,12 +1,13 @@
 /**
- * The connection to a Lightcone server: one world, one player.
+ * A session with a Lightcone server: one world, one player.
  *
- * Owns the socket, its state, the handshake, sequence numbers and coming back to the session where a connection was lost
- * (whether and when, reconnect.ts says). Knows no canvas and no keyboard, and needs no browser but `WebSocket`. A client says what it is doing through `state`
- * and never fails silently.
+ * Owns the socket, its state, the handshake, sequence numbers and resuming the session after a lost connection
+ * (reconnect.ts decides whether and when). Knows no canvas and no keyboard; of the browser it needs only `WebSocket`.
+ * Every failure is reported through `state` or `refusal`.
  */
 
 import { ConnectionLost, LightconeError, ProtocolViolation, ServerRefusal } from "./errors";
+import { PendingRequests, type Reply, type ReplyOf } from "./pending-requests";
 import {
   PROTOCOL_VERSION,
   type ActMessage,
@@ -22,14 +23,13 @@ import {
   type StartFrom,
   type WelcomeMessage,
 } from "./protocol";
-import { Questions, type Answer, type AnswerTo } from "./questions";
-import { backoffMs, describeClose, isHopeless } from "./reconnect";
+import { backoffMs, describeClose, isPermanentFailure } from "./reconnect";
 import { decodeMessage, encodeMessage } from "./wire";
 
-/** Acts that may have been lost on their way, at most; the server keeps no more either. */
-const KEPT_ACTS = 64;
+/** How many recent acts are kept for sending again after a reconnect; the server accepts no more pending acts. */
+const MAX_RECENT_ACTS = 64;
 
-/** Whether a session goes on that began over another connection. */
+/** Whether the welcome is of a resumed session. */
 export function isResumed(welcome: WelcomeMessage): boolean {
   return (welcome.generation ?? 0) > 0;
 }
@@ -48,9 +48,9 @@ export interface ClientEvents {
   welcome(welcome: WelcomeMessage): void;
   frame(frame: FrameMessage): void;
   receipt(receipt: ReceiptMessage): void;
-  /** Something was refused and the session goes on. Errors that end it arrive as a state instead. */
+  /** The server refused a request; the session continues. Errors that end the session arrive as a state instead. */
   refusal(refusal: ServerRefusal): void;
-  /** The server will close the connection soon; the client reconnects by itself. */
+  /** The server will close the connection soon; the client then reconnects automatically. */
   goAway(secondsLeft: number, reason: string): void;
 }
 
@@ -65,17 +65,17 @@ export interface ClientOptions {
   readonly speed?: number | null;
   readonly receipts?: boolean;
   readonly token?: string;
-  /** A session of before to go on with, by its `resume_ticket`; where it is gone, a new one begins. */
+  /** The `resume_ticket` of a session to resume; if the server no longer has it, a new session begins. */
   readonly ticket?: string | null;
   readonly events?: Partial<ClientEvents>;
-  /** Opens a socket; replaceable where there is no global `WebSocket`. */
+  /** Opens a socket; `new WebSocket(url)` by default. */
   readonly openSocket?: (url: string) => WebSocket;
 }
 
 export class LightconeClient {
   private socket: WebSocket | null = null;
   private current: ClientState = { name: "closed" };
-  private wantsPause = false;
+  private pauseRequested = false;
   private attempt = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private lastRefusal: ServerRefusal | null = null;
@@ -85,16 +85,16 @@ export class LightconeClient {
   private ticket: string | null;
   private lastFrame: number | null = null;
   private controlSeq = 0;
-  private readonly questions = new Questions();
+  private readonly requests = new PendingRequests();
   private startFrom: StartFrom | undefined;
   private pacing: HelloMessage["pacing"];
-  private wantedSpeed: number | null;
+  private requestedSpeed: number | null;
 
   constructor(private readonly options: ClientOptions) {
     this.ticket = options.ticket ?? null;
     this.startFrom = options.start;
     this.pacing = options.pacing;
-    this.wantedSpeed = options.speed === undefined ? 1 : options.speed;
+    this.requestedSpeed = options.speed === undefined ? 1 : options.speed;
   }
 
   get state(): ClientState {
@@ -106,13 +106,13 @@ export class LightconeClient {
     return this.session;
   }
 
-  /** What the newest start began with; a new session begins there too, should this one be lost. */
+  /** The newest start; if the session is lost, a new session begins there too. */
   get startedFrom(): StartFrom {
     return this.startFrom ?? {};
   }
 
   get speed(): number | null {
-    return this.wantedSpeed;
+    return this.requestedSpeed;
   }
 
   /** The sequence number of the newest act; 0 before the first. */
@@ -120,7 +120,7 @@ export class LightconeClient {
     return this.actSeq;
   }
 
-  /** Opens the connection. Does nothing when one is open or on its way. */
+  /** Opens the connection. Does nothing if it is open or being opened. */
   connect(): void {
     if (this.socket) return;
     clearTimeout(this.timer);
@@ -134,11 +134,11 @@ export class LightconeClient {
       if (socket === this.socket) this.receive(event.data);
     };
     socket.onclose = (event: CloseEvent) => {
-      if (socket === this.socket) this.lost(event.code, event.reason);
+      if (socket === this.socket) this.onClose(event.code, event.reason);
     };
   }
 
-  /** Leaves for good, telling the server. */
+  /** Ends the session and closes the connection. */
   close(): void {
     this.send({ type: "bye" });
     this.ticket = null;
@@ -148,58 +148,58 @@ export class LightconeClient {
 
   /**
    * Sends the player's input: all buttons held now, and axis movement since the last act.
-   * Returns the act's sequence number, or null when there is no session to act in.
+   * Returns the act's sequence number, or null if there is no session.
    */
   act(buttons: readonly string[], axes: Readonly<Record<string, number>> = {}, now = performance.now()): number | null {
     if (!this.session) return null;
     this.actSeq += 1;
     const act: ActMessage = { type: "act", seq: this.actSeq, buttons, axes, t_client: now };
-    this.recentActs = [...this.recentActs.slice(1 - KEPT_ACTS), act];
+    this.recentActs = [...this.recentActs.slice(1 - MAX_RECENT_ACTS), act];
     this.send(act);
     return this.actSeq;
   }
 
-  /** Tells the server that every frame up to `frame` is on the screen, or was dropped for a newer one. */
+  /** Tells the server that every frame up to `frame` has been presented or dropped. */
   ack(frame: number): void {
     if (this.session) this.send({ type: "ack", frame });
   }
 
   pause(): void {
-    this.hold(true);
+    this.setPaused(true);
     this.control({ command: "pause" });
   }
 
   play(): void {
-    this.hold(false);
+    this.setPaused(false);
     this.control({ command: "play" });
   }
 
   /** Pauses and generates `chunks` chunks with the newest action. */
   step(chunks = 1): void {
-    this.hold(true);
+    this.setPaused(true);
     this.control({ command: "step", num_chunks: chunks });
   }
 
-  /** Restarts from one of the world's starts, or from a picture; from the first start by default. */
+  /** Starts a new run from one of the world's starts, by default the first, or from a picture. */
   start(start: StartFrom = {}): void {
-    const begins = (): void => void (this.startFrom = start);
+    const setStart = (): void => void (this.startFrom = start);
     const seq = this.control({ command: "start", start });
-    if (seq === null) return begins();
-    // Where the connection is lost before the answer, the next session begins there; where it is refused, it does not.
-    this.questions.put(seq, "receipt", begins, (reason) => {
+    if (seq === null) return setStart();
+    // A new session also begins there if the connection is lost before the reply, but not if the start is refused.
+    this.requests.add(seq, "receipt", setStart, (reason) => {
       if (reason instanceof ServerRefusal) this.options.events?.refusal?.(reason);
-      else begins();
+      else setStart();
     });
   }
 
-  /** Goes back to a frame of this run and on from there. Rejects for frames the server no longer keeps. */
+  /** Goes back to a frame of this run and continues from there. Rejects if the server no longer keeps that frame. */
   async rewind(runFrame: number): Promise<void> {
-    await this.ask("receipt", { command: "rewind", run_frame: runFrame });
+    await this.request("receipt", { command: "rewind", run_frame: runFrame });
   }
 
-  /** How many times as fast as the world's own rate; null: as fast as frames are acknowledged. */
+  /** Sets the speed as a multiple of the world's own rate; null means as fast as frames are acknowledged. */
   setSpeed(speed: number | null): void {
-    this.wantedSpeed = speed;
+    this.requestedSpeed = speed;
     this.control({ command: "speed", speed });
   }
 
@@ -208,19 +208,19 @@ export class LightconeClient {
     this.control({ command: "pacing", pacing });
   }
 
-  /** A branch at a frame of this run, now by default; another client may start from its ticket. */
+  /** Branches at a frame of this run, by default the current one; any client can start from the ticket. */
   fork(runFrame: number | null = null): Promise<ForkedMessage> {
-    return this.ask("forked", { command: "fork", run_frame: runFrame });
+    return this.request("forked", { command: "fork", run_frame: runFrame });
   }
 
-  /** The session at a frame of this run, now by default, as a file; see `StartFrom.state`. */
+  /** Returns the session at a frame of this run, by default the current one, as a file; see `StartFrom.state`. */
   save(runFrame: number | null = null): Promise<SavedMessage> {
-    return this.ask("saved", { command: "save", run_frame: runFrame });
+    return this.request("saved", { command: "save", run_frame: runFrame });
   }
 
-  /** The input of every chunk of this run so far. */
+  /** Returns the input of every chunk of this run so far. */
   actionLog(): Promise<ActionLogMessage> {
-    return this.ask("action_log", { command: "log" });
+    return this.request("action_log", { command: "log" });
   }
 
   private hello(): HelloMessage {
@@ -239,7 +239,7 @@ export class LightconeClient {
     };
   }
 
-  /** Returns the control's number, or null when there is no session to control. */
+  /** Sends a control. Returns its sequence number, or null if there is no session. */
   private control(command: ControlBody): number | null {
     if (!this.session) return null;
     this.controlSeq += 1;
@@ -247,11 +247,11 @@ export class LightconeClient {
     return this.controlSeq;
   }
 
-  private ask<T extends Answer["type"]>(type: T, command: ControlBody): Promise<AnswerTo<T>> {
+  private request<T extends Reply["type"]>(type: T, command: ControlBody): Promise<ReplyOf<T>> {
     return new Promise((resolve, reject) => {
       const seq = this.control(command);
-      if (seq === null) reject(new ConnectionLost("there is no session to ask"));
-      else this.questions.put(seq, type, resolve, reject);
+      if (seq === null) reject(new ConnectionLost("there is no session"));
+      else this.requests.add(seq, type, resolve, reject);
     });
   }
 
@@ -281,12 +281,12 @@ export class LightconeClient {
         this.lastFrame = message.index;
         return events.frame?.(message);
       case "receipt":
-        if (message.about === "control") this.questions.answer(message);
+        if (message.about === "control") this.requests.resolve(message);
         return events.receipt?.(message);
       case "forked":
       case "saved":
       case "action_log":
-        return this.questions.answer(message);
+        return this.requests.resolve(message);
       case "queued":
         return this.setState({ name: "queued", position: message.position, etaSeconds: message.eta_s });
       case "go_away":
@@ -302,41 +302,41 @@ export class LightconeClient {
       this.lastRefusal = refusal;
       return;
     }
-    // Acts are numbered apart from controls.
-    const awaited = about !== "act" && this.questions.refuse(seq ?? -1, refusal);
-    if (!awaited) this.options.events?.refusal?.(refusal);
+    // Acts and controls are numbered independently.
+    const rejected = about !== "act" && this.requests.reject(seq ?? -1, refusal);
+    if (!rejected) this.options.events?.refusal?.(refusal);
   }
 
   private welcomed(message: WelcomeMessage): void {
     this.session = message;
     this.ticket = message.resume_ticket;
     const resumed = isResumed(message);
-    if (resumed) this.sendAgain(message.last_seq ?? -1);
+    if (resumed) this.resendActs(message.last_seq ?? -1);
     else this.lastFrame = null;
-    if (this.wantsPause) this.control({ command: "pause" });
+    if (this.pauseRequested) this.control({ command: "pause" });
     else if (resumed) this.control({ command: "play" });
-    if (this.wantedSpeed !== 1 || resumed) this.control({ command: "speed", speed: this.wantedSpeed });
-    this.setState({ name: this.wantsPause ? "paused" : "playing" });
+    if (this.requestedSpeed !== 1 || resumed) this.control({ command: "speed", speed: this.requestedSpeed });
+    this.setState({ name: this.pauseRequested ? "paused" : "playing" });
     this.options.events?.welcome?.(message);
   }
 
-  /** Acts that were lost with the connection. */
-  private sendAgain(lastSeq: number): void {
+  /** Sends the acts again that were lost with the connection. */
+  private resendActs(lastSeq: number): void {
     this.actSeq = Math.max(this.actSeq, lastSeq);
     for (const act of this.recentActs) if (act.seq > lastSeq) this.send(act);
   }
 
-  private hold(paused: boolean): void {
+  private setPaused(paused: boolean): void {
     if (!this.session) return;
-    this.wantsPause = paused;
+    this.pauseRequested = paused;
     this.setState({ name: paused ? "paused" : "playing" });
   }
 
-  private lost(code: number, closeReason: string): void {
+  private onClose(code: number, closeReason: string): void {
     const refusal = this.lastRefusal;
     const reason = refusal ?? new ConnectionLost(describeClose(code, closeReason, this.session !== null));
-    if (refusal?.code === "unknown_ticket") this.ticket = null; // a new session, then
-    if (isHopeless(refusal, code)) return this.fail(reason);
+    if (refusal?.code === "unknown_ticket") this.ticket = null; // begin a new session
+    if (isPermanentFailure(refusal, code)) return this.fail(reason);
     this.drop();
     this.attempt += 1;
     const delayMs = backoffMs(this.attempt, Math.random());
@@ -354,7 +354,7 @@ export class LightconeClient {
     const socket = this.socket;
     this.socket = null;
     this.session = null;
-    this.questions.refuseAll(new ConnectionLost("the connection was lost"));
+    this.requests.rejectAll(new ConnectionLost("the connection was lost"));
     socket?.close();
   }
 

@@ -1,9 +1,10 @@
 /**
- * How far a world's recent pictures are from what is usual for it.
+ * How far a world's recent pictures are from its usual statistics.
  *
  * Owns the four figures, in grey levels, as the server defines them for `WorldInfo.statistics`: brightness (mean),
- * contrast (standard deviation), sharpness (mean difference of neighbouring pixels, down and across) and motion (mean
- * difference of successive pictures); each is averaged over the last two seconds. Knows pixels and nothing else.
+ * contrast (standard deviation), sharpness (mean absolute difference of neighbouring pixels, vertically and
+ * horizontally) and motion (mean absolute difference of successive pictures). Each is averaged over the last two
+ * seconds. Knows only pixels.
  */
 
 import type { Usual } from "./protocol";
@@ -13,7 +14,7 @@ export type Figure = (typeof FIGURES)[number];
 
 const WINDOW_S = 2;
 
-/** Colours of a picture of `width × height`, four bytes a pixel as a canvas gives them; `before`: the one before it. */
+/** Computes the figures of a picture. `rgba`: its pixels as `ImageData.data`; `before`: those of the previous picture. */
 export function pictureFigures(
   rgba: Uint8ClampedArray,
   width: number,
@@ -49,24 +50,26 @@ export class DriftMeter {
   private recent: Record<Figure, number>[] = [];
   private before: Uint8ClampedArray | null = null;
 
-  /** `usual`: what the world's card says; `fps`: pictures a second. */
+  /** `usual`: the statistics from the world's card; `fps`: pictures per second. */
   constructor(
     private readonly usual: Readonly<Record<string, Usual>>,
     private readonly fps: number,
   ) {}
 
-  /** A picture was shown; `following`: it follows the one before in time. */
+  /** Adds a picture that was shown. `following`: whether it directly follows the previous one. */
   push(rgba: Uint8ClampedArray, width: number, height: number, following: boolean): void {
-    const same = following && this.before?.length === rgba.length;
-    if (!same) this.recent = [];
-    const figures = pictureFigures(rgba, width, height, same ? this.before : null);
+    const continues = following && this.before?.length === rgba.length;
+    if (!continues) this.recent = [];
+    const figures = pictureFigures(rgba, width, height, continues ? this.before : null);
     this.before = rgba;
-    if (same) this.recent.push(figures);
+    if (continues) this.recent.push(figures);
     while (this.recent.length > WINDOW_S * this.fps) this.recent.shift();
   }
 
-  /** Distance from the usual mean in usual deviations, with its sign; null before a second of pictures, or where the
-   * world does not say what is usual. */
+  /**
+   * Signed distance from the usual mean, in usual standard deviations. Null until a second of pictures was shown, or if
+   * the world's card has no statistics.
+   */
   distance(figure: Figure): number | null {
     const usual = this.usual[figure];
     if (!usual || this.recent.length < this.fps) return null;

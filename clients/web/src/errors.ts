@@ -1,10 +1,10 @@
 /**
- * The errors the SDK raises or reports. Each says what happened in words a player can read.
+ * The errors that the SDK throws or reports. Their messages are written for players.
  *
- * - `LightconeError`: the tree's root.
- *   - `ServerRefusal`: the server sent a typed error; `code` is the protocol's.
- *   - `ConnectionLost`: the socket closed or could not open.
- *   - `ProtocolViolation`: the server sent something this client cannot read.
+ * - `LightconeError`: the base class.
+ *   - `ServerRefusal`: the server sent an error; `code` is one of the protocol's error codes.
+ *   - `ConnectionLost`: the socket closed or could not be opened.
+ *   - `ProtocolViolation`: the server sent a message that this client cannot read.
  */
 
 import type { ErrorCode } from "./protocol";

@@ -1,4 +1,4 @@
-/** The SDK: everything a page or a program needs to play a Lightcone world. */
+/** The SDK: everything a page or program needs to play a Lightcone world. */
 
 export * from "./client";
 export * from "./drift";

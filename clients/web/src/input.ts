@@ -1,24 +1,24 @@
 /**
  * Which buttons are held, and by what.
  *
- * Owns the state of the controls: several holders (a key, a finger, a gamepad button) may hold the same button, and it
- * is up only when the last of them lets go. Knows no DOM, no socket and no clock, so that it can be tested as plain data.
+ * Owns the state of the controls: several holders (a key, a finger, a gamepad button) may hold the same button, which is
+ * released when the last of them releases it. Knows no DOM, no socket and no clock.
  */
 
 export interface ButtonRule {
   /** Names of the world's buttons, in the card's order. */
   readonly buttons: readonly string[];
-  /** True where the world knows at most one button at a time; the newest press then wins. */
+  /** True if the world accepts only one button at a time; the newest press then wins. */
   readonly exclusive: boolean;
 }
 
 export class InputState {
-  /** button -> its holders; the Map's order is the order in which the buttons went down. */
+  /** Maps each button to its holders, in the order in which the buttons were pressed. */
   private readonly held = new Map<string, Set<string>>();
 
   constructor(private readonly rule: ButtonRule) {}
 
-  /** Lets `holder` hold `button`. Returns true when this changes what the world should see. */
+  /** Presses `button` for `holder`. Returns true if this changes `pressed()`. */
   press(button: string, holder: string): boolean {
     if (!this.rule.buttons.includes(button)) {
       throw new RangeError(`unknown button "${button}"; this world has ${this.rule.buttons.join(", ") || "none"}`);
@@ -30,7 +30,7 @@ export class InputState {
     });
   }
 
-  /** Takes `holder` off `button`. Returns true when this changes what the world should see. */
+  /** Releases `button` for `holder`. Returns true if this changes `pressed()`. */
   release(button: string, holder: string): boolean {
     return this.changes(() => {
       const holders = this.held.get(button);
@@ -39,12 +39,12 @@ export class InputState {
     });
   }
 
-  /** Lets go of everything, as on a lost focus. Returns true when something was held. */
+  /** Releases every button, as when the page loses the focus. Returns true if this changes `pressed()`. */
   releaseAll(): boolean {
     return this.changes(() => this.held.clear());
   }
 
-  /** The pressed buttons as the world should see them, in the card's order. */
+  /** The pressed buttons to send to the world, in the card's order. */
   pressed(): string[] {
     const down = [...this.held.keys()];
     if (this.rule.exclusive) return down.slice(-1);

@@ -1,8 +1,8 @@
 /**
- * One player at one world: connection, picture, input, timeline and figures put together.
+ * One player in one world: combines connection, picture, input, timeline and statistics.
  *
- * Owns how the parts meet: a changed button becomes an act at once, a presented frame becomes an ack, and both become
- * figures. Knows a canvas but nothing else of a page; whoever builds one listens to `events` and reads `stats`.
+ * Owns how the parts interact: a changed button is sent as an act at once, a presented frame is acknowledged, and both
+ * are measured. Of the page it knows only the canvas; a page listens to `events` and reads `stats`.
  */
 
 import { isResumed, LightconeClient, type ClientEvents, type ClientOptions } from "./client";
@@ -19,48 +19,49 @@ import { Timeline } from "./timeline";
 export interface PlayerStats {
   /** Frames presented per second, over the last second. */
   readonly fps: number;
-  /** Median of recent actions, from input event to the screen; null before the first. */
+  /** Median over recent actions, from input event to screen; null before the first. */
   readonly actionToPhotonMs: number | null;
   readonly framesPresented: number;
   /** Index of the newest frame presented in this session; null before the first. */
   readonly lastFrameIndex: number | null;
-  /** The current run, as the server counts starts and rewinds. */
+  /** Number of the current run; the server counts starts and rewinds. */
   readonly run: number | null;
-  /** The newest frame's number in it. */
+  /** Number of the newest frame within the run. */
   readonly runFrame: number | null;
-  /** The newest act that the frame on the screen obeys. */
+  /** The newest act that the frame on the screen reflects. */
   readonly appliedSeq: number | null;
   /** The newest act sent. */
   readonly sentSeq: number;
   readonly state: string;
   readonly timings: Timings | null;
-  /** Per figure, how many usual deviations recent pictures are from the world's usual mean; null where unknown. */
+  /** Per figure, the distance of recent pictures from the world's usual mean, in usual deviations; null if unknown. */
   readonly drift: Readonly<Record<Figure, number | null>>;
-  /** The frame of the past on the screen; null while the screen shows the present. */
+  /** The past frame on the screen; null while the screen shows the newest frame. */
   readonly scrubbedTo: number | null;
-  /** Chunks shown and in all, while a take is played. */
+  /** Chunks shown and total chunks, while a take is played. */
   readonly replay: readonly [number, number] | null;
 }
 
 export interface PlayerEvents extends Omit<ClientEvents, "frame"> {
-  /** The set of buttons held has changed. */
+  /** The set of held buttons has changed. */
   buttons(pressed: readonly string[]): void;
   presented(frame: FrameMessage): void;
   undecodable(error: LightconeError): void;
-  /** The last frame of the take is on the screen; the world waits there. */
+  /** The last frame of the take is on the screen, and the world is paused there. */
   replayed(): void;
 }
 
 export interface PlayerOptions extends Omit<ClientOptions, "world" | "events" | "pacing"> {
-  /** A take to play first. */
+  /** A take to play before the player takes over. */
   readonly take?: Take;
-  /** For a branch: what the run that it branches from began with, where that was a picture. */
+  /** For a branch: the picture from which the original run started, if any. */
   readonly image?: Uint8Array | null;
 }
 
-/** Pictures larger than this many pixels are not looked at for drift. */
-const LARGEST_METERED = 256 * 256;
-const KEPT_WITHOUT_LIMITS = 300;
+/** Drift is not measured on pictures with more pixels than this. */
+const MAX_METERED_PIXELS = 256 * 256;
+/** Length of the timeline if the welcome does not give one. */
+const DEFAULT_TIMELINE_FRAMES = 300;
 
 export class Player {
   readonly client: LightconeClient;
@@ -87,7 +88,7 @@ export class Player {
   ) {
     const { take, image, ...rest } = options;
     this.inheritedImage = image ?? null;
-    this.timeline = new Timeline(KEPT_WITHOUT_LIMITS);
+    this.timeline = new Timeline(DEFAULT_TIMELINE_FRAMES);
     this.drift = new DriftMeter(world.statistics ?? {}, world.fps);
     this.input = new InputState({
       buttons: world.buttons.map((button) => button.name),
@@ -112,7 +113,7 @@ export class Player {
       this.client.act(buttons, axes);
       this.events.buttons?.(buttons);
     };
-    this.replay = take ? new Replay(take, chunkMs, send, () => this.takeIsOver()) : null;
+    this.replay = take ? new Replay(take, chunkMs, send, () => this.onTakeEnd()) : null;
   }
 
   connect(): void {
@@ -125,7 +126,7 @@ export class Player {
     this.presenter.reset(this.world.fps);
   }
 
-  /** `holder` (a key, a finger, a pad) takes hold of a button; `at` is the event's own time stamp. */
+  /** Presses a button for `holder` (a key, a finger, a gamepad); `at` is the event's time stamp. */
   press(button: string, holder: string, at: number): void {
     if (this.input.press(button, holder)) this.sendButtons(at);
   }
@@ -134,14 +135,14 @@ export class Player {
     if (this.input.release(button, holder)) this.sendButtons(at);
   }
 
-  /** Lets go of everything: the page has lost the keyboard and will not hear the keys come up. */
+  /** Releases every button, as when the page loses the focus and will not receive the keyup events. */
   releaseAll(): void {
     if (this.input.releaseAll()) this.sendButtons(performance.now());
   }
 
-  /** An axis moves by `amount`; what moves between two animation frames is sent as one act. */
+  /** Moves an axis by `amount`; the movement between two animation frames is sent as one act. */
   move(axis: string, amount: number, at: number): void {
-    // In a world that stands still movement would pile up, and in a take it is not the player's.
+    // While paused the movement would accumulate, and during a take the take moves the axes.
     if (this.replaying || this.client.state.name !== "playing") return;
     this.moved[axis] = (this.moved[axis] ?? 0) + amount;
     if (this.movedAt !== null) return;
@@ -157,63 +158,63 @@ export class Player {
       this.latency.dropPending();
       this.client.pause();
     } else if (state.name === "paused") {
-      this.toPresent();
+      this.showNewest();
       this.meter.reset();
       this.client.play();
     }
   }
 
   step(): void {
-    this.toPresent();
+    this.showNewest();
     this.latency.dropPending();
-    if (this.replaying) this.replay?.sendNext(); // or the step might find no input of the take
+    if (this.replaying) this.replay?.sendNext(); // else the step might have no input of the take
     this.client.step();
   }
 
-  /** Begins another run; a take that is being played ends with it. */
+  /** Starts a new run and ends a take that is being played. */
   restart(start: StartFrom): void {
     this.takeOver();
     this.latency.dropPending();
     this.client.start(start);
   }
 
-  /** What the run began with, where that was a picture. */
+  /** The picture from which the run started, if any. */
   get image(): Uint8Array | null {
     const { branch, image } = this.client.startedFrom;
     return branch ? this.inheritedImage : (image ?? null);
   }
 
-  /** Frames the world can go back to, oldest first. */
+  /** The frames that can be rewound to, oldest first. */
   stops(): FrameMessage[] {
     return this.timeline.stops(this.world.chunk_frames);
   }
 
-  /** Shows a frame of the past; the world pauses meanwhile. */
+  /** Pauses and shows a past frame. */
   scrub(frame: FrameMessage): void {
     if (this.client.state.name === "playing") this.togglePause();
     this.scrubbed = frame;
     void this.presenter.show(frame);
-    // That dropped what was still to be shown; unacknowledged, the world would wait for it.
+    // This dropped the pictures still to be shown; the server waits until they are acknowledged.
     const { newest } = this.timeline;
     if (newest) this.client.ack(newest.index);
   }
 
-  /** Goes on from the frame of the past that is shown, once the world is back there. Rejects where it cannot go back. */
+  /** Rewinds to the past frame that is shown and plays from there. Rejects if the server cannot go back to it. */
   async playFromHere(): Promise<void> {
-    const from = this.scrubbed;
-    if (from && from !== this.timeline.newest) await this.client.rewind(from.run_frame);
+    const shown = this.scrubbed;
+    if (shown && shown !== this.timeline.newest) await this.client.rewind(shown.run_frame);
     this.scrubbed = null;
     this.meter.reset();
     this.latency.dropPending();
     this.client.play();
   }
 
-  /** A branch at the frame that is shown. */
+  /** Branches at the frame that is shown. */
   branch(): Promise<ForkedMessage> {
     return this.client.fork(this.scrubbed?.run_frame ?? null);
   }
 
-  /** Stops playing the take; the player goes on from where it is. */
+  /** Ends the take; the player continues from the current frame. */
   takeOver(): void {
     if (!this.replaying) return;
     this.replay?.stop();
@@ -242,20 +243,20 @@ export class Player {
   }
 
   private clientEvents(): Partial<ClientEvents> {
-    const { presented: _1, undecodable: _2, buttons: _3, replayed: _4, ...passedOn } = this.events;
+    const { presented: _1, undecodable: _2, buttons: _3, replayed: _4, ...forwarded } = this.events;
     return {
-      ...passedOn,
+      ...forwarded,
       state: (state) => {
         if (state.name !== "playing") this.forgetMovement();
         this.events.state?.(state);
       },
       welcome: (welcome) => {
         if (isResumed(welcome) && this.last !== null) this.latency.dropPending();
-        else this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? KEPT_WITHOUT_LIMITS);
+        else this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? DEFAULT_TIMELINE_FRAMES);
         this.events.welcome?.(welcome);
       },
       frame: (frame) => {
-        // A new run is shown, whatever of the run before was looked at.
+        // A new run replaces any past frame on the screen.
         if (frame.run !== this.timeline.newest?.run) this.scrubbed = null;
         this.timeline.push(frame);
         if (this.scrubbed) this.client.ack(frame.index);
@@ -273,11 +274,11 @@ export class Player {
     this.last = null;
     this.scrubbed = null;
     if (this.replaying) this.replay?.start();
-    // The new session knows nothing of buttons that have been held since before it began.
+    // The new session does not know which buttons are already held.
     else if (this.input.pressed().length > 0) this.sendButtons(performance.now());
   }
 
-  private takeIsOver(): void {
+  private onTakeEnd(): void {
     this.replaying = false;
     this.client.pause();
     this.client.setPacing("realtime");
@@ -285,8 +286,8 @@ export class Player {
     this.events.replayed?.();
   }
 
-  /** Shows the present again, where a frame of the past is shown. */
-  private toPresent(): void {
+  /** Shows the newest frame if a past frame is on the screen. */
+  private showNewest(): void {
     if (!this.scrubbed) return;
     this.scrubbed = null;
     const { newest } = this.timeline;
@@ -298,7 +299,7 @@ export class Player {
     const pressed = this.input.pressed();
     const seq = this.client.act(pressed, this.moved);
     this.forgetMovement();
-    // While paused an act waits for the player's next step; that wait is not latency.
+    // While paused, an act waits for the next step; that wait is not latency.
     if (seq !== null && this.client.state.name === "playing") this.latency.sent(seq, at);
     this.events.buttons?.(pressed);
   }
@@ -322,7 +323,7 @@ export class Player {
 
   private measure(following: boolean): void {
     const { width, height } = this.canvas;
-    if (this.scrubbed === null && width * height <= LARGEST_METERED) {
+    if (this.scrubbed === null && width * height <= MAX_METERED_PIXELS) {
       this.drift.push(this.presenter.pixels().data, width, height, following);
     }
   }

@@ -1,12 +1,12 @@
 /**
- * Which decoded picture to show now.
+ * The playout buffer: decides which decoded picture to show now.
  *
- * A world that makes one picture at a time shows each at once, and the newest wins. A world that makes several pictures
- * per chunk sends them in one burst; they are spread over time at the world's rate, and at most one chunk waits behind
- * the one on show, so that falling behind is made up by dropping the oldest. Owns this decision; time is passed in.
+ * If a chunk is a single picture, it is shown at once and the newest wins. If a chunk has several pictures, they arrive
+ * in one burst and are spread over time at the world's rate; at most one chunk waits behind the one being shown, and
+ * older ones are dropped. Owns this decision; times are passed in.
  */
 
-/** What the decision needs to know of a picture; a frame message has all of it. */
+/** The properties of a picture that the decision depends on; a subset of a frame message. */
 export interface Playable {
   readonly index: number;
   readonly chunk: number;
@@ -26,28 +26,28 @@ export class Playout<T extends Playable> {
   private lastChunk = -1;
   private lastRun = -1;
 
-  /** `intervalMs`: time between pictures of one chunk. `discard`: called with each picture that will not be shown. */
+  /** `intervalMs`: time between the pictures of a chunk. `discard`: called with each picture that will not be shown. */
   constructor(
     private readonly intervalMs: number,
     private readonly discard: (item: T) => void,
   ) {}
 
-  /** Adds a picture that became ready at `now`; one that is older than the newest is discarded. */
+  /** Adds a picture that was decoded at `now`; a picture older than the newest is discarded. */
   push(item: T, now: number): void {
     if (item.index <= this.newestIndex) return this.discard(item);
     this.newestIndex = item.index;
-    const opensChunk = item.chunk !== this.lastChunk;
-    const atOnce = item.run !== this.lastRun || (opensChunk && item.end_of_chunk);
+    const isFirstOfChunk = item.chunk !== this.lastChunk;
+    const showNow = item.run !== this.lastRun || (isFirstOfChunk && item.end_of_chunk);
     this.lastChunk = item.chunk;
     this.lastRun = item.run;
-    if (atOnce) this.clear();
-    else if (opensChunk) this.makeRoom();
-    const dueAt = atOnce ? now : Math.max(now, this.lastDue + this.intervalMs);
+    if (showNow) this.clear();
+    else if (isFirstOfChunk) this.makeRoom();
+    const dueAt = showNow ? now : Math.max(now, this.lastDue + this.intervalMs);
     this.lastDue = dueAt;
     this.queue.push({ item, dueAt });
   }
 
-  /** The newest picture due at `now`, or null; older ones that are due too are discarded. */
+  /** Removes and returns the newest picture due at `now`, or null; older due pictures are discarded. */
   take(now: number): T | null {
     let newest: T | null = null;
     while (this.queue.length > 0 && (this.queue[0] as Entry<T>).dueAt <= now) {
@@ -61,7 +61,7 @@ export class Playout<T extends Playable> {
     return this.queue.length === 0;
   }
 
-  /** Discards everything and forgets the numbering, as for a new session. */
+  /** Discards all pictures and resets the numbering, as for a new session. */
   reset(): void {
     this.clear();
     this.newestIndex = -1;
@@ -75,15 +75,15 @@ export class Playout<T extends Playable> {
     this.queue = [];
   }
 
-  /** Before another chunk enters: of two that wait, drops the older and lets the newer play in its place. */
+  /** Makes room for a chunk: if two are queued, drops the older and moves the newer to its place. */
   private makeRoom(): void {
-    const waiting = [...new Set(this.queue.map(({ item }) => item.chunk))];
-    if (waiting.length < 2) return;
-    const keep = waiting[waiting.length - 1];
-    const kept = this.queue.filter(({ item }) => item.chunk === keep);
-    for (const { item } of this.queue) if (item.chunk !== keep) this.discard(item);
-    const shift = (kept[0] as Entry<T>).dueAt - (this.queue[0] as Entry<T>).dueAt;
-    this.queue = kept.map(({ item, dueAt }) => ({ item, dueAt: dueAt - shift }));
+    const queued = [...new Set(this.queue.map(({ item }) => item.chunk))];
+    if (queued.length < 2) return;
+    const newest = queued[queued.length - 1];
+    const remaining = this.queue.filter(({ item }) => item.chunk === newest);
+    for (const { item } of this.queue) if (item.chunk !== newest) this.discard(item);
+    const shift = (remaining[0] as Entry<T>).dueAt - (this.queue[0] as Entry<T>).dueAt;
+    this.queue = remaining.map(({ item, dueAt }) => ({ item, dueAt: dueAt - shift }));
     this.lastDue -= shift;
   }
 }

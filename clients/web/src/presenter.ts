@@ -1,10 +1,10 @@
 /**
- * Frames onto a canvas, and the news of when each could be seen.
+ * Draws frames onto a canvas and reports when each was presented.
  *
- * Owns decoding to `ImageBitmap`s, drawing in animation frames and reporting a frame as presented in the animation frame
- * after the one that drew it: by then the browser has put it on the screen. Knows no socket; what "presented" is good
- * for (acks, figures) is the caller's business. While the page is hidden no animation frames come, so nothing is
- * presented, nothing acked, and the server stops by itself.
+ * Owns decoding to `ImageBitmap`s, drawing in animation frames, and reporting a frame as presented in the animation frame
+ * after the one that drew it, when it is on the screen. Knows no socket; the caller decides what a presented frame leads
+ * to (acks, statistics). A hidden page gets no animation frames, so it presents and acknowledges nothing, and the server
+ * pauses its world.
  */
 
 import { LightconeError } from "./errors";
@@ -14,7 +14,7 @@ import type { FrameMessage } from "./protocol";
 export interface PresenterEvents {
   /** `frame` has been on the screen since about `at` (a `performance.now()` time). */
   presented(frame: FrameMessage, at: number): void;
-  /** `frame` will never be on the screen: it could not be decoded. */
+  /** `frame` could not be decoded and will not be presented. */
   undecodable(frame: FrameMessage, error: LightconeError): void;
 }
 
@@ -27,9 +27,9 @@ interface Picture {
   readonly bitmap: ImageBitmap;
 }
 
-/** The frame's payload as a bitmap ready to draw. Raises what `createImageBitmap` raises for a broken picture. */
+/** Decodes the frame's payload. Rejects as `createImageBitmap` does if it is not a picture. */
 export function decodeFrame(frame: FrameMessage): Promise<ImageBitmap> {
-  // A payload is a view into the whole message; the copy makes it a buffer of its own, which Blob's types ask for.
+  // A payload is a view into the whole message; Blob's types need a copy in a separate buffer.
   return createImageBitmap(new Blob([new Uint8Array(frame.payload)], { type: `image/${frame.encoding}` }));
 }
 
@@ -46,12 +46,12 @@ export class Presenter {
     private readonly events: PresenterEvents,
   ) {
     const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
-    if (!context) throw new LightconeError("this browser gives no 2d canvas; Lightcone draws on one");
+    if (!context) throw new LightconeError("this browser does not support 2D canvases, which Lightcone needs");
     this.context = context;
     this.playout = newPlayout(30);
   }
 
-  /** Forgets all frames, as a new session numbers them afresh; `fps` is the rate of the world to come. */
+  /** Drops all frames, as for a new session; `fps` is the rate of its world. */
   reset(fps: number): void {
     this.drop();
     this.playout = newPlayout(fps);
@@ -59,16 +59,16 @@ export class Presenter {
   }
 
   /**
-   * Shows a frame of the past at once, without saying that it was presented. What waits to be shown is dropped; frames
-   * pushed from now on go over it.
+   * Shows a past frame at once, without reporting it as presented. Pictures still to be shown are dropped; frames pushed
+   * later replace it.
    */
   async show(frame: FrameMessage): Promise<void> {
     this.drop();
     const epoch = this.epoch;
     this.shows += 1;
-    const turn = this.shows;
+    const show = this.shows;
     const bitmap = await decodeFrame(frame);
-    if (epoch === this.epoch && turn === this.shows) this.paint(bitmap);
+    if (epoch === this.epoch && show === this.shows) this.paint(bitmap);
     bitmap.close();
   }
 
@@ -77,7 +77,7 @@ export class Presenter {
     return this.context.getImageData(0, 0, this.canvas.width, this.canvas.height);
   }
 
-  /** Decodes the frame and shows it when it is due. */
+  /** Decodes a frame and shows it when it is due. */
   push(frame: FrameMessage): void {
     const epoch = this.epoch;
     decodeFrame(frame).then(
@@ -85,41 +85,41 @@ export class Presenter {
         if (epoch !== this.epoch) return bitmap.close();
         const { index, chunk, run, end_of_chunk } = frame;
         this.playout.push({ index, chunk, run, end_of_chunk, frame, bitmap }, performance.now());
-        this.wake();
+        this.scheduleTick();
       },
       (cause: unknown) => {
         if (epoch !== this.epoch) return;
-        const why = cause instanceof Error ? cause.message : String(cause);
-        this.events.undecodable(frame, new LightconeError(`frame ${frame.index} is not a readable picture: ${why}`));
+        const reason = cause instanceof Error ? cause.message : String(cause);
+        this.events.undecodable(frame, new LightconeError(`frame ${frame.index} is not a readable picture: ${reason}`));
       },
     );
   }
 
-  /** Forgets what is being decoded or waits to be shown. */
+  /** Drops the pictures that are being decoded or still to be shown. */
   private drop(): void {
     this.epoch += 1;
     this.playout.reset();
   }
 
-  private wake(): void {
+  private scheduleTick(): void {
     if (this.ticking) return;
     this.ticking = true;
     requestAnimationFrame((now) => this.tick(now));
   }
 
   private tick(now: number): void {
-    const seen = this.drawn;
+    const presented = this.drawn;
     this.drawn = null;
-    if (seen) this.events.presented(seen, now);
-    // Due times come from performance.now(), which is later than this animation frame's own time stamp.
+    if (presented) this.events.presented(presented, now);
+    // Due times come from performance.now(), which is later than the time stamp of this animation frame.
     const picture = this.playout.take(performance.now());
     if (picture) this.draw(picture);
     this.ticking = false;
-    if (this.drawn || !this.playout.isEmpty) this.wake();
+    if (this.drawn || !this.playout.isEmpty) this.scheduleTick();
   }
 
   private draw({ frame, bitmap }: Picture): void {
-    this.shows += 1; // a frame of the past that is still being decoded comes too late now
+    this.shows += 1; // cancels a past frame that is still being decoded
     this.paint(bitmap);
     bitmap.close();
     this.drawn = frame;

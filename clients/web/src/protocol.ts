@@ -1,7 +1,7 @@
 /**
  * The wire protocol's messages. GENERATED from server/wire/protocol.py by generate_protocol.py: do not edit.
  *
- * Messages are named `...Message` so that none shadows a type of the browser.
+ * Messages are named `...Message` so that they do not shadow types of the browser.
  */
 
 export const PROTOCOL_VERSION = 1;

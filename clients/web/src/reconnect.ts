@@ -1,7 +1,7 @@
 /**
- * What to make of a connection that ended: whether waiting mends it, how long to wait, and what to say.
+ * The reconnect policy: whether to try again after a connection has ended, how long to wait, and what to tell the player.
  *
- * Owns this policy as plain functions. Knows no socket and no clock.
+ * Consists of plain functions. Knows no socket and no clock.
  */
 
 import type { ServerRefusal } from "./errors";
@@ -10,8 +10,8 @@ import type { ErrorCode } from "./protocol";
 const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 8000;
 
-/** Refusals that waiting does not mend, or that should not be answered by coming back at once. */
-const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+/** Refusals after which a client must not reconnect by itself. */
+const PERMANENT_REFUSALS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "bad_message",
   "bad_version",
   "unknown_world",
@@ -23,25 +23,29 @@ const HOPELESS: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   "message_too_large",
   "origin_refused",
   "unauthorized",
-  // Taking it back, or staying though nobody is there, is for the player to say.
+  // The player decides whether to take the session back, or to continue after being idle.
   "taken_over",
   "idle",
 ]);
 
-/** Close codes that mean the same: policy violation and message too big (RFC 6455, section 7.4.1). */
-const HOPELESS_CLOSE: ReadonlySet<number> = new Set([1008, 1009]);
+/** Close codes with the same meaning: policy violation and message too big (RFC 6455, section 7.4.1). */
+const PERMANENT_CLOSE_CODES: ReadonlySet<number> = new Set([1008, 1009]);
 
-/** How long to wait before attempt `attempt` (from 1): doubling, bounded, spread by `random` in [0, 1). */
+/** The delay before attempt `attempt` (from 1): exponential, bounded, with jitter from `random` in [0, 1). */
 export function backoffMs(attempt: number, random: number): number {
   const delay = Math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** (attempt - 1));
   return Math.round(delay * (0.75 + 0.5 * random));
 }
 
-/** Whether trying again is of no use. `refusal`: the error that ended the session, if the server sent one. */
-export function isHopeless(refusal: ServerRefusal | null, closeCode: number): boolean {
-  return refusal ? HOPELESS.has(refusal.code) : HOPELESS_CLOSE.has(closeCode);
+/** Whether reconnecting is pointless. `refusal`: the error that ended the session, if the server sent one. */
+export function isPermanentFailure(refusal: ServerRefusal | null, closeCode: number): boolean {
+  return refusal ? PERMANENT_REFUSALS.has(refusal.code) : PERMANENT_CLOSE_CODES.has(closeCode);
 }
 
+/** @deprecated The old name of `isPermanentFailure`. */
+export const isHopeless = isPermanentFailure;
+
+/** Describes a closed connection for the player. */
 export function describeClose(code: number, reason: string, hadSession: boolean): string {
   if (reason) return `${reason} (close code ${code})`;
   if (code === 1006) return hadSession ? "the connection was lost" : "the server cannot be reached";

@@ -1,13 +1,13 @@
 /**
- * A clip of what is on the screen, as a video file.
+ * Records what is on the screen as a video file.
  *
- * Owns the enlarged copy of the canvas that is recorded (a world's own pictures are too small to watch elsewhere) and the
- * `MediaRecorder`. Knows nothing of worlds; whoever presents frames calls `frame` after each.
+ * Owns the `MediaRecorder` and the enlarged copy of the canvas that it records, since a world's pictures are too small
+ * for a video player. Knows nothing of worlds; the caller calls `frame` after each presented frame.
  */
 
 import { LightconeError } from "./errors";
 
-const LEAST_HEIGHT = 480;
+const MIN_HEIGHT = 480;
 const TYPES = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm", "video/mp4"];
 
 export interface Clip {
@@ -32,12 +32,12 @@ export class ClipRecorder {
     return this.recording ? (performance.now() - this.startedAt) / 1000 : 0;
   }
 
-  /** `fps`: of the world. @throws LightconeError where the browser cannot record. */
+  /** Starts recording a world of `fps`. @throws LightconeError if the browser cannot record. */
   start(fps: number): void {
     if (this.recorder) return;
     const mimeType = typeof MediaRecorder === "undefined" ? undefined : TYPES.find((type) => MediaRecorder.isTypeSupported(type));
     if (!mimeType) throw new LightconeError("this browser cannot record video");
-    const factor = Math.max(1, Math.ceil(LEAST_HEIGHT / this.canvas.height));
+    const factor = Math.max(1, Math.ceil(MIN_HEIGHT / this.canvas.height));
     this.large.width = this.canvas.width * factor;
     this.large.height = this.canvas.height * factor;
     this.stream = capture(this.large, fps);
@@ -49,17 +49,17 @@ export class ClipRecorder {
     this.frame();
   }
 
-  /** Another frame is on the canvas. */
+  /** Records the frame that is now on the canvas. */
   frame(): void {
     if (!this.stream) return;
     const context = this.large.getContext("2d", { alpha: false });
     if (!context) return;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.canvas, 0, 0, this.large.width, this.large.height);
-    for (const track of this.stream.getVideoTracks()) if (asksForFrames(track)) track.requestFrame();
+    for (const track of this.stream.getVideoTracks()) if (supportsRequestFrame(track)) track.requestFrame();
   }
 
-  /** Ends the recording; null if there was none. */
+  /** Ends the recording and returns it; null if there was none. */
   async stop(): Promise<Clip | null> {
     const { recorder, seconds } = this;
     if (!recorder) return null;
@@ -74,14 +74,14 @@ export class ClipRecorder {
   }
 }
 
-function asksForFrames(track: MediaStreamTrack): track is CanvasCaptureMediaStreamTrack {
+function supportsRequestFrame(track: MediaStreamTrack): track is CanvasCaptureMediaStreamTrack {
   return "requestFrame" in track;
 }
 
-/** What is drawn on the canvas: each frame that is asked for, or `fps` a second where a browser cannot be asked. */
+/** Captures the canvas on each `requestFrame`, or `fps` times per second if the browser lacks `requestFrame`. */
 function capture(canvas: HTMLCanvasElement, fps: number): MediaStream {
   const onRequest = canvas.captureStream(0);
-  if (onRequest.getVideoTracks().every(asksForFrames)) return onRequest;
+  if (onRequest.getVideoTracks().every(supportsRequestFrame)) return onRequest;
   stopTracks(onRequest);
   return canvas.captureStream(fps);
 }

@@ -1,15 +1,15 @@
 /**
- * Plays a take: its inputs, one by one, each in a chunk of its own, at the world's rate.
+ * Plays a take: sends its inputs one by one, one per chunk, at the world's rate.
  *
- * Owns when the next input is sent. The session must have been opened in lock-step from the take's start, so that every
- * input makes exactly one chunk, whatever the connection does.
+ * Owns when the next input is sent. The session must be in lock-step and start from the take's start, so that every
+ * input gives exactly one chunk even if the connection is lost.
  */
 
 import type { LoggedInput } from "./protocol";
 import { chunksOf, numChunks, type Take } from "./take";
 
-/** Inputs sent ahead of what is on the screen. */
-const AHEAD = 3;
+/** How many inputs may be sent ahead of the chunk on the screen. */
+const MAX_AHEAD = 3;
 
 export class Replay {
   readonly total: number;
@@ -18,7 +18,7 @@ export class Replay {
   private shown = 0;
   private timer: ReturnType<typeof setInterval> | undefined;
 
-  /** `send` sends one input; `done` is called once, when the last of its frames is on the screen. */
+  /** `send` sends one input; `done` is called once, when the last frame of the take is on the screen. */
   constructor(
     private readonly take: Take,
     private readonly chunkMs: number,
@@ -29,12 +29,12 @@ export class Replay {
     this.inputs = chunksOf(take);
   }
 
-  /** Chunks on the screen so far. */
+  /** Number of chunks shown so far. */
   get place(): number {
     return this.shown;
   }
 
-  /** From the beginning: the session has just opened. */
+  /** Starts from the beginning, when the session has opened. */
   start(): void {
     this.stop();
     this.inputs = chunksOf(this.take);
@@ -47,7 +47,7 @@ export class Replay {
     this.timer = undefined;
   }
 
-  /** Sends the next input, if there is one, however many are ahead: for a step of a world that stands still. */
+  /** Sends the next input, if any, without limiting how far it is ahead: for single steps of a paused world. */
   sendNext(): void {
     const next = this.inputs.next();
     if (next.done) return;
@@ -55,14 +55,14 @@ export class Replay {
     this.send(next.value);
   }
 
-  /** The run's chunk number `chunk` (1 is the first) is on the screen. */
+  /** Reports that chunk number `chunk` of the run (1 is the first) is on the screen. */
   presented(chunk: number): void {
     this.shown = Math.max(this.shown, chunk);
     this.finishIfDone();
   }
 
   private tick(): void {
-    if (this.finishIfDone() || this.sent - this.shown >= AHEAD) return;
+    if (this.finishIfDone() || this.sent - this.shown >= MAX_AHEAD) return;
     this.sendNext();
   }
 

@@ -1,10 +1,10 @@
 /**
- * What a player wants to know about the stream: its rate, and how long an action takes to become light.
+ * Statistics of the stream: its frame rate and its action-to-photon latency.
  *
- * Owns the bookkeeping only. Times are milliseconds of one monotonic clock and are passed in, so nothing here reads one.
+ * Owns the calculations. Times are milliseconds of one monotonic clock and are passed in.
  */
 
-/** The middle value, or null of nothing; the mean of the middle two when there are two. */
+/** The median (the mean of the middle two of an even number of values), or null if there are no values. */
 export function median(values: readonly number[]): number | null {
   if (values.length === 0) return null;
   const sorted = [...values].sort((a, b) => a - b);
@@ -20,12 +20,12 @@ export class RateMeter {
 
   mark(now: number): void {
     this.times.push(now);
-    this.forget(now);
+    this.dropOld(now);
   }
 
-  /** Intervals between events divided by the time they span; 0 once nothing has come for a window. */
+  /** Number of intervals between events, divided by the time they span; 0 if the window has fewer than two events. */
   rate(now: number): number {
-    this.forget(now);
+    this.dropOld(now);
     const first = this.times[0];
     const last = this.times[this.times.length - 1];
     if (first === undefined || last === undefined || last === first) return 0;
@@ -36,14 +36,14 @@ export class RateMeter {
     this.times = [];
   }
 
-  private forget(now: number): void {
+  private dropOld(now: number): void {
     while (this.times.length > 0 && (this.times[0] as number) < now - this.windowMs) this.times.shift();
   }
 }
 
 /**
  * Action-to-photon latency: from the input event to the animation frame after the one that drew the first frame whose
- * `applied_seq` covers the action. The median of the most recent actions.
+ * `applied_seq` covers the action. Reports the median over the most recent actions.
  */
 export class LatencyTracker {
   private pending: { seq: number; at: number }[] = [];
@@ -51,14 +51,14 @@ export class LatencyTracker {
 
   constructor(private readonly keep = 31) {}
 
-  /** An action with this sequence number was caused by an event at `at`. */
+  /** Records that an event at `at` caused the action `seq`. */
   sent(seq: number, at: number): void {
     this.pending.push({ seq, at });
-    // A stream that never answers (paused, lost) must not grow this list.
+    // Bounds the list while the stream is paused or lost.
     if (this.pending.length > 4 * this.keep) this.pending.shift();
   }
 
-  /** A frame that applied every action up to `appliedSeq` was on the screen at `at`. */
+  /** Records that a frame reflecting every action up to `appliedSeq` was on the screen at `at`. */
   presented(appliedSeq: number, at: number): void {
     const covered = this.pending.filter((action) => action.seq <= appliedSeq);
     if (covered.length === 0) return;
@@ -66,7 +66,7 @@ export class LatencyTracker {
     this.samples = [...this.samples, ...covered.map((action) => at - action.at)].slice(-this.keep);
   }
 
-  /** Forgets actions still unanswered: after a pause their age says nothing about the stream. */
+  /** Drops the actions without a frame so far: across a pause they do not measure latency. */
   dropPending(): void {
     this.pending = [];
   }

@@ -1,9 +1,9 @@
 /**
- * The frames one can go back to, as they were received.
+ * The received frames that can be rewound to.
  *
- * Owns which are kept: those at most `limit` before the newest, of the run and of what led to it. A run that goes back
- * to frame n of the run before keeps its frames up to n; one that begins at 0 keeps none. Pictures stay encoded, so that
- * ten seconds cost little memory. Knows no canvas and no socket.
+ * Owns which frames are kept: those at most `limit` before the newest, of the current run and of the runs it continues. A
+ * run that rewound to frame n of the previous run keeps that run's frames up to n; a run that starts at 0 keeps none.
+ * Pictures stay encoded, so that ten seconds take little memory. Knows no canvas and no socket.
  */
 
 import type { FrameMessage } from "./protocol";
@@ -14,7 +14,7 @@ export class Timeline {
 
   constructor(private readonly limit: number) {}
 
-  /** The frames kept, oldest first. */
+  /** The kept frames, oldest first. */
   get kept(): readonly FrameMessage[] {
     return this.frames;
   }
@@ -29,11 +29,11 @@ export class Timeline {
       this.frames = this.frames.filter(({ run_frame }) => run_frame < frame.run_frame);
     }
     this.frames.push(frame);
-    // By their numbers: frames that were never received count as well.
+    // By frame number: frames that were never received count too.
     this.frames = this.frames.filter(({ run_frame }) => run_frame >= frame.run_frame - this.limit);
   }
 
-  /** Frames that end a chunk: those a world can go back to. */
+  /** The frames that end a chunk; only these can be rewound to. */
   stops(chunkFrames: number): FrameMessage[] {
     return this.frames.filter(({ run_frame }) => run_frame % chunkFrames === 0);
   }

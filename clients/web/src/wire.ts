@@ -1,7 +1,7 @@
 /**
- * Messages as bytes and back: one MessagePack map per binary WebSocket message.
+ * Encodes and decodes messages: one MessagePack map per binary WebSocket message.
  *
- * Owns the encoding. Knows nothing of sockets or of what the messages mean; their types come from protocol.ts.
+ * Owns the encoding. Knows neither sockets nor the meaning of messages; protocol.ts declares their types.
  */
 
 import { decode, encode } from "@msgpack/msgpack";
@@ -20,26 +20,26 @@ const KNOWN: Readonly<Record<ServerMessage["type"], true>> = {
   error: true,
 };
 
-/** The message as the bytes of one WebSocket message; fields that are undefined are left out. */
+/** Encodes a message; undefined fields are left out. */
 export function encodeMessage(message: ClientMessage): Uint8Array<ArrayBuffer> {
   return encode(message, { ignoreUndefined: true });
 }
 
 /**
- * What the server sent, or null for a type this client does not know (a newer server may send such).
+ * Decodes a message; returns null for an unknown type, which a newer server may send.
  *
- * @throws ProtocolViolation where the bytes are not a message at all.
+ * @throws ProtocolViolation if the bytes are not a message.
  */
 export function decodeMessage(data: unknown): ServerMessage | null {
   if (!(data instanceof ArrayBuffer)) {
-    throw new ProtocolViolation("the server sent a text message; this protocol is binary (is the address right?)");
+    throw new ProtocolViolation("the server sent a text message, but the protocol is binary; check the address");
   }
   let value: unknown;
   try {
     value = decode(data);
   } catch (cause) {
     if (!(cause instanceof Error)) throw cause;
-    throw new ProtocolViolation(`the server sent ${data.byteLength} bytes that are not MessagePack: ${cause.message}`);
+    throw new ProtocolViolation(`the server sent ${data.byteLength} bytes that are not valid MessagePack: ${cause.message}`);
   }
   if (typeof value !== "object" || value === null || !("type" in value) || typeof value.type !== "string") {
     throw new ProtocolViolation("the server sent a message without a type");

@@ -5,7 +5,7 @@ import { ConnectionLost, ProtocolViolation, ServerRefusal } from "../src/errors"
 import { PROTOCOL_VERSION } from "../src/protocol";
 import { backoffMs } from "../src/reconnect";
 
-/** A socket whose other end is the test. */
+/** A socket whose server side is controlled by the test. */
 class TestSocket {
   binaryType = "";
   readyState = 0;
@@ -75,7 +75,7 @@ afterEach(() => {
 });
 
 describe("a session", () => {
-  it("says hello first and plays once welcomed", () => {
+  it("sends hello first and plays once welcomed", () => {
     const { client, latest, names } = setUp();
     client.connect();
     expect(client.act(["up"])).toBeNull();
@@ -86,7 +86,7 @@ describe("a session", () => {
     expect(names()).toEqual(["connecting", "queued", "playing"]);
   });
 
-  it("numbers its acts upwards and stamps them", () => {
+  it("gives acts rising sequence numbers and time stamps", () => {
     const { client, latest, join } = setUp();
     join();
     expect(client.act(["up"], {}, 12.5)).toBe(1);
@@ -116,7 +116,7 @@ describe("a session", () => {
     expect(names().slice(-3)).toEqual(["paused", "paused", "playing"]);
   });
 
-  it("hands on a refusal that does not end it", () => {
+  it("reports a refusal that does not end the session", () => {
     const { client, latest, join, refusals } = setUp();
     join();
     latest().delivers({ type: "error", code: "unsupported", message: "no rewind here", fatal: false });
@@ -124,7 +124,7 @@ describe("a session", () => {
     expect(client.state.name).toBe("playing");
   });
 
-  it("asks, and takes for the answer what is one", async () => {
+  it("resolves a request only with its own reply", async () => {
     const { client, latest, join } = setUp();
     join();
     const forked = client.fork();
@@ -141,7 +141,7 @@ describe("a session", () => {
     await expect(refused).rejects.toMatchObject({ code: "unknown_frame" });
   });
 
-  it("gives up what it asked with the session", async () => {
+  it("rejects pending requests when the session is lost", async () => {
     const { client, latest, join } = setUp();
     join();
     const log = client.actionLog();
@@ -150,7 +150,7 @@ describe("a session", () => {
     await expect(client.fork()).rejects.toBeInstanceOf(ConnectionLost);
   });
 
-  it("leaves with a bye and does not come back", () => {
+  it("sends bye when closed and does not reconnect", () => {
     const { client, latest, join, sockets } = setUp();
     join();
     const socket = latest();
@@ -164,7 +164,7 @@ describe("a session", () => {
 });
 
 describe("a lost connection", () => {
-  it("is opened again, and the wait grows until a frame has come", () => {
+  it("is reopened, with growing delays until a frame has arrived", () => {
     const { client, latest, join, sockets } = setUp();
     join();
     latest().closes(1006);
@@ -185,7 +185,7 @@ describe("a lost connection", () => {
   const resumable = { ...welcome, resume_ticket: "s.secret", generation: 0, last_seq: null };
   const resumed = { ...resumable, generation: 1, last_seq: 1 };
 
-  it("goes on with the session, and sends again what did not arrive", () => {
+  it("resumes the session and sends lost acts again", () => {
     const { client, latest, join } = setUp();
     join();
     latest().delivers(resumable);
@@ -202,7 +202,7 @@ describe("a lost connection", () => {
     expect(client.state.name).toBe("playing");
   });
 
-  it("begins a new session where the old one is gone", () => {
+  it("begins a new session if the old one cannot be resumed", () => {
     const { latest, join } = setUp();
     join();
     latest().delivers(resumable);
@@ -216,7 +216,7 @@ describe("a lost connection", () => {
     expect(latest().sent[0]).not.toHaveProperty("resume");
   });
 
-  it.each(["idle", "taken_over"])("is come back to when the player says so, after %s", (code) => {
+  it.each(["idle", "taken_over"])("is resumed only when the player reconnects, after %s", (code) => {
     const { client, latest, join, sockets } = setUp();
     join();
     latest().delivers(resumable);
@@ -230,7 +230,7 @@ describe("a lost connection", () => {
     expect(latest().sent[0]).toMatchObject({ resume: { ticket: "s.secret", last_frame: null } });
   });
 
-  it("goes on with a session of before that it is given", () => {
+  it("resumes the session of a given ticket", () => {
     const { client, latest } = setUp({ ticket: "s.secret" });
     client.connect();
     latest().opens();
@@ -244,7 +244,7 @@ describe("a lost connection", () => {
     expect(latest().sent[0]).not.toHaveProperty("resume");
   });
 
-  it("keeps the player's pause and start", () => {
+  it("keeps the pause and the start", () => {
     const { client, latest, join } = setUp();
     join();
     client.pause();
@@ -258,7 +258,7 @@ describe("a lost connection", () => {
     expect(client.state.name).toBe("paused");
   });
 
-  it("does not go back to a start that was refused", () => {
+  it("does not use a start that was refused", () => {
     const { client, latest, join, refusals } = setUp({ start: { index: 1 } });
     join();
     client.start({ index: 99 });
@@ -283,7 +283,7 @@ describe("a lost connection", () => {
     expect(client.speed).toBe(0.5);
   });
 
-  it("ignores what an abandoned socket still says", () => {
+  it("ignores messages of an abandoned socket", () => {
     const { client, latest, join } = setUp();
     join();
     const old = latest();
@@ -292,7 +292,7 @@ describe("a lost connection", () => {
     expect(client.state.name).toBe("reconnecting");
   });
 
-  it("is tried at once when asked", () => {
+  it("is reopened at once by connect()", () => {
     const { client, latest, join, sockets } = setUp();
     join();
     latest().closes(1006);
@@ -301,15 +301,15 @@ describe("a lost connection", () => {
     expect(sockets).toHaveLength(2);
   });
 
-  it("waits longer each time, within bounds", () => {
+  it("is retried after growing, bounded delays", () => {
     expect([1, 2, 3].map((attempt) => backoffMs(attempt, 0.5))).toEqual([250, 500, 1000]);
     expect(backoffMs(50, 0.999)).toBeLessThanOrEqual(10_000);
     expect(backoffMs(1, 0)).toBeGreaterThan(0);
   });
 });
 
-describe("an end that waiting does not mend", () => {
-  it.each(["unknown_world", "bad_version", "origin_refused", "unauthorized"])("stops at %s", (code) => {
+describe("a permanent failure", () => {
+  it.each(["unknown_world", "bad_version", "origin_refused", "unauthorized"])("stops after %s", (code) => {
     const { client, latest, sockets } = setUp();
     client.connect();
     latest().opens();
@@ -320,7 +320,7 @@ describe("an end that waiting does not mend", () => {
     expect(sockets).toHaveLength(1);
   });
 
-  it("stops at a policy close without a message, and at bytes it cannot read", () => {
+  it("stops after a policy close without a message, and after an unreadable message", () => {
     const first = setUp();
     first.client.connect();
     first.latest().closes(1008);

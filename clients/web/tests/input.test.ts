@@ -14,14 +14,14 @@ describe("InputState", () => {
     expect(input.pressed()).toEqual([]);
   });
 
-  it("ignores the repeats of a held key and releases of what is not held", () => {
+  it("ignores repeated presses by one holder and releases of buttons that are not held", () => {
     const input = new InputState(free);
     input.press("up", "key:ArrowUp");
     expect(input.press("up", "key:ArrowUp")).toBe(false);
     expect(input.release("down", "key:ArrowDown")).toBe(false);
   });
 
-  it("keeps the card's order however the buttons went down", () => {
+  it("returns buttons in the card's order, whatever the order of the presses", () => {
     const input = new InputState(free);
     input.press("fire", "a");
     input.press("up", "b");
@@ -39,7 +39,7 @@ describe("InputState", () => {
     expect(input.pressed()).toEqual(["down"]);
   });
 
-  it("lets go of everything at once", () => {
+  it("releases everything at once", () => {
     const input = new InputState(free);
     expect(input.releaseAll()).toBe(false);
     input.press("up", "a");
@@ -48,7 +48,7 @@ describe("InputState", () => {
     expect(input.pressed()).toEqual([]);
   });
 
-  it("names an unknown button and the known ones", () => {
+  it("names the unknown button and the known ones in the error", () => {
     expect(() => new InputState(free).press("jump", "a")).toThrow(/"jump".*up, down, fire/);
   });
 });

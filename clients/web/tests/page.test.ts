@@ -21,35 +21,35 @@ describe("padButtons", () => {
   });
   const names = ["left", "up", "fire", "jump"];
 
-  it("reads directions from the d-pad and the stick, beyond its dead zone", () => {
+  it("reads directions from the d-pad, and from the stick beyond its threshold", () => {
     expect([...padButtons(pad([12]), names)]).toEqual(["up"]);
     expect([...padButtons(pad([], [-0.9, -0.9]), names)]).toEqual(["left", "up"]);
     expect([...padButtons(pad([], [-0.3, 0.9]), names)]).toEqual([]);
   });
 
-  it("puts the other buttons on the face buttons in the card's order", () => {
+  it("maps the other buttons to the face buttons in the card's order", () => {
     expect([...padButtons(pad([0]), names)]).toEqual(["fire"]);
     expect([...padButtons(pad([1]), names)]).toEqual(["jump"]);
   });
 
-  it("reads a pad with fewer parts than the standard layout", () => {
+  it("accepts a gamepad with fewer buttons and axes than the standard layout", () => {
     expect([...padButtons({ buttons: [], axes: [] }, names)]).toEqual([]);
   });
 });
 
-describe("what the page says", () => {
-  it("shows nothing over the picture while there is something to see", () => {
+describe("the texts of the page", () => {
+  it("show no notice while playing or paused", () => {
     expect(stateNotice({ name: "playing" })).toBeNull();
     expect(stateNotice({ name: "paused" })).toBeNull();
   });
 
-  it("tells the place in the queue, and the wait where it is known", () => {
-    expect(stateLabel({ name: "queued", position: 3, etaSeconds: null })).toBe("Queued, place 3");
+  it("give the position in the queue, and the wait if it is known", () => {
+    expect(stateLabel({ name: "queued", position: 3, etaSeconds: null })).toBe("Queued, position 3");
     expect(stateNotice({ name: "queued", position: 3, etaSeconds: null })?.text).toBe("You are number 3 in the queue.");
     expect(stateNotice({ name: "queued", position: 1, etaSeconds: 12.4 })?.text).toContain("About 12\u00a0s.");
   });
 
-  it("says why it reconnects and offers to try now", () => {
+  it("give the reason for reconnecting and offer to try now", () => {
     const reason = new ConnectionLost("the connection was lost");
     expect(stateNotice({ name: "reconnecting", attempt: 3, delayMs: 2100, reason })).toEqual({
       title: "No connection",
@@ -58,14 +58,14 @@ describe("what the page says", () => {
     });
   });
 
-  it("shows the server's own words when it refuses", () => {
+  it("show the server's message after a refusal", () => {
     const reason = new ServerRefusal("unknown_world", 'no world "doom"; served: pong');
     const notice = stateNotice({ name: "failed", reason });
-    expect(notice?.title).toBe("This world is not served here");
+    expect(notice?.title).toBe("This server does not have this world");
     expect(notice?.text).toBe('No world "doom"; served: pong.');
   });
 
-  it("writes sentences", () => {
+  it("are sentences", () => {
     expect(sentence("it broke")).toBe("It broke.");
     expect(sentence("Why?")).toBe("Why?");
   });

@@ -12,7 +12,7 @@ function picture(index: number, size: number, run = 0): Playable {
 }
 
 describe("one picture per chunk", () => {
-  it("shows each at once and lets the newest win", () => {
+  it("shows each at once, and the newest wins", () => {
     const { playout, dropped } = make(33);
     playout.push(picture(0, 1), 0);
     expect(playout.take(0)?.index).toBe(0);
@@ -56,7 +56,7 @@ describe("several pictures per chunk", () => {
     expect(dropped).toEqual([]);
   });
 
-  it("continues a chunk that arrived early without a seam", () => {
+  it("continues with a chunk that arrived early, without a gap", () => {
     const { playout } = make(10);
     for (let index = 0; index < 8; index += 1) playout.push(picture(index, 4), index < 4 ? 0 : 25);
     const shown = [];
@@ -64,7 +64,7 @@ describe("several pictures per chunk", () => {
     expect(shown).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
   });
 
-  it("never lets more than one chunk wait behind the one on show", () => {
+  it("keeps at most one chunk waiting behind the one being shown", () => {
     const { playout, dropped } = make(10);
     for (let index = 0; index < 12; index += 1) playout.push(picture(index, 4), 0);
     expect(dropped).toEqual([0, 1, 2, 3]);

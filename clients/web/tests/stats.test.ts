@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { LatencyTracker, RateMeter, median } from "../src/stats";
 
 describe("median", () => {
-  it("is the middle of an odd and the mean middle of an even number of values", () => {
+  it("is the middle value, or the mean of the middle two", () => {
     expect(median([5, 1, 3])).toBe(3);
     expect(median([4, 1, 3, 2])).toBe(2.5);
     expect(median([])).toBeNull();
@@ -16,7 +16,7 @@ describe("RateMeter", () => {
     expect(meter.rate(3000)).toBeCloseTo(30, 6);
   });
 
-  it("falls to zero when the stream stops and never divides by nothing", () => {
+  it("falls to zero when the stream stops, and never divides by zero", () => {
     const meter = new RateMeter();
     expect(meter.rate(0)).toBe(0);
     meter.mark(0);
@@ -51,7 +51,7 @@ describe("LatencyTracker", () => {
     expect(tracker.medianMs()).toBe(40);
   });
 
-  it("keeps the recent samples only", () => {
+  it("keeps only the recent samples", () => {
     const tracker = new LatencyTracker(3);
     for (let seq = 1; seq <= 6; seq += 1) {
       tracker.sent(seq, 0);
@@ -60,7 +60,7 @@ describe("LatencyTracker", () => {
     expect(tracker.medianMs()).toBe(20);
   });
 
-  it("forgets what a pause left unanswered", () => {
+  it("drops the actions that were pending at a pause", () => {
     const tracker = new LatencyTracker();
     tracker.sent(1, 0);
     tracker.dropPending();

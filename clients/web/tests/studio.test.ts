@@ -3,21 +3,21 @@ import { DriftMeter, pictureFigures } from "../src/drift";
 import { padAxes } from "../src/page/gamepad";
 import type { FrameMessage, LoggedInput, WorldInfo } from "../src/protocol";
 import { Replay } from "../src/replay";
-import { decodeTake, encodeTake, numChunks, strangers, takeOf, type Take } from "../src/take";
+import { decodeTake, encodeTake, numChunks, unknownInputs, takeOf, type Take } from "../src/take";
 import { Timeline } from "../src/timeline";
 
 const frame = (run: number, run_frame: number): FrameMessage => ({ run, run_frame }) as FrameMessage;
 const numbers = (timeline: Timeline): number[] => timeline.kept.map(({ run_frame }) => run_frame);
 
 describe("Timeline", () => {
-  it("keeps what one can go back to, however many frames were dropped", () => {
+  it("keeps the frames within the limit, counting dropped frames too", () => {
     const timeline = new Timeline(3);
     for (const n of [0, 1, 2, 4, 5]) timeline.push(frame(0, n));
     expect(numbers(timeline)).toEqual([2, 4, 5]);
     expect(timeline.newest?.run_frame).toBe(5);
   });
 
-  it("keeps what led to the frame that was gone back to, and nothing of what a new start leaves behind", () => {
+  it("keeps the frames before a rewind, and none before a new start", () => {
     const timeline = new Timeline(10);
     for (let n = 0; n < 5; n += 1) timeline.push(frame(0, n));
     timeline.push(frame(1, 2));
@@ -28,7 +28,7 @@ describe("Timeline", () => {
     expect(numbers(timeline)).toEqual([0]);
   });
 
-  it("stops at the ends of chunks", () => {
+  it("has a stop at the end of each chunk", () => {
     const timeline = new Timeline(20);
     for (let n = 0; n < 9; n += 1) timeline.push(frame(0, n));
     expect(timeline.stops(4).map(({ run_frame }) => run_frame)).toEqual([0, 4, 8]);
@@ -46,33 +46,33 @@ describe("a take as text", () => {
     ],
   };
 
-  it("comes back as it was", async () => {
+  it("survives encoding and decoding", async () => {
     const text = await encodeTake(take);
     expect(text).toMatch(/^[\w-]+$/);
-    const back = await decodeTake(text);
-    expect(back).toEqual({ ...take, inputs: [{ ...take.inputs[0], axes: { look: 0 } }, take.inputs[1]] });
-    expect(numChunks(back)).toBe(13);
+    const decoded = await decodeTake(text);
+    expect(decoded).toEqual({ ...take, inputs: [{ ...take.inputs[0], axes: { look: 0 } }, take.inputs[1]] });
+    expect(numChunks(decoded)).toBe(13);
   });
 
-  it("carries a picture to start from", async () => {
+  it("can start from a picture", async () => {
     const image = Uint8Array.from([1, 2, 250, 251]);
-    const back = await decodeTake(await encodeTake({ ...take, start: { image } }));
-    expect(back.start).toEqual({ image });
+    const decoded = await decodeTake(await encodeTake({ ...take, start: { image } }));
+    expect(decoded.start).toEqual({ image });
   });
 
-  it.each(["", "nonsense", "a".repeat(300)])("says that %j is none", async (text) => {
+  it.each(["", "nonsense", "a".repeat(300)])("is not decoded from %j", async (text) => {
     await expect(decodeTake(text)).rejects.toThrow(/take cannot be read/);
   });
 
-  it("is not made of a run whose beginning is not known", () => {
+  it("is not created from a run with an unknown start", () => {
     const log = { type: "action_log", seq: 1, start_index: null, seed: 1, inputs: [], complete: true } as const;
-    expect(() => takeOf("doom", log, null)).toThrow(/not known here/);
+    expect(() => takeOf("doom", log, null)).toThrow(/does not have/);
     expect(takeOf("doom", log, Uint8Array.of(1)).start).toEqual({ image: Uint8Array.of(1) });
   });
 
-  it("names what a world does not have", () => {
+  it("lists inputs that a world does not have", () => {
     const world = { buttons: [{ name: "forward" }], axes: [{ name: "look" }] } as unknown as WorldInfo;
-    expect(strangers(take, world)).toEqual(["left"]);
+    expect(unknownInputs(take, world)).toEqual(["left"]);
   });
 });
 
@@ -80,7 +80,7 @@ describe("Replay", () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
 
-  it("sends every input once, a few ahead of the screen, and ends with the last frame", () => {
+  it("sends every input once, slightly ahead of the screen, and ends with the last frame", () => {
     const inputs: LoggedInput[] = [
       { num_chunks: 4, buttons: ["up"], axes: {} },
       { num_chunks: 2, buttons: [], axes: {} },
@@ -102,7 +102,7 @@ describe("Replay", () => {
     expect(sent).toHaveLength(6);
   });
 
-  it("has an input ready for each step of a world that stands still", () => {
+  it("provides an input for each step of a paused world", () => {
     const sent: string[] = [];
     const take = { world: "w", start: { index: 0 }, seed: 1, inputs: [{ num_chunks: 5, buttons: ["up"], axes: {} }] };
     const replay = new Replay(take, 100, ({ buttons }) => sent.push(buttons.join()), () => undefined);
@@ -114,7 +114,7 @@ describe("Replay", () => {
     replay.stop();
   });
 
-  it("of nothing is over at once", () => {
+  it("ends at once if the take is empty", () => {
     const done = vi.fn();
     new Replay({ world: "w", start: { index: 0 }, seed: 1, inputs: [] }, 100, () => undefined, done).start();
     vi.advanceTimersByTime(150);
@@ -123,16 +123,16 @@ describe("Replay", () => {
 });
 
 describe("drift", () => {
-  /** Two columns of one grey each, as a canvas gives them. */
+  /** A picture of two columns, each of one grey level. */
   const picture = (left: number, right: number): Uint8ClampedArray =>
     Uint8ClampedArray.from([0, 1].flatMap(() => [left, left, left, 255, right, right, right, 255]));
 
-  it("measures as the server defines it", () => {
+  it("is measured as the server defines it", () => {
     const figures = pictureFigures(picture(10, 30), 2, 2, picture(10, 26));
     expect(figures).toEqual({ brightness: 20, contrast: 10, sharpness: 10, motion: 2 });
   });
 
-  it("tells how many usual deviations recent pictures are away, once there are enough", () => {
+  it("is the distance from the mean in deviations, after a second of pictures", () => {
     const meter = new DriftMeter({ brightness: { mean: 15, deviation: 2.5 } }, 4);
     expect(meter.distance("brightness")).toBeNull();
     for (let n = 0; n < 6; n += 1) meter.push(picture(10, 30), 2, 2, n > 0);
@@ -147,7 +147,7 @@ describe("padAxes", () => {
   const axes = [{ name: "look", label: "Look", low: -1, high: 1, source: "mouse_x" }];
   const pad = (push: number) => ({ buttons: [], axes: [0, 0, push, 0] });
 
-  it("moves what a mouse would, by the right stick, beyond its rest", () => {
+  it("moves the axes of the mouse with the right stick, outside its dead zone", () => {
     expect(padAxes(pad(0.1), axes, 0.05, 20)).toEqual([]);
     expect(padAxes(pad(-1), axes, 0.05, 20)).toEqual([["look", -0.5]]);
     expect(padAxes(pad(1), [{ ...axes[0]!, source: "" }], 0.05, 20)).toEqual([]);

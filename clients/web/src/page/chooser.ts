@@ -1,21 +1,21 @@
 /**
- * The worlds as cards, each with a moving preview that the server has made of it.
+ * The world chooser: one card per world, with an animated preview rendered by the server.
  *
- * Owns the cards. A preview that is not made yet is asked for again; a world without one shows its name alone.
+ * Owns the cards. A preview that is not ready yet is requested again; a world without a preview shows only its name.
  */
 
 import type { WorldInfo } from "../protocol";
 
 const RETRY_MS = 1500;
-const MOST_TRIES = 20;
+const MAX_TRIES = 20;
 
-/** Fills `nav` with the worlds to choose from. */
+/** Fills `nav` with one card per world. */
 export function listWorlds(nav: HTMLElement, worlds: readonly WorldInfo[], choose: (world: WorldInfo) => void): void {
   nav.replaceChildren(...worlds.map((world) => card(world, () => choose(world))));
   markWorld(nav, null);
 }
 
-/** Shows which world is played, or that none is. There is no choice where the only world is. */
+/** Marks the world that is played, if any. The chooser is hidden while the only world is played. */
 export function markWorld(nav: HTMLElement, played: string | null): void {
   const buttons = nav.querySelectorAll<HTMLElement>("[data-world]");
   for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset["world"] === played));
@@ -31,7 +31,7 @@ function card(world: WorldInfo, choose: () => void): HTMLButtonElement {
   picture.alt = "";
   picture.width = 96;
   picture.height = 60;
-  keepAsking(picture, `v1/worlds/${encodeURIComponent(world.name)}/preview`);
+  loadPreview(picture, `v1/worlds/${encodeURIComponent(world.name)}/preview`);
   const name = document.createElement("span");
   name.textContent = world.title;
   button.append(picture, name);
@@ -39,16 +39,16 @@ function card(world: WorldInfo, choose: () => void): HTMLButtonElement {
   return button;
 }
 
-function keepAsking(picture: HTMLImageElement, address: string): void {
+function loadPreview(picture: HTMLImageElement, address: string): void {
   let tries = 0;
-  const ask = async (): Promise<void> => {
+  const load = async (): Promise<void> => {
     tries += 1;
     const response = await fetch(address).catch(() => null);
     if (response?.ok) {
       picture.src = URL.createObjectURL(await response.blob());
-    } else if (tries < MOST_TRIES && (!response || response.status === 503)) {
-      setTimeout(() => void ask(), RETRY_MS);
+    } else if (tries < MAX_TRIES && (!response || response.status === 503)) {
+      setTimeout(() => void load(), RETRY_MS);
     }
   };
-  void ask();
+  void load();
 }

@@ -1,22 +1,22 @@
 /**
- * Keyboard and on-screen buttons as holders of the world's buttons, and the page's own shortcuts.
+ * Keyboard and on-screen buttons that press the world's buttons, and the page's shortcuts.
  *
- * Owns which DOM events press and release what. Knows no socket and no picture. Bound keys never scroll the page; keys
- * typed into a field and combinations with Ctrl, Alt or Meta stay the browser's.
+ * Owns which DOM events press and release which button. Knows no socket and no picture. Bound keys never scroll the page;
+ * keys typed into a field and combinations with Ctrl, Alt or Meta are left to the browser.
  */
 
 import type { WorldInfo } from "../protocol";
-import type { Holder } from "./gamepad";
+import type { ButtonTarget } from "./gamepad";
 import { keyCap } from "./keys";
 
-export interface Target extends Holder {
+export interface InputTarget extends ButtonTarget {
   releaseAll(): void;
 }
 
-/** What moves a focused slider; Enter plays from where it stands. */
+/** Keys that a focused slider handles; Enter plays from the shown frame. */
 const SLIDER_KEYS = /^(Arrow.*|Home|End|Page.*|Enter)$/;
 
-/** A key is the browser's while a dialog is open, or the focus is in something that itself listens to it. */
+/** Whether to leave a key to the browser: a dialog is open, or the focused element handles the key itself. */
 function isForTheBrowser(event: KeyboardEvent): boolean {
   if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return true;
   const target = event.target;
@@ -30,26 +30,26 @@ export class Keyboard {
   private bindings = new Map<string, string>();
   private readonly down = new Map<string, string>();
 
-  /** `shortcuts`: `KeyboardEvent.code` -> what the page does, where the world does not bind the same key. */
+  /** `shortcuts`: actions of the page by `KeyboardEvent.code`, for keys that the world does not bind. */
   constructor(
-    private readonly target: () => Target | null,
+    private readonly target: () => InputTarget | null,
     private readonly shortcuts: Readonly<Record<string, () => void>>,
   ) {
     window.addEventListener("keydown", (event) => this.onDown(event));
     window.addEventListener("keyup", (event) => this.onUp(event));
-    window.addEventListener("blur", () => this.letGo());
+    window.addEventListener("blur", () => this.releaseAll());
     document.addEventListener("visibilitychange", () => {
-      if (document.visibilityState === "hidden") this.letGo();
+      if (document.visibilityState === "hidden") this.releaseAll();
     });
   }
 
-  /** Binds the keys of the world's card. */
+  /** Binds the keys in the world's card. */
   bind(world: WorldInfo): void {
     this.bindings = new Map(world.buttons.flatMap((button) => button.keys.map((code) => [code, button.name] as const)));
     this.down.clear();
   }
 
-  /** True where the world itself uses the key. */
+  /** Whether the world binds the key. */
   isBound(code: string): boolean {
     return this.bindings.has(code);
   }
@@ -68,7 +68,7 @@ export class Keyboard {
   }
 
   private onUp(event: KeyboardEvent): void {
-    // By what the key pressed, whatever has the focus or which modifiers are down by now: no button may stick.
+    // Release what the key pressed, regardless of the current focus and modifiers, so that no button gets stuck.
     const button = this.down.get(event.code);
     if (button === undefined) return;
     event.preventDefault();
@@ -76,14 +76,14 @@ export class Keyboard {
     this.target()?.release(button, `key:${event.code}`, event.timeStamp);
   }
 
-  private letGo(): void {
+  private releaseAll(): void {
     this.down.clear();
     this.target()?.releaseAll();
   }
 }
 
-/** Fills `pad` with one on-screen button per button of the world; each shows the keys that do the same. */
-export function buildPad(pad: HTMLElement, world: WorldInfo, target: () => Target | null): void {
+/** Fills `pad` with one on-screen button per button of the world, labelled with its keys. */
+export function buildPad(pad: HTMLElement, world: WorldInfo, target: () => InputTarget | null): void {
   pad.replaceChildren(
     ...world.buttons.map(({ name, label, keys }) => {
       const button = document.createElement("button");
@@ -103,17 +103,17 @@ export function buildPad(pad: HTMLElement, world: WorldInfo, target: () => Targe
   );
 }
 
-/** Fingers and mouse hold a button while they are down; the space bar and Enter hold the focused one. */
-function listen(element: HTMLButtonElement, name: string, target: () => Target | null): void {
+/** Presses a button while a finger or the mouse is down on it, or while it is focused and Space or Enter is down. */
+function listen(element: HTMLButtonElement, name: string, target: () => InputTarget | null): void {
   element.addEventListener("pointerdown", (event) => {
     element.setPointerCapture(event.pointerId);
     target()?.press(name, `pointer:${event.pointerId}`, event.timeStamp);
   });
-  const letGo = (event: PointerEvent): void => target()?.release(name, `pointer:${event.pointerId}`, event.timeStamp);
-  element.addEventListener("pointerup", letGo);
-  element.addEventListener("pointercancel", letGo);
-  element.addEventListener("lostpointercapture", letGo);
-  // The keyboard's focus stays where it is, so that a bound space bar is not taken for a press of this button.
+  const release = (event: PointerEvent): void => target()?.release(name, `pointer:${event.pointerId}`, event.timeStamp);
+  element.addEventListener("pointerup", release);
+  element.addEventListener("pointercancel", release);
+  element.addEventListener("lostpointercapture", release);
+  // Keep the keyboard focus, so that a bound space bar does not press this button.
   element.addEventListener("mousedown", (event) => event.preventDefault());
   element.addEventListener("contextmenu", (event) => event.preventDefault());
   const activates = (event: KeyboardEvent): boolean => event.code === "Space" || event.code === "Enter";
@@ -128,7 +128,7 @@ function listen(element: HTMLButtonElement, name: string, target: () => Target |
   element.addEventListener("blur", (event) => target()?.release(name, "focus", event.timeStamp));
 }
 
-/** Shows on the on-screen buttons what is held, by whatever holds it. */
+/** Marks the on-screen buttons that are held, by any input device. */
 export function showHeld(pad: HTMLElement, pressed: readonly string[]): void {
   for (const element of pad.querySelectorAll<HTMLElement>("[data-button]")) {
     element.dataset["held"] = String(pressed.includes(element.dataset["button"] ?? ""));

@@ -1,8 +1,8 @@
 /**
- * What an operator wants to know, computed from readings of `/metrics`.
+ * The operator page's figures, computed from scrapes of `/metrics`.
  *
- * Owns the names of the server's metrics (`server/telemetry/metrics.py` defines them) and over how long each figure is taken. Null
- * is what is not known: nothing to compare with yet, nothing happened, or a server that does not count it.
+ * Owns the names of the server's metrics (defined in `server/telemetry/metrics.py`) and the period of each figure. A
+ * figure is null if it is unknown: there is no earlier scrape yet, nothing happened, or the server does not report it.
  */
 
 import {
@@ -18,13 +18,13 @@ import {
   type Scrape,
 } from "../metrics";
 
-/** Times and rates are over as long; counts, over the longer one. */
+/** Period of times and rates; counts use the longer period. */
 export const RECENT_MS = 10_000;
 export const LONG_MS = 60_000;
-/** A poll is never exactly on time. */
+/** Tolerance for scrapes that are not exactly on time. */
 const SLACK_MS = 500;
 
-/** How long something took, and how often it happened. */
+/** Durations of an operation and its rate. */
 export interface Timing {
   readonly labels: Readonly<Record<string, string>>;
   readonly perSecond: number;
@@ -32,13 +32,13 @@ export interface Timing {
   readonly p99: Latency;
 }
 
-/** Milliseconds; `beyond` where all that is known is that it took longer. */
+/** Milliseconds; with `beyond`, a lower bound. */
 export interface Latency {
   readonly ms: number;
   readonly beyond: boolean;
 }
 
-/** How often something happened: over the last minute (null where that is not known yet), and since the server started. */
+/** A count over the last minute (null if not known yet) and since the server started. */
 export interface Tally {
   readonly label: string;
   readonly lately: number | null;
@@ -48,7 +48,7 @@ export interface Tally {
 export interface Figures {
   readonly sessions: number | null;
   readonly queue: number | null;
-  readonly parked: number | null;
+  readonly suspended: number | null;
   readonly batch: number | null;
   readonly sent: number | null;
   readonly replaced: number | null;
@@ -63,7 +63,7 @@ export interface Figures {
 export class Recorder {
   private readonly history = new ScrapeHistory(LONG_MS + SLACK_MS);
 
-  /** Takes the newest reading in and says what it tells. */
+  /** Adds the newest scrape and returns the figures. */
   read(now: Scrape): Figures {
     this.history.push(now);
     const recent = this.history.before(RECENT_MS + SLACK_MS);
@@ -72,7 +72,7 @@ export class Recorder {
     return {
       sessions: gauge(now, "lightcone_sessions"),
       queue: gauge(now, "lightcone_queue_length"),
-      parked: gauge(now, "lightcone_suspended_sessions"),
+      suspended: gauge(now, "lightcone_suspended_sessions"),
       batch: meanBatch(ticks),
       sent: framesPerSecond(recent, now, "sent"),
       replaced: framesPerSecond(recent, now, "replaced"),
@@ -88,16 +88,16 @@ export class Recorder {
 
 function framesPerSecond(before: Scrape | null, now: Scrape, fate: string): number | null {
   if (!before) return null;
-  const own = ({ labels }: Sample): boolean => labels["fate"] === fate;
-  const frames = increases(before, now, "lightcone_frames_total").find(own);
+  const matches = ({ labels }: Sample): boolean => labels["fate"] === fate;
+  const frames = increases(before, now, "lightcone_frames_total").find(matches);
   return (frames?.value ?? 0) / secondsBetween(before, now);
 }
 
-/** By world, and by batch where there is one, smaller batches first. */
+/** Sorted by world, then by batch size if there is one. */
 function timings(before: Scrape | null, now: Scrape, name: string): Timing[] {
   if (!before) return [];
   const order = new Intl.Collator("en", { numeric: true });
-  const place = ({ labels }: Timing): string => `${labels["world"] ?? ""} ${labels["batch"] ?? ""}`;
+  const sortKey = ({ labels }: Timing): string => `${labels["world"] ?? ""} ${labels["batch"] ?? ""}`;
   return histograms(before, now, name)
     .map((histogram) => ({
       labels: histogram.labels,
@@ -105,7 +105,7 @@ function timings(before: Scrape | null, now: Scrape, name: string): Timing[] {
       p50: latency(histogram, 0.5),
       p99: latency(histogram, 0.99),
     }))
-    .sort((a, b) => order.compare(place(a), place(b)));
+    .sort((a, b) => order.compare(sortKey(a), sortKey(b)));
 }
 
 function latency(histogram: Histogram, share: number): Latency {
@@ -114,7 +114,7 @@ function latency(histogram: Histogram, share: number): Latency {
   return { ms: 1000 * (beyond ? (histogram.bounds.at(-2) ?? NaN) : seconds), beyond };
 }
 
-/** Sessions per tick, over all worlds. */
+/** Mean number of sessions per tick over all worlds. */
 function meanBatch(ticks: readonly Timing[]): number | null {
   const all = ticks.reduce((sum, { perSecond }) => sum + perSecond, 0);
   const sessions = ticks.reduce((sum, { labels, perSecond }) => sum + perSecond * Number(labels["batch"]), 0);

@@ -1,26 +1,26 @@
 /**
- * A gamepad as holder of the world's buttons and mover of its axes.
+ * A gamepad that presses the world's buttons and moves its axes.
  *
- * Owns the mapping of the standard layout (w3.org/TR/gamepad, section "Remapping"): buttons named for a direction sit on
- * the d-pad and the left stick, the others on the face and shoulder buttons in the card's order; what a mouse would look
- * around with is on the right stick. The Gamepad API has no events for buttons, so it is polled in animation frames while
- * a pad is connected.
+ * Owns the mapping of the standard layout (w3.org/TR/gamepad, section "Remapping"): buttons named after a direction are
+ * mapped to the d-pad and the left stick, the others to the face and shoulder buttons in the card's order, and the axes
+ * of the mouse to the right stick. The Gamepad API has no button events, so gamepads are polled in animation frames while
+ * one is connected.
  */
 
 import type { AxisInfo, WorldInfo } from "../protocol";
-import type { Mover } from "./look";
+import type { AxisTarget } from "./look";
 
-/** The part of `Gamepad` that is read. */
+/** The part of `Gamepad` that is used. */
 export interface PadReading {
   readonly buttons: readonly { readonly pressed: boolean }[];
   readonly axes: readonly number[];
 }
 
-/** Beyond this a stick counts as pushed; below, as a thumb resting on it. */
+/** Deflection from which the left stick counts as pushed in a direction. */
 const STICK_THRESHOLD = 0.5;
-/** A thumb resting on the looking stick moves nothing below this. */
-const REST = 0.15;
-/** What the stick, pushed all the way, moves in one chunk: a share of what a chunk can take. */
+/** Dead zone of the right stick. */
+const DEAD_ZONE = 0.15;
+/** Movement per chunk at full deflection, as a share of the axis's maximum. */
 const FULL_PUSH_SHARE = 0.5;
 const STICKS: Readonly<Record<string, number>> = { mouse_x: 2, mouse_y: 3 };
 
@@ -33,7 +33,7 @@ const DIRECTIONS: Readonly<Record<string, { readonly button: number; readonly ax
   right: { button: 15, axis: 0, sign: 1 },
 };
 
-/** Which of the world's buttons this reading holds. */
+/** Returns the world's buttons that a reading presses. */
 export function padButtons(pad: PadReading, names: readonly string[]): Set<string> {
   const others = names.filter((name) => !(name in DIRECTIONS));
   const held = names.filter((name) => {
@@ -45,7 +45,7 @@ export function padButtons(pad: PadReading, names: readonly string[]): Set<strin
   return new Set(held);
 }
 
-/** How far this reading moves each axis in `seconds`, for a world that makes `chunksPerSecond`. */
+/** Returns how far a reading moves each axis in `seconds`, in a world with `chunksPerSecond`. */
 export function padAxes(
   pad: PadReading,
   axes: readonly AxisInfo[],
@@ -54,12 +54,12 @@ export function padAxes(
 ): [string, number][] {
   return axes.flatMap(({ name, source, high }): [string, number][] => {
     const push = pad.axes[STICKS[source] ?? -1] ?? 0;
-    if (Math.abs(push) < REST) return [];
+    if (Math.abs(push) < DEAD_ZONE) return [];
     return [[name, push * high * FULL_PUSH_SHARE * seconds * chunksPerSecond]];
   });
 }
 
-export interface Holder {
+export interface ButtonTarget {
   press(button: string, holder: string, at: number): void;
   release(button: string, holder: string, at: number): void;
 }
@@ -71,12 +71,12 @@ export class GamepadInput {
 
   constructor(
     private readonly world: () => WorldInfo | null,
-    private readonly target: () => (Holder & Mover) | null,
+    private readonly target: () => (ButtonTarget & AxisTarget) | null,
   ) {
-    window.addEventListener("gamepadconnected", () => this.wake());
+    window.addEventListener("gamepadconnected", () => this.schedulePoll());
   }
 
-  private wake(): void {
+  private schedulePoll(): void {
     if (this.polling) return;
     this.polling = true;
     requestAnimationFrame((now) => this.poll(now));
@@ -101,6 +101,6 @@ export class GamepadInput {
       }
     }
     this.polling = false;
-    if (pads.length > 0) this.wake();
+    if (pads.length > 0) this.schedulePoll();
   }
 }

@@ -1,17 +1,17 @@
 /**
- * The figures beside the picture: rate, latency, sessions, and how far the world has drifted from itself.
+ * The figures beside the picture: frame rate, latency, sessions and drift.
  *
- * Owns their elements and how numbers are written. Told what to show; the number of sessions it asks the server for.
+ * Owns their elements and the number formats. Receives the statistics to show; requests the number of sessions itself.
  */
 
 import { FIGURES, type Figure } from "../drift";
 import type { PlayerStats } from "../player";
 import { element, milliseconds } from "./dom";
 
-const ASK_MS = 2000;
-/** Deviations at the ends of a meter, and from where on it warns. */
-const METER_ENDS = 4;
-const UNUSUAL = 2;
+const POLL_MS = 2000;
+/** Range of a meter, and the distance from which it warns, in standard deviations. */
+const METER_RANGE = 4;
+const WARN_DISTANCE = 2;
 
 export class Hud {
   private readonly meters = new Map<Figure, HTMLElement>();
@@ -31,8 +31,8 @@ export class Hud {
       this.meters.set(figure, meter);
     }
     element("drift", HTMLElement).append(list);
-    setInterval(() => void this.askForPlayers(), ASK_MS);
-    void this.askForPlayers();
+    setInterval(() => void this.refreshPlayers(), POLL_MS);
+    void this.refreshPlayers();
   }
 
   show(stats: PlayerStats): void {
@@ -50,21 +50,21 @@ export class Hud {
     if (known) element("drift", HTMLElement).hidden = false;
     for (const [figure, meter] of this.meters) {
       const distance = drift[figure];
-      const place = distance === null ? 0 : Math.max(-METER_ENDS, Math.min(METER_ENDS, distance));
-      meter.style.setProperty("--place", String(0.5 + place / (2 * METER_ENDS)));
-      meter.dataset["unusual"] = String(distance !== null && Math.abs(distance) > UNUSUAL);
-      const words = distance === null ? "not known yet" : `${Math.abs(distance).toFixed(1)} deviations ${distance < 0 ? "below" : "above"} usual`;
+      const place = distance === null ? 0 : Math.max(-METER_RANGE, Math.min(METER_RANGE, distance));
+      meter.style.setProperty("--place", String(0.5 + place / (2 * METER_RANGE)));
+      meter.dataset["unusual"] = String(distance !== null && Math.abs(distance) > WARN_DISTANCE);
+      const words = distance === null ? "not known yet" : `${Math.abs(distance).toFixed(1)} standard deviations ${distance < 0 ? "below" : "above"} the mean`;
       meter.setAttribute("aria-label", words);
       meter.title = words;
     }
   }
 
-  /** Forgets the meters: another world has others. */
+  /** Hides the meters until the next world reports its drift. */
   reset(): void {
     element("drift", HTMLElement).hidden = true;
   }
 
-  private async askForPlayers(): Promise<void> {
+  private async refreshPlayers(): Promise<void> {
     if (document.visibilityState === "hidden") return;
     const response = await fetch("readyz", { cache: "no-store" }).catch(() => null);
     if (!response?.ok) return;

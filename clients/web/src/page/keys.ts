@@ -1,5 +1,5 @@
 /**
- * Names of keys as people read them on the caps. Owns the table; knows no bindings and no events.
+ * Key labels as printed on the key caps. Owns the table; knows no bindings and no events.
  */
 
 const CAPS: Readonly<Record<string, string>> = {
@@ -24,7 +24,7 @@ const CAPS: Readonly<Record<string, string>> = {
   Equal: "=",
 };
 
-/** The cap of a `KeyboardEvent.code`: "ArrowUp" is "↑", "KeyW" is "W". Codes without a known cap stay as they are. */
+/** The label of a `KeyboardEvent.code`: "↑" for "ArrowUp", "W" for "KeyW". Unknown codes are returned unchanged. */
 export function keyCap(code: string): string {
   return CAPS[code] ?? /^(?:Key|Digit)(.)$/.exec(code)?.[1] ?? code.replace(/^Numpad/, "Num ");
 }

@@ -1,17 +1,17 @@
 /**
- * Mouse and finger on a picture as movement of an axis: looking around.
+ * Looking around: mouse and finger movement on a picture moves the world's axes.
  *
- * Owns pointer lock and how far a pixel turns. A click captures the mouse, Esc gives it back; a finger drags. Knows no
- * socket; only worlds with an axis whose source is "mouse_x" or "mouse_y" are looked around in.
+ * Owns pointer lock and the sensitivity. A click captures the mouse and Esc releases it; a finger drags. Knows no socket.
+ * Only axes whose source is "mouse_x" or "mouse_y" are moved.
  */
 
 import type { AxisInfo, WorldInfo } from "../protocol";
 
-/** Movement a pixel, as a share of what one chunk can take. */
+/** Movement per pixel, as a share of the axis's maximum per chunk. */
 const MOUSE_SHARE = 0.012;
 const FINGER_SHARE = 0.02;
 
-export interface Mover {
+export interface AxisTarget {
   move(axis: string, amount: number, at: number): void;
 }
 
@@ -20,18 +20,18 @@ export class Look {
 
   constructor(
     private readonly stages: HTMLElement,
-    private readonly target: () => Mover | null,
+    private readonly target: () => AxisTarget | null,
   ) {
     stages.addEventListener("pointerdown", (event) => this.onDown(event));
     stages.addEventListener("pointermove", (event) => this.onMove(event));
   }
 
-  /** Looks along the axes of this world. Returns what to tell the player, or null where there is nothing to look with. */
+  /** Binds the axes of a world. Returns the hint for the player, or null if the world has no such axis. */
   bind(world: WorldInfo): string | null {
     this.axes = world.axes.filter(({ source }) => source === "mouse_x" || source === "mouse_y");
     this.stages.dataset["looks"] = String(this.axes.length > 0);
     if (this.isLocked()) document.exitPointerLock();
-    return this.axes.length > 0 ? "Click the picture to look around with the mouse (Esc gives it back), or drag with a finger." : null;
+    return this.axes.length > 0 ? "Click the picture to look around with the mouse (Esc releases it), or drag with a finger." : null;
   }
 
   private onDown(event: PointerEvent): void {
@@ -39,7 +39,7 @@ export class Look {
     if (this.axes.length === 0 || !stage || event.target instanceof HTMLButtonElement) return;
     stage.focus({ preventScroll: true });
     if (event.pointerType === "mouse") {
-      // Refused where the page is framed or Esc was pressed a moment ago; dragging works all the same.
+      // Rejected if the page is in a frame or Esc was just pressed; dragging works anyway.
       void Promise.resolve(stage.requestPointerLock()).catch(() => undefined);
     } else {
       stage.setPointerCapture(event.pointerId);

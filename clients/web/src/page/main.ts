@@ -1,15 +1,15 @@
 /**
- * The page: asks which worlds there are, lets the visitor play one, and wires controls and figures to it.
+ * The page: loads the list of worlds, lets the visitor play one, and connects controls and figures to it.
  *
- * Owns the choice of world, start and take. Everything it does, it does through `Player` and the parts of the page.
- * `window.lightcone` shows the figures, read-only, to tests and scripts.
+ * Owns the choice of world, start and take; `Player` and the parts of the page do the rest. `window.lightcone` exposes the
+ * statistics, read-only, to tests and scripts.
  */
 
 import type { ClientState } from "../client";
 import { ConnectionLost, LightconeError, ServerRefusal } from "../errors";
 import { Player, type PlayerOptions, type PlayerStats } from "../player";
 import type { WorldInfo } from "../protocol";
-import { strangers, type Take } from "../take";
+import { unknownInputs, type Take } from "../take";
 import { Branches, makeStage, type Stage } from "./branches";
 import { listWorlds, markWorld } from "./chooser";
 import { Keyboard, buildPad, showHeld } from "./controls";
@@ -28,10 +28,10 @@ import { loadWorlds } from "./worlds";
 
 const REFRESH_MS = 125;
 const MAX_SEED = 2 ** 31 - 1;
-/** Where the tab keeps the token that the visitor has entered; an address would end in logs. */
-const TOKEN = "lightcone-token";
-/** Pixels. */
-const SMALL_PICTURE = 128 * 128;
+/** Key of the entered token in the session storage; in the address it would end up in logs. */
+const TOKEN_KEY = "lightcone-token";
+/** Pictures with at most this many pixels are sent as PNG. */
+const MAX_PNG_PIXELS = 128 * 128;
 
 const query = new URLSearchParams(location.search);
 const view = new View();
@@ -39,7 +39,7 @@ const hud = new Hud();
 const stages = element("stages", HTMLElement);
 const branches = new Branches(stages, (steered) => onSteered(steered));
 const transport = new Transport(() => branches.active);
-/** Of `?seed=`: the same start, seed and input give the same pictures. Without one, every start is new. */
+/** The seed in `?seed=`: the same start, seed and input give the same pictures. Null for a new seed at every start. */
 let seed: number | null = null;
 let worlds: readonly WorldInfo[] = [];
 
@@ -57,7 +57,7 @@ const look = new Look(stages, target);
 const pictures = new Pictures((image) => branches.active?.restart({ image, seed }), (error) => say(error.message));
 const takes = new Takes(() => branches.active, (take) => openTake(take), say);
 
-/** The stream's address, beside this page's own. */
+/** The stream's address, relative to this page. */
 function streamUrl(): string {
   const url = new URL("v1/stream", document.baseURI);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -65,30 +65,30 @@ function streamUrl(): string {
   return url.href;
 }
 
-/** Small pictures are enlarged until JPEG's artefacts show, and cost nothing to send whole. */
+/** Small pictures are sent as PNG: they are cheap to send, and enlarging them would show JPEG artefacts. */
 function encodings(world: WorldInfo): string[] {
-  return world.width * world.height <= SMALL_PICTURE ? ["png", "jpeg"] : ["jpeg"];
+  return world.width * world.height <= MAX_PNG_PIXELS ? ["png", "jpeg"] : ["jpeg"];
 }
 
 function makePlayer(world: WorldInfo, canvas: HTMLCanvasElement, options: Partial<PlayerOptions>): Player {
-  const made: Player = new Player(
+  const player: Player = new Player(
     world,
     canvas,
-    { url: streamUrl(), encodings: encodings(world), token: sessionStorage.getItem(TOKEN) ?? "", ...options },
+    { url: streamUrl(), encodings: encodings(world), token: sessionStorage.getItem(TOKEN_KEY) ?? "", ...options },
     {
-      state: (state) => onState(made, state),
+      state: (state) => onState(player, state),
       buttons: (pressed) => showHeld(view.pad, pressed),
       refusal: (error) => say(error.message),
-      goAway: (seconds, reason) => view.toast(`${sentence(reason)} The server closes in ${Math.round(seconds)} s.`),
+      goAway: (seconds, reason) => view.toast(`${sentence(reason)} The server closes the connection in ${Math.round(seconds)} s.`),
       undecodable: (error) => say(error.message),
-      presented: () => made === branches.active && takes.frame(),
-      replayed: () => say("That was the take; press Play to go on from here"),
+      presented: () => player === branches.active && takes.frame(),
+      replayed: () => say("End of the take; press Play to continue from here"),
     },
   );
-  return made;
+  return player;
 }
 
-/** A player's connection changes; the words and tools are those of the stage that is steered. */
+/** Handles a change of a player's state; texts and tools show the state of the steered stage. */
 function onState(player: Player, state: ClientState): void {
   if (player === branches.active) view.showState(state);
   if (state.name !== "failed") return;
@@ -97,9 +97,9 @@ function onState(player: Player, state: ClientState): void {
   if (player !== branches.active) say(refusalTitle(state.reason) ?? state.reason.message);
 }
 
-/** Another stage is steered, or there are more or fewer. */
+/** Handles that another stage is steered, or that a stage was added or removed. */
 function onSteered({ element, player }: Stage): void {
-  view.cover(element);
+  view.moveOverlays(element);
   view.showState(player.client.state);
   refreshAll();
 }
@@ -117,7 +117,7 @@ function play(world: WorldInfo, options: Partial<PlayerOptions> = { start: { ind
   player.connect();
 }
 
-/** Another world; its name goes into the address, and a take that stood there leaves it. The keys belong to it now. */
+/** Plays another world: sets its name in the address, removes a take from it, and focuses the stage. */
 function choose(world: WorldInfo): void {
   query.set("world", world.name);
   history.replaceState(null, "", `?${query}`);
@@ -127,26 +127,26 @@ function choose(world: WorldInfo): void {
 
 function openTake(take: Take): void {
   const world = worlds.find(({ name }) => name === take.world);
-  if (!world) throw new LightconeError(`this take is of the world "${take.world}", which is not served here`);
-  const unknown = strangers(take, world);
+  if (!world) throw new LightconeError(`this take is of the world "${take.world}", which this server does not have`);
+  const unknown = unknownInputs(take, world);
   if (unknown.length > 0) throw new LightconeError(`this take uses ${unknown.join(", ")}, which ${world.title} does not have`);
   play(world, { take });
 }
 
 async function branch(): Promise<void> {
-  const from = branches.active;
-  if (!from) return;
-  const forked = await from.branch();
-  if (!branches.has(from)) return; // another world was chosen meanwhile
-  const { element, canvas } = makeStage(from.world);
-  const { image, client } = from;
-  const player = makePlayer(from.world, canvas, { start: { branch: forked.ticket }, image, speed: client.speed });
+  const original = branches.active;
+  if (!original) return;
+  const forked = await original.branch();
+  if (!branches.has(original)) return; // another world was chosen meanwhile
+  const { element, canvas } = makeStage(original.world);
+  const { image, client } = original;
+  const player = makePlayer(original.world, canvas, { start: { branch: forked.ticket }, image, speed: client.speed });
   branches.add({ element, player });
   player.connect();
-  if (from.stats.scrubbedTo !== null) await from.playFromHere();
+  if (original.stats.scrubbedTo !== null) await original.playFromHere();
 }
 
-/** Shows what `work` did, or says why it failed. That a connection was lost, its player's state says. */
+/** Refreshes after `work`, or shows why it failed. The player's state already shows a lost connection. */
 function attempt(work: Promise<void> | undefined): void {
   work?.then(refreshAll, (error: unknown) => {
     if (!(error instanceof LightconeError)) throw error;
@@ -154,7 +154,7 @@ function attempt(work: Promise<void> | undefined): void {
   });
 }
 
-/** Runs `action` on a click; after a click with a pointer the keys belong to the world again. */
+/** Runs `action` on a click; after a click with a pointer, focuses the stage again. */
 function onClick(button: HTMLButtonElement, action: () => void): void {
   button.addEventListener("click", (event) => {
     action();
@@ -172,7 +172,7 @@ function restart(index: number): void {
 
 const chosenStart = (): number => Math.max(0, view.starts.selectedIndex);
 
-function wire(): void {
+function connectControls(): void {
   onClick(view.pause, () => branches.active?.togglePause());
   onClick(view.step, () => branches.active?.step());
   onClick(view.restart, () => restart(chosenStart()));
@@ -190,7 +190,7 @@ function wire(): void {
   setInterval(refreshAll, REFRESH_MS);
 }
 
-/** Shows how the active player stands. */
+/** Shows the active player's statistics. */
 function refreshAll(): void {
   const player = branches.active;
   if (!player) return;
@@ -200,7 +200,7 @@ function refreshAll(): void {
   transport.refresh((stats.state === "playing" || stats.state === "paused") && stats.replay === null);
 }
 
-/** The seed that `?seed=` asks for, if it does. */
+/** The seed in `?seed=`, if there is one. @throws LightconeError if it is invalid. */
 function parseSeed(text: string | null): number | null {
   if (text === null) return null;
   const value = Number(text);
@@ -208,7 +208,7 @@ function parseSeed(text: string | null): number | null {
   throw new LightconeError(`"${text}" is not a seed; ?seed= takes a whole number from 0 to ${MAX_SEED}`);
 }
 
-/** Exposes the figures of whichever player is at the world, read-only. */
+/** Exposes the statistics of the active player as `window.lightcone`, read-only. */
 function exposeStats(): void {
   const figure = <K extends keyof PlayerStats>(key: K): PropertyDescriptor => ({
     enumerable: true,
@@ -232,40 +232,40 @@ function exposeStats(): void {
   Object.defineProperty(window, "lightcone", { value: Object.freeze(stats), enumerable: true });
 }
 
-/** What the button of the notice says it does. */
+/** Handles the button of the notice. */
 function retry(): void {
   const player = branches.active;
   const state = player?.client.state;
   const code = state?.name === "failed" && state.reason instanceof ServerRefusal ? state.reason.code : null;
-  if (code === "unauthorized") sessionStorage.setItem(TOKEN, prompt("The token you were given")?.trim() ?? "");
-  const mayGoOn = state?.name === "reconnecting" || code === "idle" || code === "taken_over";
-  if (player && mayGoOn) player.connect();
+  if (code === "unauthorized") sessionStorage.setItem(TOKEN_KEY, prompt("Enter your token")?.trim() ?? "");
+  const canReconnect = state?.name === "reconnecting" || code === "idle" || code === "taken_over";
+  if (player && canReconnect) player.connect();
   else location.reload();
 }
 
 async function main(): Promise<void> {
   exposeStats();
   onClick(view.retry, retry);
-  worlds = await loadWorlds((why) => view.showNotice({ title: "Waiting for the server", text: why }));
+  worlds = await loadWorlds((reason) => view.showNotice({ title: "Waiting for the server", text: reason }));
   view.showNotice(null);
-  wire();
+  connectControls();
   listWorlds(view.worlds, worlds, choose);
   await begin().catch((error: unknown) => {
     if (!(error instanceof LightconeError)) throw error;
-    if (seed === null) query.delete("seed"); // it is none
+    if (seed === null) query.delete("seed"); // it was invalid
     view.showState({ name: "failed", reason: error });
-    view.showNotice({ title: "Cannot play this address", text: `${sentence(error.message)} Choose a world above to go on.` });
+    view.showNotice({ title: "This address cannot be played", text: `${sentence(error.message)} Choose a world above.` });
   });
 }
 
-/** Plays what the address asks for. */
+/** Plays the take or world in the address. */
 async function begin(): Promise<void> {
   seed = parseSeed(query.get("seed"));
   const take = await takeInAddress(location.hash);
   if (take) return openTake(take);
-  const asked = query.get("world");
-  const world = asked === null ? worlds[0] : worlds.find(({ name }) => name === asked);
-  if (!world) throw new LightconeError(`there is no world "${asked}" here`);
+  const requested = query.get("world");
+  const world = requested === null ? worlds[0] : worlds.find(({ name }) => name === requested);
+  if (!world) throw new LightconeError(`this server has no world "${requested}"`);
   play(world);
 }
 

@@ -1,7 +1,7 @@
 /**
- * The operator's page: asks the running server once a second how it is, and shows it.
+ * The operator page: polls the server once a second and shows its state and figures.
  *
- * Owns the asking and the elements of operator.html. What the figures are is `figures.ts`'s.
+ * Owns the polling and the elements of operator.html; `figures.ts` computes the figures.
  */
 
 import { LightconeError } from "../errors";
@@ -12,14 +12,14 @@ import { Sparkline } from "./sparkline";
 import "./style.css";
 import "./operator.css";
 
-const ASK_MS = 1000;
-/** A server that takes as long for an answer is as good as gone. */
-const PATIENCE_MS = 5000;
+const POLL_MS = 1000;
+/** A server that takes longer to answer counts as unreachable. */
+const TIMEOUT_MS = 5000;
 
-/** Of `/readyz`, and of what may come in its place. */
+/** The status in `/readyz`, or "unreachable". */
 type Status = "ready" | "loading" | "draining" | "failed" | "unreachable";
 
-const WORDS: Readonly<Record<Status, string>> = {
+const LABELS: Readonly<Record<Status, string>> = {
   ready: "Ready",
   loading: "Loading",
   draining: "Draining",
@@ -27,11 +27,11 @@ const WORDS: Readonly<Record<Status, string>> = {
   unreachable: "Unreachable",
 };
 
-const MEANING: Readonly<Record<Status, string>> = {
+const EXPLANATIONS: Readonly<Record<Status, string>> = {
   ready: "",
-  loading: "The worlds are being loaded and warmed; nobody can play yet.",
-  draining: "The server is about to stop; nobody can join any more.",
-  failed: "Nobody can play: the worlds could not be loaded, or the server met an error. Its log says why.",
+  loading: "The worlds are being loaded and warmed up; nobody can play yet.",
+  draining: "The server is about to stop and accepts no new players.",
+  failed: "Nobody can play: the worlds could not be loaded, or the server failed. See its log.",
   unreachable: "The server cannot be reached.",
 };
 
@@ -39,14 +39,14 @@ interface Tile {
   readonly id: string;
   readonly read: (figures: Figures) => number | null;
   readonly write: (value: number, figures: Figures) => string;
-  /** What stands below; the largest value of the last minute, by default. */
+  /** The text below; by default the peak of the last minute. */
   readonly note?: (figures: Figures) => string;
 }
 
 const TILES: readonly Tile[] = [
   { id: "sessions", read: ({ sessions }) => sessions, write: String },
   { id: "queue", read: ({ queue }) => queue, write: String },
-  { id: "parked", read: ({ parked }) => parked, write: String },
+  { id: "suspended", read: ({ suspended }) => suspended, write: String },
   { id: "batch", read: ({ batch }) => batch, write: rate },
   { id: "sent", read: ({ sent }) => sent, write: rate },
   { id: "replaced", read: ({ replaced }) => replaced, write: rate },
@@ -54,7 +54,7 @@ const TILES: readonly Tile[] = [
     id: "p50",
     read: ({ actionToFrame }) => actionToFrame?.p50.ms ?? null,
     write: (ms, { actionToFrame }) => latency({ ms, beyond: actionToFrame?.p50.beyond === true }),
-    note: ({ actionToFrame }) => `of ${rate(actionToFrame?.perSecond ?? 0)} acts a second`,
+    note: ({ actionToFrame }) => `of ${rate(actionToFrame?.perSecond ?? 0)} acts/s`,
   },
   {
     id: "p99",
@@ -67,37 +67,37 @@ const recorder = new Recorder();
 const lines = new Map(TILES.map(({ id }) => [id, new Sparkline()]));
 let readAt: Date | null = null;
 
-/** What the server answered; null where it did not. */
-async function ask(path: string): Promise<Response | null> {
-  const asked = fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-  return asked.catch((error: unknown) => {
-    if (error instanceof TypeError || error instanceof DOMException) return null; // no connection, or no answer in time
+/** Fetches a path of the server; null if it did not answer. */
+async function request(path: string): Promise<Response | null> {
+  const response = fetch(path, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  return response.catch((error: unknown) => {
+    if (error instanceof TypeError || error instanceof DOMException) return null; // no connection, or a timeout
     throw error;
   });
 }
 
-/** A proxy in front may answer for a server that is not there, in words of its own. */
-async function askStatus(): Promise<Status> {
-  const answer = await ask("readyz");
+/** Fetches the status; an answer without a known status, as from a proxy without its server, counts as unreachable. */
+async function fetchStatus(): Promise<Status> {
+  const answer = await request("readyz");
   const { status } = ((await answer?.json().catch(() => null)) ?? {}) as { status?: Status };
-  return status !== undefined && Object.hasOwn(WORDS, status) ? status : "unreachable";
+  return status !== undefined && Object.hasOwn(LABELS, status) ? status : "unreachable";
 }
 
-/** The figures as they stand, or why there are none. */
-async function askMetrics(): Promise<Scrape | string> {
-  const answer = await ask("metrics");
-  if (!answer?.ok) return answer ? `The server keeps its figures to itself: /metrics answered ${answer.status}.` : "";
+/** Fetches the metrics, or returns why there are none. */
+async function fetchMetrics(): Promise<Scrape | string> {
+  const answer = await request("metrics");
+  if (!answer?.ok) return answer ? `The server does not provide its metrics: /metrics answered with status ${answer.status}.` : "";
   try {
     return parseMetrics(await answer.text(), performance.now());
   } catch (error) {
-    if (error instanceof LightconeError) return `What /metrics answered cannot be read: ${error.message}.`;
-    if (error instanceof TypeError || error instanceof DOMException) return ""; // it broke off
+    if (error instanceof LightconeError) return `The answer of /metrics cannot be read: ${error.message}.`;
+    if (error instanceof TypeError || error instanceof DOMException) return ""; // the answer was cut off
     throw error;
   }
 }
 
 async function refresh(): Promise<void> {
-  const [status, metrics] = await Promise.all([askStatus(), askMetrics()]);
+  const [status, metrics] = await Promise.all([fetchStatus(), fetchMetrics()]);
   const known = status !== "unreachable" && typeof metrics !== "string";
   if (known) {
     show(recorder.read(metrics), metrics.at);
@@ -105,7 +105,7 @@ async function refresh(): Promise<void> {
   } else {
     for (const line of lines.values()) line.push(performance.now(), null);
   }
-  const trouble = MEANING[status] || (typeof metrics === "string" ? metrics || MEANING.unreachable : "");
+  const trouble = EXPLANATIONS[status] || (typeof metrics === "string" ? metrics || EXPLANATIONS.unreachable : "");
   const age = known || !readAt ? "" : ` The figures are from ${readAt.toLocaleTimeString()}.`;
   showState(status, trouble + age, !known);
 }
@@ -113,12 +113,12 @@ async function refresh(): Promise<void> {
 function showState(status: Status, trouble: string, stale: boolean): void {
   const pill = element("state", HTMLElement);
   pill.dataset["state"] = status;
-  write(pill.querySelector("span"), WORDS[status]); // it is read out, so only when it changes
+  write(pill.querySelector("span"), LABELS[status]); // only if it changes, since it is announced
   const notice = element("trouble", HTMLElement);
   notice.hidden = trouble === "";
   write(notice, trouble);
   element("figures", HTMLElement).dataset["stale"] = String(stale);
-  document.title = `${WORDS[status]} · Lightcone operator`;
+  document.title = `${LABELS[status]} · Lightcone operator`;
 }
 
 function show(figures: Figures, at: number): void {
@@ -126,8 +126,8 @@ function show(figures: Figures, at: number): void {
   const timed = ({ labels, perSecond, p50, p99 }: Timing, ...names: string[]): string[] => {
     return [...names.map((name) => labels[name] ?? ""), rate(perSecond), latency(p50), latency(p99)];
   };
-  fill("ticks", figures.ticks.map((timing) => timed(timing, "world", "batch")), "No ticks");
-  fill("decodes", figures.decodes.map((timing) => timed(timing, "world")), "Nothing decoded");
+  fill("ticks", figures.ticks.map((timing) => timed(timing, "world", "batch")), "None yet");
+  fill("decodes", figures.decodes.map((timing) => timed(timing, "world")), "None yet");
   fill("admissions", figures.admissions.map(counted), "None yet");
   fill("refusals", figures.refusals.map(counted), "None yet");
   fill("resumes", figures.resumes.map(counted), "None yet");
@@ -155,12 +155,12 @@ function rate(value: number): string {
   return value.toFixed(1);
 }
 
-/** The rows of a table's body; their cells stay where they are, so that a selection survives the next second. */
-function fill(id: string, rows: readonly string[][], nothing: string): void {
+/** Fills a table's body. Cells are reused, so that a text selection survives the next update. */
+function fill(id: string, rows: readonly string[][], placeholder: string): void {
   const [body] = element(id, HTMLTableElement).tBodies;
   if (!body) throw new TypeError(`the table "${id}" has no body`);
   const columns = element(id, HTMLTableElement).tHead?.rows[0]?.cells.length ?? 1;
-  const shown = rows.length > 0 ? rows : [[nothing]];
+  const shown = rows.length > 0 ? rows : [[placeholder]];
   while (body.rows.length > shown.length) body.deleteRow(-1);
   shown.forEach((cells, index) => {
     const row = body.rows[index] ?? body.insertRow();
@@ -171,24 +171,24 @@ function fill(id: string, rows: readonly string[][], nothing: string): void {
   });
 }
 
-function cell(names: boolean): HTMLElement {
-  const made = document.createElement(names ? "th" : "td");
-  if (names) made.setAttribute("scope", "row");
-  return made;
+function cell(isHeader: boolean): HTMLElement {
+  const created = document.createElement(isHeader ? "th" : "td");
+  if (isHeader) created.setAttribute("scope", "row");
+  return created;
 }
 
-function write(place: Element | null, words: string): void {
-  if (place && place.textContent !== words) place.textContent = words;
+function write(target: Element | null, text: string): void {
+  if (target && target.textContent !== text) target.textContent = text;
 }
 
-/** Asks again and again, a second from question to question; not while nobody looks. */
-async function keepAsking(): Promise<never> {
+/** Refreshes once a second while the page is visible. */
+async function poll(): Promise<never> {
   for (;;) {
-    const next = performance.now() + ASK_MS;
+    const next = performance.now() + POLL_MS;
     if (document.visibilityState === "visible") await refresh();
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, next - performance.now())));
   }
 }
 
 for (const [id, line] of lines) element(id, HTMLElement).parentElement?.append(line.element);
-void keepAsking();
+void poll();

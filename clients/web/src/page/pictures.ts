@@ -1,18 +1,18 @@
 /**
  * Pictures to start a world from: a file, one dropped on the page, or a still from the camera.
  *
- * Owns the file input, the drop and the camera's dialogue; makes pictures small before they are sent. What is done with
- * them is the caller's business.
+ * Owns the file input, drag and drop, and the camera dialog; shrinks pictures before they are sent. The caller decides
+ * what to do with them.
  */
 
 import { LightconeError } from "../errors";
 import { element } from "./dom";
 
-/** Pixels: no world shows more, and no server is sent more than it needs. */
+/** Pixels; more than the worlds show. */
 const LONGEST_SIDE = 512;
 const JPEG_QUALITY = 0.95;
 
-/** The picture no larger than a server wants it, as JPEG. @throws LightconeError for a file that is no picture. */
+/** Shrinks a picture and encodes it as JPEG. @throws LightconeError if the file is not a picture. */
 export async function shrink(source: ImageBitmapSource): Promise<Uint8Array> {
   const bitmap = await createImageBitmap(source).catch(() => {
     throw new LightconeError("this file is not a picture that the browser can read; choose a PNG, JPEG or WebP");
@@ -24,7 +24,7 @@ export async function shrink(source: ImageBitmapSource): Promise<Uint8Array> {
   canvas.getContext("2d", { alpha: false })?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
   const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/jpeg", JPEG_QUALITY));
-  if (!blob) throw new LightconeError("the browser could not make a picture of it");
+  if (!blob) throw new LightconeError("the browser could not encode the picture");
   return new Uint8Array(await blob.arrayBuffer());
 }
 
@@ -33,7 +33,7 @@ export class Pictures {
   private readonly dialog = element("camera-dialog", HTMLDialogElement);
   private readonly video = element("camera-video", HTMLVideoElement);
   private camera: MediaStream | null = null;
-  private asking = false;
+  private opening = false;
 
   constructor(
     private readonly use: (picture: Uint8Array) => void,
@@ -58,23 +58,23 @@ export class Pictures {
     });
   }
 
-  /** Asks for a file. */
+  /** Opens the file chooser. */
   choose(): void {
     this.file.click();
   }
 
-  /** Shows what the camera sees, to take a still from. */
+  /** Opens the camera dialog. */
   async openCamera(): Promise<void> {
-    if (this.asking || this.camera) return;
-    this.asking = true;
+    if (this.opening || this.camera) return;
+    this.opening = true;
     try {
-      if (!navigator.mediaDevices) throw new LightconeError("the camera needs a secure page: https, or this machine itself");
+      if (!navigator.mediaDevices) throw new LightconeError("the camera needs a secure page: use https, or open the page on the server's own machine");
       this.camera = await navigator.mediaDevices.getUserMedia({ video: true });
     } catch (cause) {
-      const why = cause instanceof LightconeError ? cause.message : "the camera cannot be used; the browser or its owner says no";
-      return this.failed(new LightconeError(why));
+      const message = cause instanceof LightconeError ? cause.message : "the camera is not available; allow this page to use it in the browser's settings";
+      return this.failed(new LightconeError(message));
     } finally {
-      this.asking = false;
+      this.opening = false;
     }
     this.video.srcObject = this.camera;
     this.dialog.showModal();

@@ -1,14 +1,14 @@
 /**
- * A line of the last minute, as an inline SVG.
+ * A graph of a figure over the last minute, as inline SVG.
  *
- * Owns the path; its colours are the style sheet's. It starts at zero and ends at its own largest value, so it shows the
- * course of a figure, not its size; that stands beside it in words.
+ * Owns the paths; the style sheet sets the colours. The vertical axis runs from zero to the largest value shown, so the
+ * graph shows the trend; the number beside it gives the size.
  */
 
 const SPAN_MS = 60_000;
 const WIDTH = 120;
 const HEIGHT = 28;
-/** Room for the line's own thickness. */
+/** Margin for the thickness of the line. */
 const EDGE = 2;
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -27,19 +27,19 @@ export class Sparkline {
   constructor() {
     this.element.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     this.element.setAttribute("preserveAspectRatio", "none");
-    this.element.setAttribute("aria-hidden", "true"); // the numbers beside it say it too
+    this.element.setAttribute("aria-hidden", "true"); // the number beside it has the same information
     this.area.setAttribute("class", "area");
     this.line.setAttribute("class", "line");
     this.element.append(this.area, this.line);
   }
 
-  /** The largest value shown, in words; null of nothing. */
+  /** The largest value shown, as text; null if there is none. */
   get largest(): string | null {
     const peak = this.peak();
     return this.points.find(({ value }) => value !== null && value === peak)?.words ?? null;
   }
 
-  /** Null leaves a gap: nobody knows what was there. */
+  /** Adds a value with its text; null leaves a gap. */
   push(at: number, value: number | null, words = ""): void {
     this.points = [...this.points.filter((point) => point.at >= at - SPAN_MS), { at, value, words }];
     const pieces = unbroken(this.points).map((piece) => piece.map((point) => this.place(point, at)));
@@ -59,7 +59,7 @@ export class Sparkline {
   }
 }
 
-/** The runs of known values that make a line: two or more. */
+/** Splits the points at unknown values; pieces of a single point are dropped. */
 function unbroken(points: readonly Point[]): Point[][] {
   const pieces: Point[][] = [[]];
   for (const point of points) {
@@ -69,7 +69,7 @@ function unbroken(points: readonly Point[]): Point[][] {
   return pieces.filter((piece) => piece.length > 1);
 }
 
-/** The piece and what is below it. */
+/** The path of the area below a piece. */
 function closed(piece: readonly string[]): string {
   const [left, right] = [piece[0], piece.at(-1)].map((place) => place?.split(",")[0]);
   return `M${left},${HEIGHT}L${piece.join("L")}L${right},${HEIGHT}Z`;

@@ -1,8 +1,8 @@
 /**
- * Keeping and sharing: clips as video files, takes as files and links.
+ * Saving and sharing: clips as video files, takes as files and links.
  *
- * Owns the buttons' work and the file names; what a take is, src/take.ts says. A link holds the whole take behind `#take=`,
- * which never leaves the browser for the server.
+ * Owns the actions of the buttons and the file names; src/take.ts owns the takes. A link holds the whole take after
+ * `#take=`, which the browser does not send to the server.
  */
 
 import { LightconeError } from "../errors";
@@ -12,11 +12,11 @@ import { decodeTake, encodeTake, takeOf, type Take } from "../take";
 import { element } from "./dom";
 
 const MARK = "#take=";
-/** Longer addresses are cut by some programs they are pasted into. */
-const LONGEST_LINK = 30_000;
+/** Some programs truncate longer addresses. */
+const MAX_LINK_LENGTH = 30_000;
 const MAX_FILE_BYTES = 4 * 1024 * 1024;
 
-/** The take in an address, if there is one. @throws LightconeError for one that cannot be read. */
+/** Decodes the take in an address, if there is one. @throws LightconeError if it cannot be read. */
 export async function takeInAddress(hash: string): Promise<Take | null> {
   return hash.startsWith(MARK) ? decodeTake(hash.slice(MARK.length)) : null;
 }
@@ -39,7 +39,7 @@ export class Takes {
     setInterval(() => this.showRecording(), 500);
   }
 
-  /** Another frame is on the screen. */
+  /** Reports that another frame is on the screen. */
   frame(): void {
     this.recorder?.frame();
   }
@@ -67,9 +67,9 @@ export class Takes {
 
   private async currentTake(): Promise<Take> {
     const player = this.player();
-    if (!player) throw new LightconeError("there is no world to keep a take of");
+    if (!player) throw new LightconeError("there is no world to save a take of");
     const log = await player.client.actionLog();
-    if (!log.complete) this.say("The run was too long to keep whole; this is its beginning.");
+    if (!log.complete) this.say("The run is too long to save completely; the take is its beginning.");
     return takeOf(player.world.name, log, player.image);
   }
 
@@ -78,7 +78,7 @@ export class Takes {
     const address = new URL(location.href);
     address.searchParams.set("world", take.world);
     address.hash = `${MARK}${await encodeTake(take)}`;
-    if (address.href.length > LONGEST_LINK) {
+    if (address.href.length > MAX_LINK_LENGTH) {
       throw new LightconeError("this take is too long for a link; save it as a file instead");
     }
     history.replaceState(null, "", address);
@@ -86,11 +86,11 @@ export class Takes {
       () => true,
       () => false,
     );
-    this.say(copied ? "The link is copied. Whoever opens it sees this take and can go on from its end." : "The link is in the address bar; copy it from there.");
+    this.say(copied ? "Link copied. It plays this take and lets the viewer continue from its end." : "The link is in the address bar; copy it from there.");
   }
 
   private async readFile(file: File): Promise<void> {
-    if (file.size > MAX_FILE_BYTES) throw new LightconeError(`this file has ${file.size} bytes; a take has fewer`);
+    if (file.size > MAX_FILE_BYTES) throw new LightconeError(`this file has ${file.size} bytes, but a take has at most ${MAX_FILE_BYTES}`);
     this.open(await decodeTake((await file.text()).trim()));
   }
 
@@ -115,7 +115,7 @@ export class Takes {
     const on = this.recorder !== null;
     const words = on ? `Stop (${Math.floor(this.recorder?.seconds ?? 0)} s)` : "Record clip";
     if (this.record.textContent !== words) this.record.textContent = words;
-    // Without the seconds, which a screen reader would read out as they pass.
+    // Without the seconds, which a screen reader would announce one by one.
     this.record.setAttribute("aria-label", on ? "Stop recording" : "Record clip");
     this.record.setAttribute("aria-pressed", String(on));
   }

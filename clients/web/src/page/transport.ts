@@ -1,8 +1,8 @@
 /**
- * Pause, step, speed and the timeline below the picture.
+ * Speed, branch and the timeline below the picture.
  *
- * Owns the slider: its places are the frames the world can go back to, the last one is the present. Moving it pauses and
- * shows a frame; "Play from here" makes that frame the present. Told by the page which player it belongs to.
+ * Owns the slider: its positions are the frames that can be rewound to; the last is the newest frame. Moving it pauses and
+ * shows a past frame; "Play from here" rewinds to it. The page decides which player it controls.
  */
 
 import type { Player } from "../player";
@@ -24,7 +24,7 @@ export class Transport {
     this.speed.addEventListener("change", () => player()?.client.setSpeed(Number(this.speed.value)));
   }
 
-  /** Follows the player: its speed, how much past there is, and which frame of it is shown. */
+  /** Shows the player's speed, the length of its timeline and which frame is shown. */
   refresh(live: boolean): void {
     const player = this.player();
     const stops = live && player ? player.stops() : [];
@@ -34,8 +34,8 @@ export class Transport {
     this.scrub.max = String(last);
     this.scrub.disabled = stops.length < 2;
     this.speed.disabled = this.branch.disabled = stops.length === 0;
-    const place = shown === null ? last : Math.max(0, stops.findIndex(({ run_frame }) => run_frame === shown));
-    if (document.activeElement !== this.scrub || shown === null) this.scrub.value = String(place);
+    const position = shown === null ? last : Math.max(0, stops.findIndex(({ run_frame }) => run_frame === shown));
+    if (document.activeElement !== this.scrub || shown === null) this.scrub.value = String(position);
     this.fromHere.disabled = shown === null;
     const behind = shown === null || !player ? 0 : this.secondsBehind(player, shown);
     const words = shown === null ? "now" : `${behind.toFixed(1)} s ago`;

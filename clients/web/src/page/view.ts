@@ -1,7 +1,7 @@
 /**
- * What the page says: state, notices, figures, the list of worlds and starts.
+ * The texts of the page: state, notices, figures, the lists of worlds and starts.
  *
- * Owns the elements of index.html and the words in them. Knows no socket and no input; it is told what to show.
+ * Owns the elements of index.html and their texts. Knows no socket and no input; the page tells it what to show.
  */
 
 import type { ClientState } from "../client";
@@ -9,46 +9,46 @@ import { ServerRefusal } from "../errors";
 import type { ErrorCode, WorldInfo } from "../protocol";
 import { element } from "./dom";
 
-/** Headlines for refusals that end the session; the server's own message stands below them. */
+/** Titles for refusals that end the session; the server's own message is shown below. */
 const REFUSALS: Partial<Record<ErrorCode, string>> = {
-  bad_version: "This page and the server speak different versions; reload the page",
-  unknown_world: "This world is not served here",
-  unknown_branch: "This branch is no longer kept",
+  bad_version: "This page and the server use different protocol versions; reload the page",
+  unknown_world: "This server does not have this world",
+  unknown_branch: "This branch is no longer available",
   origin_refused: "The server does not accept this page's address",
   server_full: "The server is full",
-  too_many_connections: "Too many connections from your address; wait a little",
-  unauthorized: "This server asks for a token",
+  too_many_connections: "Too many connections from your address; try again shortly",
+  unauthorized: "This server requires a token",
   not_ready: "The server is warming up",
   shutting_down: "The server is restarting",
-  taken_over: "This session goes on elsewhere",
+  taken_over: "This session was opened elsewhere",
   idle: "Are you still there?",
 };
 
-/** What the button below such a headline does; reloading the page, by default. */
+/** Labels of the button below such a title; "Reload the page" by default. */
 const REMEDIES: Partial<Record<ErrorCode, string>> = {
   taken_over: "Play it here",
-  idle: "Go on",
+  idle: "Continue",
   unauthorized: "Enter a token",
 };
 
 const TOAST_MS = 6000;
-/** Without a frame for as long, a world is said to be waited for. */
-const PATIENCE_MS = 1500;
+/** Time without a frame after which the page says that it waits for frames. */
+const STALL_MS = 1500;
 
 export interface Notice {
   readonly title: string;
   readonly text: string;
-  /** Label of the button below, if there is something to do. */
+  /** Label of the button below, if any. */
   readonly action?: string;
 }
 
-/** The state in a word or two, for the pill in the header. */
+/** A short label of the state, for the header. */
 export function stateLabel(state: ClientState): string {
   switch (state.name) {
     case "connecting":
       return "Connecting";
     case "queued":
-      return `Queued, place ${state.position}`;
+      return `Queued, position ${state.position}`;
     case "playing":
       return "Playing";
     case "paused":
@@ -62,12 +62,12 @@ export function stateLabel(state: ClientState): string {
   }
 }
 
-/** What to lay over the picture in this state; null where the picture speaks for itself. */
+/** The notice over the picture in this state; null if there is none. */
 export function stateNotice(state: ClientState): Notice | null {
   switch (state.name) {
     case "queued": {
       const wait = state.etaSeconds === null ? "" : ` About ${seconds(state.etaSeconds)}.`;
-      return { title: "Every place is taken", text: `You are number ${state.position} in the queue.${wait}` };
+      return { title: "All slots are in use", text: `You are number ${state.position} in the queue.${wait}` };
     }
     case "reconnecting": {
       const text = `${sentence(state.reason.message)} Trying again in about ${seconds(state.delayMs / 1000)}.`;
@@ -84,21 +84,21 @@ export function stateNotice(state: ClientState): Notice | null {
   }
 }
 
-/** What a refusal that ends a session means, in a line; null where there is only the server's own message. */
+/** The title for a refusal that ends a session; null if there is only the server's own message. */
 export function refusalTitle(reason: Error): string | null {
   return reason instanceof ServerRefusal ? (REFUSALS[reason.code] ?? null) : null;
 }
 
-/** A wait in whole seconds, at least one; the number and its unit stay on one line. */
+/** Formats a wait in whole seconds, at least one, with a non-breaking space. */
 export function seconds(wait: number): string {
   return `${Math.max(1, Math.round(wait))}\u00a0s`;
 }
 
-/** Starts with a capital and ends with a full stop. */
+/** Capitalizes the first letter and adds a full stop if needed. */
 export function sentence(text: string): string {
   const trimmed = text.trim();
-  const closed = /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
-  return closed.charAt(0).toUpperCase() + closed.slice(1);
+  const punctuated = /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+  return punctuated.charAt(0).toUpperCase() + punctuated.slice(1);
 }
 
 export class View {
@@ -120,7 +120,7 @@ export class View {
   readonly takeOver = element("take-over", HTMLButtonElement);
   readonly retry = element("notice-retry", HTMLButtonElement);
   private readonly overlays = [element("past", HTMLElement), element("notice", HTMLElement)];
-  private flowedAt = 0;
+  private lastFrameAt = 0;
   private toastTimer: ReturnType<typeof setTimeout> | undefined;
 
   showWorld(world: WorldInfo): void {
@@ -132,17 +132,17 @@ export class View {
     this.canvas.width = world.width;
     this.canvas.height = world.height;
     this.stage.setAttribute("aria-label", world.title);
-    this.canvas.setAttribute("aria-label", `${world.title}, as the model imagines it`);
+    this.canvas.setAttribute("aria-label", `${world.title}, generated by the model`);
     element("start-field", HTMLElement).hidden = world.starts.length < 2;
     this.starts.replaceChildren(...world.starts.map((name, index) => new Option(name, String(index))));
   }
 
-  /** Lays what is said over the picture onto this stage. */
-  cover(stage: HTMLElement): void {
+  /** Moves the overlays of the picture to this stage. */
+  moveOverlays(stage: HTMLElement): void {
     for (const overlay of this.overlays) if (overlay.parentElement !== stage) stage.append(overlay);
   }
 
-  /** Says how to look around, where one can. */
+  /** Shows how to look around, or hides the hint. */
   hintLook(text: string | null): void {
     const hint = element("look-hint", HTMLElement);
     hint.hidden = text === null;
@@ -152,9 +152,9 @@ export class View {
   showState(state: ClientState): void {
     const pill = element("state", HTMLElement);
     pill.dataset["state"] = state.name;
-    this.sayState(stateLabel(state));
+    this.setStateText(stateLabel(state));
     const live = state.name === "playing" || state.name === "paused";
-    for (const button of this.needsSession()) button.disabled = !live;
+    for (const button of this.sessionButtons()) button.disabled = !live;
     this.starts.disabled = !live;
     const paused = state.name === "paused";
     this.pause.dataset["paused"] = String(paused);
@@ -162,13 +162,13 @@ export class View {
     this.showNotice(stateNotice(state));
   }
 
-  private needsSession(): HTMLButtonElement[] {
+  private sessionButtons(): HTMLButtonElement[] {
     const playback = [this.pause, this.step, this.restart, this.nextStart, this.upload, this.camera];
     return [...playback, this.record, this.copyLink, this.saveTake, this.openTake];
   }
 
-  /** Sets the pill's words; only when they change, as screen readers announce each setting. */
-  private sayState(label: string): void {
+  /** Sets the text of the state, only if it changes, since screen readers announce each update. */
+  private setStateText(label: string): void {
     const words = element("state", HTMLElement).querySelector("span");
     if (words && words.textContent !== label) words.textContent = label;
   }
@@ -182,21 +182,21 @@ export class View {
   }
 
   /**
-   * A picture that stands still without a word is the worst a stream can do to its player. `replay`: how far a take has
-   * been played; null where none is.
+   * Tells the player when frames stop arriving, and shows the progress of a take. `replay`: chunks shown and total chunks of
+   * the take; null if none is played.
    */
   showFlow(state: string, fps: number, replay: readonly [number, number] | null): void {
     const now = performance.now();
-    if (state !== "playing" || fps > 0) this.flowedAt = now;
+    if (state !== "playing" || fps > 0) this.lastFrameAt = now;
     const playing = replay === null ? "Playing" : "Playing a take";
-    if (state === "playing") this.sayState(now - this.flowedAt > PATIENCE_MS ? "Waiting for frames" : playing);
+    if (state === "playing") this.setStateText(now - this.lastFrameAt > STALL_MS ? "Waiting for frames" : playing);
     element("take", HTMLElement).hidden = replay === null;
-    const words = replay === null ? "" : `Playing a take: ${replay[0]} of ${replay[1]}`;
-    const place = element("take-place", HTMLElement);
-    if (place.textContent !== words) place.textContent = words;
+    const words = replay === null ? "" : `Playing a take: chunk ${replay[0]} of ${replay[1]}`;
+    const label = element("take-place", HTMLElement);
+    if (label.textContent !== words) label.textContent = words;
   }
 
-  /** Says something in passing, below the picture. */
+  /** Shows a short message below the picture for a few seconds. */
   toast(text: string): void {
     const toast = element("toast", HTMLElement);
     toast.textContent = text;
@@ -205,7 +205,7 @@ export class View {
     this.toastTimer = setTimeout(() => (toast.hidden = true), TOAST_MS);
   }
 
-  /** Hides the hints of shortcuts that the world binds for itself. */
+  /** Hides the hints of shortcuts whose keys the world binds. */
   hintShortcuts(isBound: (code: string) => boolean): void {
     const branch = element("branch", HTMLButtonElement);
     const hints = { KeyP: this.pause, Period: this.step, KeyR: this.restart, KeyN: this.nextStart, KeyB: branch };
