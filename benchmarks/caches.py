@@ -1,10 +1,10 @@
-"""`lightcone bench caches`: the ring beside the common ways to keep a cache (see `other_caches`), all with the world's
-own weights, each eager and compiled. Owns the stepping and the timing.
+"""`lightcone bench caches`: the ring and common alternatives (see `other_caches`), all with the same world's weights,
+each eager and compiled. Owns the stepping and the timing.
 
-Two things are timed: the part that differs (norm and rotation of queries and keys, the cache, attention; one layer's,
-for both kinds of pass), and whole steps (the passes of a chunk and its decoding). All take turns, so that a machine
-that slows down slows all; medians are printed. Compiled means torch.compile for the others, whole networks at once, and
-for the ring what `lightcone compile` made.
+Two things are timed: the part that differs (norm and rotation of queries and keys, the cache, attention; of one layer,
+for both kinds of pass), and whole steps (the passes of a chunk and its decoding). All take turns, so that a slow phase
+of the machine affects all; medians are printed. Compiled means torch.compile of the whole network for the alternatives,
+and the result of `lightcone compile` for the ring.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from benchmarks.chunks import Passes, denoised, started
 from benchmarks.other_caches import Concatenated, FlexRing, flex_arena, flex_mask, flex_rows, window_of
 from benchmarks.ring_heads import Heads, compiled_heads, eager_heads
-from kernels.write_attend import without_native
+from kernels.dispatch import KernelChoice
 from world.catalogue import find
 from world.checkpoint import World
 from world.model.patterns import Rotation
@@ -44,7 +44,7 @@ Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to keep the cache, with a cache of its own."""
+    """One kind of cache, with its own memory."""
 
     name: str
     passes: Passes
@@ -52,7 +52,7 @@ class Way:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """World, sessions, threads, length."""
+    """Add the options for world, sessions, threads and length."""
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 8], help="sessions that share a step")
     parser.add_argument("--steps", type=int, default=40, help="timed steps of each (default: 40)")
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     world = tuned(find(args.world), num_threads=args.threads)
     if world.transformer.config.sink_frames:
-        print("the other ways to keep a cache are written for worlds without a sink", file=sys.stderr)
+        print("the alternative caches only support worlds without a sink", file=sys.stderr)
         return 1
     rows = [row for count in args.sessions for row in measure(world, count, args.steps)]
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {world.dtype}, PyTorch {torch.__version__}"
@@ -80,16 +80,17 @@ def run(args: argparse.Namespace) -> int:
 
 @torch.no_grad()
 def measure(world: World, num_sessions: int, num_steps: int) -> list[dict[str, Any]]:
-    """One row a way: median milliseconds of the part (of a step: both passes, one layer) and of the whole step."""
+    """Return one row per way: median milliseconds of the part (one layer, both passes of a step) and of the whole
+    step."""
     stepper = Stepper(world, num_sessions)
     ways = stepper.ways()
     times: dict[str, tuple[list[float], list[float]]] = {way.name: ([], []) for way in ways}
     for count in range(WARM_UP + num_steps):
         for way in ways:
-            for kept, timed in zip(times[way.name], (stepper.part, stepper.step), strict=True):
+            for measured_ms, timed in zip(times[way.name], (stepper.part, stepper.step), strict=True):
                 begun = time.perf_counter()
                 timed(way, count)
-                kept.append((time.perf_counter() - begun) * 1e3)
+                measured_ms.append((time.perf_counter() - begun) * 1e3)
     return [
         {
             "sessions": num_sessions,
@@ -120,13 +121,13 @@ class Stepper:
         self.rotations = {num_chunks: self._rotation(num_chunks) for num_chunks in (2, 1)}
 
     def step(self, way: Way, number: int) -> Tensor:
-        """Chunk `number` after the start: its latents, which are decoded as well."""
+        """Generate chunk `number` after the start, decode it, and return its latents."""
         x = denoised(self.world, way.passes, self.noise, self.clean, self.actions, self.first_chunk + number)
         self.world.decode(x, self.state)
         return x
 
     def part(self, way: Way, _: int) -> None:
-        """One layer's, of both passes; what a pass prepares for all of its layers is prepared before."""
+        """Run one layer's part of both passes, without what a pass prepares once for all layers."""
         for num_chunks, rotation in self.rotations.items():
             way.part(num_chunks, self.raw[num_chunks], rotation)
 
@@ -137,21 +138,22 @@ class Stepper:
         return block.rotation((angles, None))  # type: ignore[no-any-return]  # of a Block
 
     def ways(self) -> list[Way]:
-        """Each with its own cache of the same past."""
-        packages = compiled_transformer(self.world.transformer)
-        ways = [_eager(self._ring("ring, eager", self.world.transformer, dict.fromkeys((1, 2), eager_heads)))]
+        """Return all ways, each with its own cache of the same past."""
+        packages, choice = compiled_transformer(self.world.transformer), self.world.kernel_choice
+        plain, heads = replace(choice, native_attention=False), dict.fromkeys((1, 2), eager_heads)
+        ways = [self._ring("ring, eager", self.world.transformer, heads, plain)]
         if packages is not None and packages.fits(len(self.noise), 1):
             block: Any = self.world.transformer.blocks[0]
             heads = {n: compiled_heads(block, self.raw[n], rotation) for n, rotation in self.rotations.items()}
-            ways.append(self._ring("ring, compiled", packages, heads))
-        for kind, wrap in (("eager", _as_it_is), ("compiled", _compiled)):
+            ways.append(self._ring("ring, compiled", packages, heads, choice))
+        for kind, wrap in (("eager", _eager), ("compiled", _compiled)):
             ways.append(self._concatenated(f"concatenated, {kind}", wrap))
             ways.append(self._flex(f"flex_attention, {kind}", wrap))
         return ways
 
-    def _ring(self, name: str, network: Any, heads: dict[int, Heads]) -> Way:
-        arena = _copied(self.arena)
-        contexts = {count: ArenaPattern.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
+    def _ring(self, name: str, network: Any, heads: Mapping[int, Heads], choice: KernelChoice) -> Way:
+        arena = _copied(self.arena, choice)
+        patterns = {count: ArenaPattern.all_of(arena.rings, self.first_chunk, count) for count in (1, 2)}
 
         def passes(x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
             pattern = ArenaPattern.all_of(arena.rings, first, self._num_chunks(x))
@@ -160,7 +162,7 @@ class Stepper:
 
         def part(num_chunks: int, qkv: Tensor, rotation: Rotation) -> Tensor:
             q, k, v = heads[num_chunks](qkv, rotation)
-            return contexts[num_chunks].attend_rotated(0, q, k, None, v)
+            return patterns[num_chunks].attend_rotated(0, q, k, None, v)
 
         return Way(name, passes, part)
 
@@ -230,7 +232,7 @@ class Stepper:
             attended: Tensor = one_part(k[0], v[0], *prepared[num_chunks], qkv, rotation)
             return attended
 
-        prepared = {  # once a pass, not once a layer
+        prepared = {  # once per pass, not per layer
             num_chunks: (
                 flex_rows(arena.rings, self.first_chunk, num_chunks),
                 flex_mask(arena.config, self.first_chunk, num_chunks),
@@ -243,12 +245,7 @@ class Stepper:
         return x.shape[1] // self.config.chunk_frames
 
 
-def _eager(way: Way) -> Way:
-    """Without the machine code that `lightcone compile` made for attention."""
-    return Way(way.name, without_native()(way.passes), without_native()(way.part))
-
-
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
@@ -257,8 +254,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def _copied(arena: Arena) -> Arena:
-    other = Arena(arena.config, arena.num_slots, dtype=arena.k.dtype)
+def _copied(arena: Arena, choice: KernelChoice) -> Arena:
+    other = Arena(arena.config, arena.num_slots, dtype=arena.k.dtype, kernel_choice=choice)
     other.k.copy_(arena.k)
     other.v.copy_(arena.v)
     return other

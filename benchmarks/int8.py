@@ -23,7 +23,7 @@ from benchmarks.chunks import denoised, started
 from world.actions import Actions
 from world.catalogue import find
 from world.checkpoint import World
-from world.codecs.convolutional import to_float
+from world.codecs.pixels import to_float
 from world.model.transformer import Conditioning
 from world.rollout.cache import ArenaPattern
 from world.rollout.inputs import chunk_vectors

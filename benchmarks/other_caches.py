@@ -27,7 +27,7 @@ def window_of(arena: Arena, first_chunk: Tensor) -> tuple[list[Tensor], list[Ten
     config = arena.config
     ages = torch.arange(-config.window_chunks, 0)
     chunks = first_chunk[:, None] + ages  # b w
-    places = arena.rings.frame_places(chunks.flatten()).view(len(first_chunk), -1)  # b w·f
+    places = arena.rings.frame_positions(chunks.flatten()).view(len(first_chunk), -1)  # b w·f
     slots = torch.arange(len(first_chunk))[:, None]
 
     def ordered(cache: Tensor) -> list[Tensor]:  # layer slot head frame token dim

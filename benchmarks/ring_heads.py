@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from world.model.block import Block
 from world.model.patterns import Rotation
-from world.model.transformer import Block
 from world.runtime.ahead_of_time import compile_module, heads_of, loaded, weights_of
 
 Heads = Callable[[Tensor, Rotation], Sequence[Tensor]]

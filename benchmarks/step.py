@@ -1,7 +1,7 @@
-"""`lightcone bench step`: how long one step of a world takes, by the number of sessions that share it, and its floor.
+"""`lightcone bench step`: the time of one step of a world by the number of sessions that share it, and its floor.
 
-Owns the timing of the model alone: generating a chunk and decoding it, in this process, without server or wire. Beside
-each step its bare matrix products run (see `matrix_products`), in turns, so that a machine that slows down slows both.
+Owns the timing of the model alone: generating a chunk and decoding it, in this process, without server or wire. Steps
+alternate with their bare matrix products (see `matrix_products`), so that a slow phase of the machine affects both.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import json
 import platform
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from benchmarks.matrix_products import MatrixProducts
-from kernels.write_attend import without_native
 from world.actions import Actions
 from world.catalogue import find
 from world.checkpoint import World
+from world.rollout import Rollout
 from world.runtime.tuning import tuned
 
 WARM_UP_STEPS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """World, numbers of sessions and length of the measurement."""
+    """Add the options for world, numbers of sessions and length of the measurement."""
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8], help="sessions that share a step")
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each (default: 50)")
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures each number of sessions and prints one line, or one JSON object, for each."""
+    """Measure each number of sessions and print one line for each, or one JSON object."""
     world = tuned(find(args.world), num_threads=args.threads)
     rows = [measure(world, count, args.steps) for count in args.sessions]
     for row in rows:
@@ -61,27 +62,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
-    """Median milliseconds of a whole step, of decoding in it, and of its bare matrix products; frames a second of all
-    sessions together."""
+    """Return median milliseconds of a whole step, of its decoding, and of its bare matrix products; and the frames per
+    second of all sessions together."""
     rollout = world.rollout(num_sessions)
     start = world.starts[0]
     for slot in range(num_sessions):
         rollout.start([slot], start.frames[None], start.actions, [slot])
     held = Actions.none(num_sessions, 1, len(world.card.buttons), len(world.card.axes))
-    compiled, world.compiled = world.compiled, None  # its products cannot be seen; they are the same
-    with without_native(), MatrixProducts() as products:
-        rollout.step(held)
-    world.compiled = compiled
+    products = _recorded_products(world, rollout, held)
     steps_ms, decodes_ms, products_ms = [], [], []
     for _ in range(WARM_UP_STEPS + num_steps):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         latents = rollout.step_latents(held)
         _wait(world)
         stepped = time.perf_counter()
         frames = rollout.decode(latents)
         _wait(world)
         ended = time.perf_counter()
-        steps_ms.append((ended - begun) * 1e3)
+        steps_ms.append((ended - started) * 1e3)
         decodes_ms.append((ended - stepped) * 1e3)
         with torch.inference_mode():
             products_ms.append(products.run())
@@ -102,7 +100,18 @@ def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
     }
 
 
+def _recorded_products(world: World, rollout: Rollout, held: Actions) -> MatrixProducts:
+    """Record the matrix products of one step without compiled code, which hides them; they are the same."""
+    compiled, rings = world.compiled, rollout.arena.rings
+    world.compiled = None
+    rollout.arena.rings = replace(rings, kernel_choice=replace(rings.kernel_choice, native_attention=False))
+    with MatrixProducts() as products:
+        rollout.step(held)
+    world.compiled, rollout.arena.rings = compiled, rings
+    return products
+
+
 def _wait(world: World) -> None:
-    """Until the device has done what it was told: CUDA runs behind the program."""
+    """Wait until the device has finished: CUDA runs asynchronously."""
     if world.device.type == "cuda":
         torch.cuda.synchronize(world.device)

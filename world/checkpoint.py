@@ -1,16 +1,17 @@
 """A world: codec, transformer and card, ready to play. Owns loading, saving and dtype; knows no socket, no training.
 
-A checkpoint is a folder: `world.json` (format version, card, configs, sampler), `codec.safetensors`, one
-`<role>.safetensors` per transformer (teacher, student), all 16-bit, and `starts.npz` (start contexts).
+A checkpoint is a folder: `world.json` (format version, card, configs, sampler, and the names of codec, transformer
+family and text encoder), `codec.safetensors`, one `<role>.safetensors` per transformer (teacher, student), all in 16
+bits, and `starts.npz` (start contexts).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,19 +19,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from world import codecs, families, text
 from world.actions import Actions
 from world.card import WorldCard
-from world.codecs.convolutional import Codec, CodecConfig
-from world.codecs.state_channels import state_variables_from_json
+from world.codecs.codec import Codec
 from world.device import default_device, has_fast_bf16
 from world.errors import ActionError, CheckpointError
-from world.format_1 import fields_from_disk, fields_to_disk, weights_from_disk, weights_to_disk
-from world.model.config import TransformerConfig
+from world.format_1 import weights_from_disk, weights_to_disk
 from world.model.transformer import Transformer
 from world.rollout.networks import Model, Sampler
 from world.rollout.rollout import Frames, Rollout
+from world.text.encoder import TextEncoder
 
 FORMAT_VERSION = 1
+
+_T = TypeVar("_T")
+_Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,11 @@ class Start:
 
 
 class World(Model):
-    """Everything a session needs. `rollout(num_slots)` gives sessions; `start(frames, actions, seed)` one batch."""
+    """Everything a session needs. `rollout(num_slots)` returns empty slots; `start(frames, actions, seed)` one batch.
+
+    family: name of the transformer's family in `world.families.FAMILIES`. text_encoder: turns words into the token
+    embeddings that `Rollout.start` takes; None if the world names none.
+    """
 
     def __init__(
         self,
@@ -55,9 +63,13 @@ class World(Model):
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        family: str = families.DEFAULT,
+        text_encoder: TextEncoder | None = None,
     ) -> None:
         super().__init__(card, codec, transformer, sampler, dtype=dtype, device=device)
         self.starts = list(starts)
+        self.family = family
+        self.text_encoder = text_encoder
 
     @staticmethod
     def load(
@@ -72,37 +84,55 @@ class World(Model):
         folder = Path(path)
         description = _read_description(folder)
         card = WorldCard.from_json(description["card"])
-        codec_config, transformer_config, sampler = _read_configs(description, folder)
-        codec, transformer = Codec(codec_config), Transformer(transformer_config)
-        _load_weights(codec, folder / "codec.safetensors")
-        _load_weights(transformer, folder / f"{role}.safetensors")
-        if num_steps is not None:
-            sampler = replace(sampler, num_steps=num_steps)
-        starts = _load_starts(folder / "starts.npz")
-        dtype = dtype or (torch.bfloat16 if has_fast_bf16() else torch.float32)
-        return World(card, codec, transformer, sampler, starts, dtype=dtype, device=device or default_device())
+        family_name = description.get("family", families.DEFAULT)
+        family = _named("transformer family", family_name, families.FAMILIES, folder)
+        codec_class = _named("codec", description.get("codec_name", codecs.DEFAULT), codecs.CODECS, folder)
+        encoder_name = description.get("text_encoder")
+        load_encoder = encoder_name and _named("text encoder", encoder_name, text.TEXT_ENCODERS, folder)
+        try:
+            codec = codec_class.from_json(description["codec"])
+            transformer = family.build(family.config_from_json(description["transformer"]))
+            sampler = Sampler(**description["sampler"])
+        except (KeyError, TypeError) as exc:
+            raise CheckpointError(f"a config in {folder / 'world.json'} is malformed: {exc}") from exc
+        _load_weights(codec, folder / "codec.safetensors", weights_from_disk)
+        _load_weights(transformer, folder / f"{role}.safetensors", family.weights_from_disk)
+        return World(
+            card,
+            codec,
+            transformer,
+            sampler if num_steps is None else replace(sampler, num_steps=num_steps),
+            _load_starts(folder / "starts.npz"),
+            dtype=dtype or (torch.bfloat16 if has_fast_bf16() else torch.float32),
+            device=device or default_device(),
+            family=family_name,
+            text_encoder=load_encoder(folder) if load_encoder else None,
+        )
 
     def save(self, path: str | Path, *, role: str = "student", extra: Mapping[str, Transformer] | None = None) -> None:
-        """Write the folder: codec, this transformer as `role`, and any further roles in `extra`; weights as float16."""
+        """Write the folder: codec, this transformer as `role`, and the roles in `extra`; weights as float16. Raises
+        CheckpointError if the codec is not in `world.codecs.CODECS`. Does not copy a text encoder's files."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
+        family = families.FAMILIES[self.family]
         description = {
             "format": FORMAT_VERSION,
             "card": self.card.to_json(),
-            "codec": fields_to_disk(asdict(self.codec.config)),
-            "transformer": asdict(self.transformer.config),
+            "codec": self.codec.to_json(),
+            "transformer": family.config_to_json(self.transformer.config),
             "sampler": asdict(self.sampler),
+            "codec_name": _name_of(self.codec),
+            "family": self.family,
+            "text_encoder": self.text_encoder and self.text_encoder.name,
         }
         (folder / "world.json").write_text(json.dumps(description, indent=1) + "\n")
-        for name, module in {"codec": self.codec, role: self.transformer, **(extra or {})}.items():
-            weights = {
-                key: value.detach().to("cpu", torch.float16).contiguous() for key, value in module.state_dict().items()
-            }
-            save_file(weights_to_disk(weights), folder / f"{name}.safetensors")
+        save_file(weights_to_disk(_float16(self.codec)), folder / "codec.safetensors")
+        for name, transformer in {role: self.transformer, **(extra or {})}.items():
+            save_file(family.weights_to_disk(_float16(transformer)), folder / f"{name}.safetensors")
         _save_starts(folder / "starts.npz", self.starts)
 
     def rollout(self, num_slots: int, *, timeline_chunks: int = 0, int8_cache: bool = False) -> Rollout:
-        """`num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
+        """Return `num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
         return Rollout(self, num_slots, timeline_chunks=timeline_chunks, int8_cache=int8_cache)
 
     def start(self, frames: Frames, actions: Actions, seed: int = 0) -> Rollout:
@@ -113,7 +143,7 @@ class World(Model):
         return rollout
 
     def actions(self, pressed: Sequence[str] | Sequence[Sequence[str]]) -> Actions:
-        """Actions of one frame from button names: `["up"]` for one session, `[["up"], []]` for two."""
+        """Return actions of one frame from button names: `["up"]` for one session, `[["up"], []]` for two."""
         rows: list[Sequence[str]] = [pressed] if not pressed or isinstance(pressed[0], str) else list(pressed)  # type: ignore[list-item]  # narrowed by the test
         names = [button.name for button in self.card.buttons]
         actions = Actions.none(len(rows), 1, len(names), len(self.card.axes))
@@ -123,6 +153,15 @@ class World(Model):
                     raise ActionError(f"button {name!r}: {self.card.name} has {', '.join(names) or 'none'}")
                 actions.buttons[row, 0, names.index(name)] = True
         return actions
+
+    def encode_text(self, words: str) -> Tensor:
+        """Return the token embeddings `l text_dim` of a prompt, for `Rollout.start` and `set_text`. Raises
+        CheckpointError if this world names no text encoder."""
+        if self.text_encoder is None:
+            raise CheckpointError(
+                f"{self.card.name} names no text encoder in its world.json: pass token embeddings instead of words"
+            )
+        return self.text_encoder.encode(words)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -143,26 +182,36 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def _read_configs(description: dict[str, Any], folder: Path) -> tuple[CodecConfig, TransformerConfig, Sampler]:
-    try:
-        fields = fields_from_disk(description["codec"])
-        state_variables = state_variables_from_json(fields.get("state_variables", ()))
-        codec = CodecConfig(**{**fields, "widths": tuple(fields["widths"]), "state_variables": state_variables})
-        return codec, TransformerConfig(**description["transformer"]), Sampler(**description["sampler"])
-    except (KeyError, TypeError) as exc:
-        raise CheckpointError(f"a config in {folder / 'world.json'} is malformed: {exc}") from exc
+def _named(what: str, name: str, known: Mapping[str, _T], folder: Path) -> _T:
+    if name not in known:
+        raise CheckpointError(
+            f"{folder / 'world.json'} names the {what} {name!r}; "
+            f"this program knows {', '.join(sorted(known)) or 'none'}"
+        )
+    return known[name]
 
 
-def _load_weights(module: torch.nn.Module, path: Path) -> None:
+def _name_of(codec: Codec) -> str:
+    for name, codec_class in codecs.CODECS.items():
+        if type(codec) is codec_class:
+            return name
+    raise CheckpointError(f"{type(codec).__name__} is not in world.codecs.CODECS: add it there before saving")
+
+
+def _load_weights(module: torch.nn.Module, path: Path, rename: Callable[[_Weights], _Weights]) -> None:
     if not path.exists():
         have = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
         raise CheckpointError(f"no weights at {path}; this world has: {have}")
     try:
-        module.load_state_dict(weights_from_disk(load_file(path)))
+        module.load_state_dict(rename(load_file(path)))
     except RuntimeError as exc:
         raise CheckpointError(f"{path} does not fit the config in world.json: {exc}") from exc
     except SafetensorError as exc:
         raise CheckpointError(f"{path} is not a whole safetensors file: {exc}; fetch or train it again") from exc
+
+
+def _float16(module: torch.nn.Module) -> _Weights:
+    return {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in module.state_dict().items()}
 
 
 def _load_starts(path: Path) -> list[Start]:

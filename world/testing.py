@@ -8,21 +8,21 @@ from torch import nn
 from world.actions import Actions
 from world.card import Axis, Button, WorldCard
 from world.checkpoint import Start, World
-from world.codecs.convolutional import Codec, CodecConfig
+from world.codecs.convolutional import ConvolutionalCodec, ConvolutionalCodecConfig
 from world.model.config import TransformerConfig
 from world.model.transformer import Transformer
 from world.rollout.networks import Sampler
 
 PIXEL = (
-    CodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8)),
+    ConvolutionalCodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8)),
     TransformerConfig(
         channels=4, height=2, width=2, dim=32, ffn_dim=48, num_layers=2, num_heads=2, num_buttons=2, window_frames=4
     ),
 )
-"""The shipped shape, small: one pixel frame a latent, one latent a chunk, no sink."""
+"""The shipped shape, small: one pixel frame per latent, one latent per chunk, no sink."""
 
 WAN = (
-    CodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8), temporal_patch=4),
+    ConvolutionalCodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8), temporal_patch=4),
     TransformerConfig(
         channels=4,
         height=2,
@@ -43,13 +43,14 @@ WAN = (
         learned_positions=False,
     ),
 )
-"""Wan's shape, small: chunks of 3 latents, a sink, 3-D rotary positions, cross-attention, 1 + 4k frames to 1 + k."""
+"""Wan's shape, small: chunks of 3 latents, a sink, 3-D rotary positions, cross-attention, 1 + 4k frames to 1 + k
+latents."""
 
 CONFIGS = {"pixel": PIXEL, "wan": WAN}
 
 
 def tiny_transformer(config: TransformerConfig, seed: int = 0) -> Transformer:
-    """Random weights everywhere, also where training would start from zero, so that every input matters."""
+    """Return a network with random weights, even where training starts from zero, so that every input matters."""
     torch.manual_seed(seed)
     network = Transformer(config)
     for parameter in network.parameters():
@@ -61,10 +62,10 @@ def tiny_transformer(config: TransformerConfig, seed: int = 0) -> Transformer:
 def tiny_world(
     seed: int = 0, config: str = "pixel", *, dtype: torch.dtype = torch.float32, num_steps: int = 2
 ) -> World:
-    """A World with random weights, quick on a CPU. Its picture moves, changes with the action, and means nothing."""
+    """Return a World with random weights, fast on a CPU. Its picture moves and changes with the action."""
     codec_config, transformer_config = CONFIGS[config]
     transformer = tiny_transformer(transformer_config, seed)
-    codec = Codec(codec_config)
+    codec = ConvolutionalCodec(codec_config)
     buttons = (
         Button(name="up", label="Up", keys=("ArrowUp", "KeyW")),
         Button(name="down", label="Down", keys=("ArrowDown", "KeyS")),

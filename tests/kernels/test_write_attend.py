@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.write_attend import applies, native, prefer_native, without_native, write_attend
+from kernels.dispatch import KernelChoice
+from kernels.write_attend import applies, native, write_attend
 from kernels.write_attend.reference import write_attend_reference
 from tests.kernels.checking import assert_as_exact, draw
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(not native.can_build(), reason="needs a CPU with
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def machine_code(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("native") / "write_attend.so"
     native.build(path)
     native.load(path)
-    prefer_native(True)
-    yield
-    prefer_native(False)
+
+
+NATIVE = KernelChoice(native_attention=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def _in(dtype: torch.dtype, given: dict[str, Any]) -> dict[str, Any]:
 def check(case: Case) -> Tensor:
     """Returns what was attended."""
     given = case.arguments()
-    assert applies(given["q"], given["keys"])
+    assert applies(given["q"], given["keys"], NATIVE)
     exact, eager = _in(torch.float64, given), _in(torch.bfloat16, given)
     ours = write_attend(**given)
     expected = write_attend_reference(**exact)
@@ -162,13 +162,12 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_where_it_applies() -> None:
     given = Case().arguments()
     q, keys = given["q"], given["keys"]
-    assert applies(q, keys)
-    assert not applies(q.float(), keys.float())
-    assert not applies(q, keys.to(torch.int8))
-    assert not applies(q[..., :16], keys[..., :16])
-    with without_native():
-        assert not applies(q, keys)
-    assert applies(q, keys)
+    assert applies(q, keys, NATIVE)
+    assert not applies(q.float(), keys.float(), NATIVE)
+    assert not applies(q, keys.to(torch.int8), NATIVE)
+    assert not applies(q[..., :16], keys[..., :16], NATIVE)
+    assert not applies(q, keys, KernelChoice())
+    assert applies(q, keys, NATIVE)
 
 
 def test_a_compiler_that_fails_is_quoted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

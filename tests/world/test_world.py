@@ -8,7 +8,7 @@ import torch
 
 from tests.world.definitions import assert_within, context, random_actions
 from world import ActionError, Actions, Sampler, ShapeError, World
-from world.codecs.convolutional import Codec
+from world.codecs.convolutional import ConvolutionalCodec
 from world.rollout.inputs import action_vectors, fit_context, noise_seed
 from world.testing import CONFIGS, tiny_transformer, tiny_world
 
@@ -93,7 +93,7 @@ def test_wrong_starts_are_named(world: World) -> None:
     with pytest.raises(ShapeError, match="2 seeds and 1 contexts"):
         rollout.start([0, 1], frames, actions, [0, 1])
     for slots in ([2], [-1], [0, 0]):
-        with pytest.raises(ShapeError, match=r"each must be given once and lie in 0 … 1"):
+        with pytest.raises(ShapeError, match=r"each must be listed once and be in 0 … 1"):
             rollout.start(slots, frames.repeat(len(slots), 1, 1, 1, 1), actions, [0] * len(slots))
     with pytest.raises(ShapeError, match=r"slots \[\] have not been started"):
         rollout.step(world.actions(["up"]))
@@ -107,7 +107,7 @@ def test_wrong_steps_are_named_and_leave_the_session_as_it_was(world: World) -> 
     expected.start([1], frames, actions, [0])
     with pytest.raises(ShapeError, match=r"slots \[0\] have not been started"):
         rollout.step(world.actions(["up"]), [0])
-    with pytest.raises(ShapeError, match="given once"):
+    with pytest.raises(ShapeError, match="listed once"):
         rollout.step(world.actions([["up"], ["up"]]), [1, 1])
     with pytest.raises(ShapeError, match="2 x 1; 1 slots need"):
         rollout.step(world.actions([["up"], ["up"]]), [1])
@@ -118,7 +118,7 @@ def test_wrong_steps_are_named_and_leave_the_session_as_it_was(world: World) -> 
     for ask in (rollout.frame_index, rollout.snapshot):
         with pytest.raises(ShapeError, match=r"slots \[2\] have not been started"):
             ask(2)
-    with pytest.raises(ShapeError, match=r"lie in 0 … 2"):
+    with pytest.raises(ShapeError, match=r"be in 0 … 2"):
         rollout.restore(3, rollout.snapshot(1))
     assert torch.equal(rollout.step(world.actions(["up"])), expected.step(world.actions(["up"])))
 
@@ -143,7 +143,7 @@ def test_a_world_without_actions_plays() -> None:
     codec_config, config = CONFIGS["pixel"]
     config = replace(config, num_buttons=0)
     card = replace(tiny_world().card, buttons=(), axes=())
-    world = World(card, Codec(codec_config), tiny_transformer(config), Sampler())
+    world = World(card, ConvolutionalCodec(codec_config), tiny_transformer(config), Sampler())
     picture = torch.zeros(1, 1, 32, 32, 3, dtype=torch.uint8)
     rollout = world.start(picture, world.actions([]))
     first, second = rollout.step(world.actions([])), rollout.step(world.actions([]))

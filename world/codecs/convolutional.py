@@ -1,35 +1,37 @@
-"""Frames ↔ latents. Owns the codec interface with state and the convolutional codec; knows nothing of time beyond it.
-
-A codec maps pixel frames `b t c h w` in [−1, 1] to normalised latents and back. Decoding may need what came before:
-that state is a tensor tree per session (empty for the per-frame codec), returned by every call and handed to the next.
-"""
+"""The convolutional codec of the shipped worlds. Owns its config, its networks and its latent statistics."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from world.codecs.state_channels import StateVariable, advance_state_channels, num_channels
+from world.codecs.codec import Codec, CodecState
+from world.codecs.state_channels import (
+    StateVariable,
+    advance_state_channels,
+    num_channels,
+    state_variables_from_json,
+)
 from world.errors import ShapeError
+from world.format_1 import fields_from_disk, fields_to_disk
 
 DEAD_ZONE = 1 / 127.5
 """One grey level of frames in [−1, 1]."""
 
-CodecState = dict[str, Tensor]
-"""Tensors with the session as first dimension; empty when the codec needs no history."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CodecConfig:
+class ConvolutionalCodecConfig:
     """A convolutional codec: `temporal_patch` p maps 1 + p·k pixel frames to 1 + k latents (p = 1: one to one).
 
-    One latent frame is `channels × height/16 × width/16`; `widths` are the feature counts at 1/4, 1/8 and 1/16.
-    tracked: what the world keeps track of beyond what a picture shows; further channels, the same at every position.
+    One latent is `channels × height/16 × width/16`; `widths` are the feature counts at 1/4, 1/8 and 1/16.
+    state_variables: numbers that a picture does not show, such as a position; they add channels to the latent that
+    have the same value at every position.
     """
 
     height: int
@@ -63,20 +65,23 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-class Codec(nn.Module):
+class ConvolutionalCodec(Codec):
     """Convolutional codec with a smooth, unit-variance latent space.
 
-    Latents are stored relative to their mean at each position (a still background is all zeros), scaled per channel
-    and softly bounded, so that no small bright thing outshouts the rest. Frames are decoded as `background` plus a
-    difference that is 0 unless it exceeds one grey level, so that what stands still is decoded still. With
-    `temporal_patch` p > 1 the encoder sees
-    p frames at once (the first frame counts p times), the decoder the latent before; that latent is the state.
+    Latents are centred per position (a still background is all zeros), scaled per channel and softly bounded, so that
+    no small bright object dominates. Frames are decoded as `background` plus a difference, which is set to 0 unless it
+    exceeds one grey level, so that static regions decode without flicker. With `temporal_patch` p > 1 the encoder sees
+    p frames at once (the first frame counts p times) and the decoder also sees the latent before; that latent is the
+    state.
 
-    Tracked channels are estimated by `state_estimator` from a picture and the one before it where a stream starts; from there
-    on the transformer predicts them like the rest, and `advance_state_channels` holds them. The decoder does not see them.
+    At a stream's start the state channels are estimated by `state_estimator` from a picture and the one before it;
+    afterwards the transformer predicts them like all others and `advance_state_channels` corrects them. The decoder
+    does not see them.
     """
 
-    def __init__(self, config: CodecConfig) -> None:
+    config: ConvolutionalCodecConfig
+
+    def __init__(self, config: ConvolutionalCodecConfig) -> None:
         super().__init__()
         self.config = config
         w4, w8, w16 = config.widths
@@ -115,29 +120,51 @@ class Codec(nn.Module):
         self.latent_mean: Tensor
         self.latent_std: Tensor
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        known = fields_from_disk(fields)
+        state_variables = state_variables_from_json(known.get("state_variables", ()))
+        changes = {"widths": tuple(known["widths"]), "state_variables": state_variables}
+        return cls(ConvolutionalCodecConfig(**{**known, **changes}))
+
+    def to_json(self) -> dict[str, Any]:
+        return fields_to_disk(asdict(self.config))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.config.latent_shape
+
+    @property
+    def temporal_patch(self) -> int:
+        return self.config.temporal_patch
+
+    @property
+    def warm_up_latents(self) -> int:
+        return 0 if self.config.temporal_patch == 1 else 1
+
     def channels_last(self) -> Self:
-        """Lay the convolutions' weights out for CPUs, where that is faster."""
+        """Lay out the convolutions' weights for CPUs, where that is faster."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         return self
 
     def initial_state(self, batch: int) -> CodecState:
-        """The state before the first latent."""
         if self.config.temporal_patch == 1:
             return {}
         zeros = self.latent_mean.new_zeros(batch, *self.config.latent_shape)
         return {"previous": zeros, "started": torch.zeros(batch, dtype=torch.bool, device=zeros.device)}
 
     def num_latents(self, num_frames: int) -> int:
-        """Latents of a clip of `num_frames` pixel frames that starts a stream. Raises ShapeError if not 1 + p·k."""
+        """Return the number of latents of a clip of `num_frames` pixel frames that starts a stream. Raises ShapeError
+        unless that is 1 + p·k."""
         p = self.config.temporal_patch
         if num_frames < 1 or (num_frames - 1) % p:
             raise ShapeError(f"{num_frames} frames: a clip needs 1 + {p}·k frames")
         return 1 + (num_frames - 1) // p
 
     def raw_features(self, frames: Tensor) -> Tensor:
-        """Unnormalised latents of a clip that starts a stream: `b t 3 h w` → `b n c h/16 w/16`."""
+        """Return unnormalised latents of a clip that starts a stream: `b t 3 h w` → `b n c h/16 w/16`."""
         p = self.config.temporal_patch
         self.num_latents(frames.shape[1])
         expected = (3, self.config.height, self.config.width)
@@ -150,32 +177,30 @@ class Codec(nn.Module):
         return rearrange(raw, "(b n) c h w -> b n c h w", b=frames.shape[0])
 
     def normalise(self, raw: Tensor) -> Tensor:
-        """Raw features → latents: centred per position, scaled per channel, softly bounded."""
+        """Turn raw features into latents: centred per position, scaled per channel, softly bounded."""
         return self.soft_bound((raw - self.latent_mean) / self.latent_std)
 
     def soft_bound(self, x: Tensor) -> Tensor:
-        """bound·tanh(x / bound)."""
+        """Return bound·tanh(x / bound)."""
         return self.config.bound * torch.tanh(x / self.config.bound)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
-        """A clip from its start: frames `b t 3 h w` in [−1, 1] → latents `b n c h w` and the state after the last."""
         latents = self.with_estimated_state(self.encode_picture(frames))
         return latents, self.state_after(latents)
 
     def encode_picture(self, frames: Tensor) -> Tensor:
-        """`encode` without tracked channels and state."""
+        """Encode without state channels and without returning a state."""
         return self.normalise(self.raw_features(frames))
 
     def state_after(self, latents: Tensor) -> CodecState:
-        """The state after a stream that ends with these latents `b n c h w`."""
         if self.config.temporal_patch == 1:
             return {}
         started = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         return {"previous": latents[:, -1], "started": started}
 
     def with_estimated_state(self, latents: Tensor) -> Tensor:
-        """Latents `b n c h w` of a stream from its start, with their tracked channels, if any, as estimated from the
-        others."""
+        """Return latents `b n c h w` of a stream from its start with their state channels, if the config has any, as
+        estimated from the picture's channels."""
         picture = latents[:, :, : self.config.channels]
         if self.state_estimator is None:
             return picture
@@ -183,45 +208,45 @@ class Codec(nn.Module):
         return with_state_channels(picture, self.state_estimator(torch.cat([before, picture], dim=2)))
 
     def advance_state_channels(self, before: Tensor, latents: Tensor) -> Tensor:
-        """Predicted latents `b n c h w` that follow `before` `b c h w`, as a rollout keeps them: tracked channels, if
-        any, are made one at all positions, and follow from those before (see `world.codecs.state_channels`)."""
+        """Make the state channels of predicted latents equal at all positions and let them follow from those before
+        (see `world.codecs.state_channels`)."""
         if not self.config.state_variables:
             return latents
-        own = self.config.channels
-        kept = [before[:, own:].mean(dim=(2, 3))]
-        for frame in latents[:, :, own:].mean(dim=(3, 4)).unbind(1):
-            kept.append(advance_state_channels(self.config.state_variables, kept[-1], frame))
-        return with_state_channels(latents[:, :, :own], torch.stack(kept[1:], dim=1))
+        num = self.config.channels
+        states = [before[:, num:].mean(dim=(2, 3))]
+        for frame in latents[:, :, num:].mean(dim=(3, 4)).unbind(1):
+            states.append(advance_state_channels(self.config.state_variables, states[-1], frame))
+        return with_state_channels(latents[:, :, :num], torch.stack(states[1:], dim=1))
 
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
-        """Latents `b n c h w` that follow `state` → frames `b t 3 h w` in [−1, 1] and the new state.
+        """Decode latents `b n c h w` that follow `state` → frames `b t 3 h w` in [−1, 1] and the new state.
 
-        Each latent gives `temporal_patch` frames, but for the very first of a stream, which gives one. Sessions that
-        decode together must all be at a stream's start, or none. Raises ShapeError otherwise.
+        Each latent gives `temporal_patch` frames, except a stream's first, which gives one. Raises ShapeError if only
+        some sessions of the batch are at a stream's start.
         """
         p = self.config.temporal_patch
         num, picture = latents.shape[1], latents[:, :, : self.config.channels]
         inputs, new_state, first = picture, state, False
         if p > 1:
-            first = _uniform(state["started"])
+            first = _all_at_start(state["started"])
             before = state["previous"][:, None, : self.config.channels].to(latents.dtype)
             inputs = torch.cat([torch.cat([before, picture[:, :-1]], dim=1), picture], dim=2)
             new_state = self.state_after(latents)
         x = rearrange(inputs, "b n c h w -> (b n) c h w").contiguous(memory_format=torch.channels_last)
         x = F.pixel_shuffle(self.decoder(self.from_latents(x) + self.position), 4)
         difference = rearrange(x, "(b n) (p c) h w -> b (n p) c h w", n=num, p=p)
-        frames = self.background + _without_trifles(difference.to(torch.promote_types(x.dtype, torch.float32)))
+        frames = self.background + _without_dead_zone(difference.to(torch.promote_types(x.dtype, torch.float32)))
         return (frames[:, p - 1 :] if first else frames), new_state
 
 
-def with_state_channels(picture: Tensor, state_variables: Tensor) -> Tensor:
-    """Latents `b n c h w` with the channels `b n k` after their own, the same at every position."""
+def with_state_channels(picture: Tensor, state_channels: Tensor) -> Tensor:
+    """Append state channels `b n k` to the picture's channels `b n c h w`, the same at every position."""
     *_, h, w = picture.shape
-    return torch.cat([picture, state_variables.to(picture.dtype)[..., None, None].expand(-1, -1, -1, h, w)], dim=2)
+    return torch.cat([picture, state_channels.to(picture.dtype)[..., None, None].expand(-1, -1, -1, h, w)], dim=2)
 
 
 def _state_estimator(num_features: int, num_state_channels: int, width: int = 512) -> nn.Sequential:
-    """Latents of two frames `b n 2c h w` → tracked channels `b n k`."""
+    """Build the network from latents of two frames `b n 2c h w` to state channels `b n k`."""
     return nn.Sequential(
         nn.Flatten(start_dim=2),
         nn.Linear(num_features, width),
@@ -232,26 +257,18 @@ def _state_estimator(num_features: int, num_state_channels: int, width: int = 51
     )
 
 
-def _without_trifles(difference: Tensor) -> Tensor:
-    """Soft threshold at `DEAD_ZONE`; gradients pass as if there were none, or a pixel inside could not leave."""
+def _without_dead_zone(difference: Tensor) -> Tensor:
+    """Soft-threshold at `DEAD_ZONE`. Gradients pass as if there were no threshold; otherwise a pixel inside the dead
+    zone could never leave it."""
     shrunk = F.softshrink(difference, DEAD_ZONE)
     return difference + (shrunk - difference).detach() if difference.requires_grad else shrunk
 
 
-def _uniform(started: Tensor) -> bool:
-    """True if every session is at its stream's start, False if none is."""
+def _all_at_start(started: Tensor) -> bool:
+    """Return True if every session is at its stream's start, False if none is. Raises ShapeError if some are."""
     flags = set(started.tolist())
     if len(flags) > 1:
-        raise ShapeError("sessions at a stream's start cannot decode together with others: decode them apart")
+        raise ShapeError(
+            "sessions at a stream's start cannot be decoded together with others: decode them in a separate call"
+        )
     return flags == {False}
-
-
-def to_float(frames: Tensor) -> Tensor:
-    """uint8 `b t h w 3` → float32 `b t 3 h w` in [−1, 1]."""
-    return rearrange(frames, "b t h w c -> b t c h w").to(torch.float32) / 127.5 - 1.0
-
-
-def to_uint8(frames: Tensor) -> Tensor:
-    """float `b t 3 h w` in [−1, 1] → uint8 `b t h w 3`."""
-    scaled = frames.float().add(1.0).mul(127.5).round_().clamp_(0, 255).to(torch.uint8)
-    return rearrange(scaled, "b t c h w -> b t h w c").contiguous()

@@ -1,4 +1,4 @@
-"""The shape of a transformer. Owns the frozen config and its presets; builds nothing."""
+"""The shape of a transformer. Owns the frozen config; builds nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from world.errors import ShapeError
 class TransformerConfig:
     """One transformer for teacher, critic and student.
 
-    Latents are `channels × height × width` a frame, cut into `patch × patch` tokens. `chunk_frames` latent frames are
-    denoised together and see each other; a chunk sees `window_frames` frames before it and the first `sink_frames` of
-    all. Window and sink are whole chunks.
+    Latents are `channels × height × width` per frame, cut into `patch × patch` tokens. `chunk_frames` latent frames
+    are denoised together and see each other; a chunk sees the `window_frames` frames before it and the stream's first
+    `sink_frames`. Window and sink are whole chunks.
     """
 
     channels: int
@@ -62,7 +62,7 @@ class TransformerConfig:
 
     @property
     def action_dim(self) -> int:
-        """Width of one latent frame's action vector: every pixel frame's buttons and axes, side by side."""
+        """Width of one latent frame's action vector: buttons and axes of each of its pixel frames, concatenated."""
         return self.actions_per_frame * (self.num_buttons + self.num_axes)
 
     @property
@@ -75,5 +75,5 @@ class TransformerConfig:
 
     @property
     def context_frames(self) -> int:
-        """Latent frames a rollout starts from: sink, window and the chunk that is committed by the first step."""
+        """Latent frames a rollout starts from: sink, window and the chunk that the first step commits."""
         return self.sink_frames + self.window_frames + self.chunk_frames

@@ -1,4 +1,4 @@
-"""Attention to text. Owns its weights, and the form in which text is kept between passes; knows no tokenizer."""
+"""Cross-attention to text. Owns its weights and the form in which text is kept between passes; knows no tokenizer."""
 
 from __future__ import annotations
 
@@ -8,22 +8,40 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kernels.attention import attention
+from kernels.dispatch import BY_RULE, KernelChoice
 from world.model.config import TransformerConfig
 from world.model.patterns import KeyValue
-
-LayerText = Tensor | tuple[KeyValue, Tensor]
-"""What a layer is told of the text: its embedding `b l dim`; or keys and values, and who has any (see `TextKeys`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextKeys:
-    """Text as the layers' cross-attention meets it: the same in every pass, so a rollout makes it once.
+    """Text as keys and values of the layers' cross-attention. They are the same in every pass, so a rollout computes
+    them once.
 
-    kv: of each layer, keys and values `b l n d`. given: `b`, 1 for those that have a text, 0 for those that have none.
+    kv: per layer, keys and values `b l n d`. has_text: `b`, 1 for rows with a text, 0 for rows without.
+    kernel_choice: which kernel attends to them.
     """
 
     kv: Sequence[KeyValue]
-    given: Tensor
+    has_text: Tensor
+    kernel_choice: KernelChoice = BY_RULE
+
+    def layers(self) -> list[LayerKeys]:
+        """Return what each layer's cross-attention takes."""
+        return [LayerKeys(kv, self.has_text, self.kernel_choice) for kv in self.kv]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKeys:
+    """One layer's part of `TextKeys`."""
+
+    kv: KeyValue
+    has_text: Tensor
+    kernel_choice: KernelChoice
+
+
+LayerText = Tensor | LayerKeys
+"""Text as a layer takes it: its embedding `b l dim`, or keys and values."""
 
 
 class CrossAttention(nn.Module):
@@ -38,13 +56,15 @@ class CrossAttention(nn.Module):
         self.norm_q, self.norm_k = nn.RMSNorm(dim, eps=1e-6), nn.RMSNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor, text: LayerText) -> Tensor:
-        kv, given = (self.keys(text), None) if isinstance(text, Tensor) else text
         q = self._heads(self.norm_q(self.q(x)))
-        y: Tensor = self.out(attention(q, *kv).flatten(2))
-        return y if given is None else y * given.to(y)[:, None, None]
+        if isinstance(text, Tensor):
+            y: Tensor = self.out(attention(q, *self.keys(text)).flatten(2))
+            return y
+        y = self.out(attention(q, *text.kv, choice=text.kernel_choice).flatten(2))
+        return y * text.has_text.to(y)[:, None, None]
 
     def keys(self, text: Tensor) -> KeyValue:
-        """Keys and values of embedded text `b l dim`: `b l n d` each."""
+        """Return keys and values `b l n d` of embedded text `b l dim`."""
         return self._heads(self.norm_k(self.k(text))), self._heads(self.v(text))
 
     def _heads(self, x: Tensor) -> Tensor:

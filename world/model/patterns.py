@@ -1,9 +1,9 @@
 """Attention patterns: which frame sees which, and where keys come from. Owns masks and positions; owns no weights.
 
-A forward pass is told by its `AttentionPattern` alone whether it is bidirectional, teacher-forced, banded or cached; the
-transformer does not know. All patterns here are those of a causal student with chunks, a window and a sink:
-clean chunk i sees clean chunks i−W … i and the sink; noisy chunk i sees clean i−W … i−1, the sink and itself.
-Queries meet sink keys rotated at no more than sink + window, so that a sink never grows distant (`sink_positions`).
+The `AttentionPattern` alone makes a forward pass bidirectional, teacher-forced, banded or cached; the transformer does
+not know which it is. The causal patterns are those of a student with chunks, a window and a sink: clean chunk i sees
+clean chunks i−W … i and the sink; noisy chunk i sees clean i−W … i−1, the sink and itself. For sink keys, queries are
+rotated to position sink + window at most, so that the distance to the sink stays bounded (`sink_positions`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention
+from kernels.dispatch import BY_RULE, KernelChoice
 from kernels.norm_rope import norm_rope, qk_norm_rope
 from world.errors import PatternError
 from world.model.config import TransformerConfig
@@ -26,7 +27,7 @@ KeyValue = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Frame indices of the sequence's frames, int64 `b f`; `sink`: the same for queries that meet sink keys."""
+    """Frame indices of the sequence's frames, int64 `b f`; sink: the same for queries against sink keys."""
 
     frames: Tensor
     sink: Tensor | None = None
@@ -34,9 +35,9 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How a layer's queries and keys become ready to meet: RMS norm, then rotation by every token's angles.
+    """Normalisation and rotation of a layer's queries and keys: RMS norm, then rotation by each token's angles.
 
-    sink: angles of queries that meet sink keys. q_weight, k_weight: the norms' weights, `d` (per head) or `n d`.
+    sink: angles of queries against sink keys. q_weight, k_weight: the norms' weights, `d` (per head) or `n d`.
     """
 
     angles: Angles
@@ -45,7 +46,7 @@ class Rotation:
     k_weight: Tensor
 
     def rotate(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(query, key, query for sink keys) `b l n d`, normalised and rotated, from raw `b l 3 n d`."""
+        """Return query, key and query for sink keys, `b l n d` each, normalised and rotated, from raw `b l 3 n d`."""
         q, k = qk_norm_rope(qkv[:, :, :2], self.q_weight, self.k_weight, self.angles.cos, self.angles.sin)
         if self.sink is None:
             return q, k, None
@@ -53,24 +54,24 @@ class Rotation:
 
 
 class AttentionPattern(Protocol):
-    """An attention pattern."""
+    """What a forward pass attends to."""
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
-        """Where the sequence's frames stand in time."""
+        """Return the time indices of the sequence's frames."""
         ...
 
     def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue | None]:
-        """Raw queries, keys, values `b l 3 n d` → attended values `b l n d` and the sequence's own K/V, or None where
-        the pattern keeps them."""
+        """Attend: raw queries, keys, values `b l 3 n d` → attended values `b l n d`, and the sequence's own K/V, or
+        None if the pattern stores them itself."""
         ...
 
 
 def sink_positions(frames: Tensor, config: TransformerConfig) -> Tensor | None:
-    """min(chunk start, sink + window) + place in the chunk, for frame indices of any shape; None without a sink."""
+    """Return min(chunk start, sink + window) + offset in the chunk, for frame indices of any shape; None if no sink."""
     if config.sink_frames == 0:
         return None
-    place = frames % config.chunk_frames
-    return (frames - place).clamp(max=config.sink_frames + config.window_frames) + place
+    offset = frames % config.chunk_frames
+    return (frames - offset).clamp(max=config.sink_frames + config.window_frames) + offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +90,17 @@ class Bidirectional:
 class Banded:
     """Clean frames only, each chunk seeing itself, its window and the sink: prefill and replay.
 
-    frames: the int64 indices of the sequence's frames, shared by the batch: whole chunks, rising; the sink's frames
-    come first where there is a sink.
+    frames: the indices of the sequence's frames, shared by the batch: whole chunks in ascending order; if there is a
+    sink, its frames come first.
     """
 
     config: TransformerConfig
     frames: tuple[int, ...]
+    kernel_choice: KernelChoice = BY_RULE
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         if num_frames != len(self.frames):
-            raise PatternError(f"a pattern of {len(self.frames)} frames met a sequence of {num_frames}")
+            raise PatternError(f"a pattern of {len(self.frames)} frames was used for a sequence of {num_frames}")
         frames = torch.tensor(self.frames, dtype=torch.int64, device=device).expand(batch, -1)
         return Positions(frames, sink_positions(frames, self.config))
 
@@ -106,14 +108,15 @@ class Banded:
         (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
         mask = _tokens(clean_sees_clean(torch.tensor(self.frames, device=q.device), self.config), self.config)
         num_sink = self.config.sink_frames * self.config.tokens_per_frame
-        return attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink), (k, v)
+        attended = attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink, choice=self.kernel_choice)
+        return attended, (k, v)
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherForcing:
-    """The sequence [clean; noisy] of the same `num_frames` frames: all noise levels of a causal student in one pass.
+    """The sequence [clean; noisy] of the same `num_frames` frames: all chunks of a causal student in one pass.
 
-    Both halves carry the same positions. The clean half attends as `Banded`; a noisy chunk sees the clean chunks
+    Both halves have the same positions. The clean half attends as in `Banded`; a noisy chunk sees the clean chunks
     before it within the window, the sink, and itself.
     """
 
@@ -126,7 +129,7 @@ class TeacherForcing:
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         if num_frames != 2 * self.num_frames:
-            raise PatternError(f"[clean; noisy] of {self.num_frames} frames met a sequence of {num_frames}")
+            raise PatternError(f"[clean; noisy] of {self.num_frames} frames was used for a sequence of {num_frames}")
         frames = torch.arange(self.num_frames, device=device).repeat(2).expand(batch, -1)
         return Positions(frames, sink_positions(frames, self.config))
 
@@ -153,10 +156,10 @@ class TeacherForcing:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """One chunk that follows cached clean chunks, without writing anywhere: rollouts under autograd.
+    """One chunk after cached clean chunks, without in-place writes: rollouts under autograd.
 
     past: per layer, keys and values of sink and window, oldest first. first_frame: the chunk's first frame index.
-    The chunk's own K/V come back with the output; whoever rolls out keeps those of the clean pass.
+    The chunk's own K/V are returned with the output; the caller keeps those of the clean pass.
     """
 
     config: TransformerConfig
@@ -195,7 +198,7 @@ class ClipMask:
 
 
 def clean_sees_clean(frames: Tensor, config: TransformerConfig) -> Tensor:
-    """bool `f f`: clean chunk i sees clean chunks i−W … i and the sink."""
+    """Return the bool mask `f f`: clean chunk i sees clean chunks i−W … i and the sink."""
     chunk = frames // config.chunk_frames
     gap = chunk[:, None] - chunk[None, :]
     in_sink = chunk[None, :] < config.sink_chunks
@@ -203,11 +206,13 @@ def clean_sees_clean(frames: Tensor, config: TransformerConfig) -> Tensor:
 
 
 def noisy_sees_clean(frames: Tensor, config: TransformerConfig) -> Tensor:
-    """bool `f f`: noisy chunk i sees clean chunks i−W … i−1 and the sink before it (itself it sees apart)."""
+    """Return the bool mask `f f`: noisy chunk i sees clean chunks i−W … i−1 and the sink before it. Its own noisy keys
+    are handled separately."""
     chunk = frames // config.chunk_frames
     return clean_sees_clean(frames, config) & (chunk[:, None] != chunk[None, :])
 
 
 def _tokens(mask: Tensor, config: TransformerConfig) -> Tensor:
+    """Expand a mask of frames to one of tokens."""
     n = config.tokens_per_frame
     return mask.repeat_interleave(n, 0).repeat_interleave(n, 1)

@@ -1,4 +1,4 @@
-"""Three-axis rotary angles. Owns the split of a head over frame, row and column; applying them is `kernels.norm_rope`.
+"""Three-axis rotary angles. Owns the split of a head over frame, row and column; `kernels.norm_rope` applies them.
 
 The split and pairing are Wan's (arXiv:2503.20314): of d/2 complex channels, ⌊(d/2)/3⌋ each to row and column, the rest
 to the frame. Angles are computed in float64 from an int64 frame index, so frame one million is as exact as frame one.
@@ -28,7 +28,7 @@ class Angles:
 
 
 class RotaryAngles(nn.Module):
-    """Maps frame indices `b f` (int64) to `Angles` of `f × tokens` tokens."""
+    """Map frame indices `b f` (int64) to `Angles` of `f × tokens` tokens."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class RotaryAngles(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = dict(self.named_buffers())
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
-        for name, buffer in exact.items():  # follow the device only: a cast would round the angles
+        for name, buffer in exact.items():  # follow the device but not the dtype: a cast would round the angles
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 

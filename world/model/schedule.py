@@ -2,7 +2,7 @@
 
 The flow scale: x_sigma = (1 − sigma)·x0 + sigma·noise with sigma in [0, 1], velocity = noise − x0 (rectified flow,
 arXiv:2209.03003, eq. 1; flow matching, arXiv:2210.02747). Models of other scales are adapted by scaling: a model that
-adds noise as a·x0 + s·noise has sigma = s / (a + s) and x_sigma = x / (a + s).
+adds noise as x = a·x0 + s·noise has sigma = s / (a + s) and x_sigma = x / (a + s).
 Shapes: `sigma` broadcasts against latents from the left (`b f` against `b f c h w`).
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def expand(sigma: Tensor, like: Tensor) -> Tensor:
-    """View `sigma` with trailing singleton dimensions, so that it broadcasts against `like`, on its device."""
+    """Return `sigma` with trailing singleton dimensions, so that it broadcasts against `like`, on that device."""
     return sigma.reshape(sigma.shape + (1,) * (like.ndim - sigma.ndim)).to(like)
 
 
 def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """x_sigma."""
+    """Return x_sigma = (1 − sigma)·x0 + sigma·noise."""
     s = expand(sigma, x0)
     return (1 - s) * x0 + s * noise
 
@@ -30,27 +30,27 @@ def velocity(x0: Tensor, noise: Tensor) -> Tensor:
 
 
 def x0_from_velocity(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """x0 = x_sigma − sigma·velocity."""
+    """Return x0 = x_sigma − sigma·velocity."""
     return x - expand(sigma, x) * v
 
 
 def noise_from_velocity(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """noise = x_sigma + (1 − sigma)·velocity."""
+    """Return noise = x_sigma + (1 − sigma)·velocity."""
     return x + (1 - expand(sigma, x)) * v
 
 
 def velocity_from_x0(x: Tensor, x0: Tensor, sigma: Tensor) -> Tensor:
-    """velocity = (x_sigma − x0) / sigma; sigma must be positive."""
+    """Return velocity = (x_sigma − x0) / sigma; sigma must be positive."""
     return (x - x0) / expand(sigma, x)
 
 
 def score_from_velocity(x: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """∇ log p_sigma(x) = −noise / sigma; sigma must be positive."""
+    """Return ∇ log p_sigma(x) = −noise / sigma; sigma must be positive."""
     return -noise_from_velocity(x, v, sigma) / expand(sigma, x)
 
 
 def flow_sigma(signal: Tensor, noise: Tensor) -> Tensor:
-    """sigma of a model that mixes signal·x0 + noise·n (EDM: 1, s; VP: √ᾱ, √(1−ᾱ); TrigFlow: cos t, sin t)."""
+    """Return sigma of a model that mixes signal·x0 + noise·n (EDM: 1, s; VP: √ᾱ, √(1−ᾱ); TrigFlow: cos t, sin t)."""
     return noise / (signal + noise)
 
 
@@ -60,18 +60,18 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
 
 
 def sampling_sigmas(num_steps: int, shift: float = 1.0) -> Tensor:
-    """`num_steps + 1` falling noise levels from 1 to 0, evenly spaced before the shift. float64."""
+    """Return `num_steps + 1` noise levels from 1 down to 0, evenly spaced before the shift. float64."""
     if num_steps < 1:
-        raise ValueError(f"num_steps {num_steps}: at least 1 is needed")
+        raise ValueError(f"num_steps {num_steps}: must be at least 1")
     return shift_sigma(torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float64), shift)
 
 
 @cache
 def sampling_levels(num_steps: int, shift: float = 1.0) -> tuple[float, ...]:
-    """`sampling_sigmas` as numbers."""
+    """Return `sampling_sigmas` as numbers."""
     return tuple(float(level) for level in sampling_sigmas(num_steps, shift))
 
 
 def euler_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """One step of the probability-flow ODE dx/dsigma = velocity."""
+    """Take one Euler step of the probability-flow ODE dx/dsigma = velocity."""
     return x + expand(sigma_next - sigma, x) * v

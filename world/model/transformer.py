@@ -1,9 +1,9 @@
-"""The transformer that is teacher, critic and student. Owns the weights; the attention pattern comes from a `AttentionPattern`.
+"""The transformer that is teacher, critic and student. Owns embeddings, blocks and head; an `AttentionPattern` decides
+which frame attends to which.
 
-The block is Wan's (arXiv:2503.20314): a shared projection of the noise level gives six modulations, each block adds a
-learned table to them; RMS-normalised queries and keys; rotary positions over frame, row and column; optional
-cross-attention to text. Noise level and action are per frame, so plain denoising, diffusion forcing and teacher
-forcing are one model. The action's embedding is added to the noise level's (its last layer starts at zero).
+As in Wan (arXiv:2503.20314), a shared projection of the noise level gives six modulations for all blocks. Noise level
+and action are per frame, so plain denoising, diffusion forcing and teacher forcing are one model. The action's
+embedding is added to the noise level's (its last layer starts at zero).
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kernels.gelu import gelu
-from kernels.norm_modulate import norm_modulate
 from world.errors import ShapeError
+from world.model.block import Block, Residual, add_and_norm
 from world.model.config import TransformerConfig
-from world.model.cross_attention import CrossAttention, LayerText, TextKeys
-from world.model.patterns import AttentionPattern, Bidirectional, KeyValue, Rotation
-from world.model.rotary import Angles, RotaryAngles
+from world.model.cross_attention import LayerText, TextKeys
+from world.model.patterns import AttentionPattern, Bidirectional, KeyValue
+from world.model.rotary import RotaryAngles
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What a forward pass is conditioned on, besides the noise level.
+    """The conditions of a forward pass besides the noise level.
 
     actions: `b f a`, one vector per latent frame (see `TransformerConfig.action_dim`), or None to drop actions.
-    text: `b l text_dim` token embeddings, for configs with text; or what `Transformer.text_keys` made of them.
+    text: `b l text_dim` token embeddings, for configs with text, or their keys and values (`Transformer.text_keys`).
     """
 
     actions: Tensor | None = None
@@ -41,9 +40,12 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`; none if the context keeps
-    them. features: hidden states after the asked layers, `b l dim`. log_var: per-frame log variance `b f`, where the
-    model learns one."""
+    """The result of a forward pass.
+
+    prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`; empty if the pattern stores
+    them. features: hidden states `b l dim` after the requested layers. log_var: per-frame log variance `b f`, if the
+    model learns one.
+    """
 
     prediction: Tensor
     kv: list[KeyValue]
@@ -51,85 +53,12 @@ class Output:
     log_var: Tensor | None = None
 
 
-Pending = tuple[Tensor, Tensor]
-"""What a layer has yet to add to the residual stream: y `b l dim` and the gate of each frame, `b f dim`. The next norm
-does it, in one pass over memory where kernels are fused."""
-
-
-class Block(nn.Module):
-    """Self-attention, optional cross-attention, feed-forward; modulated per frame."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.num_heads = config.num_heads
-        self.full_qk_norm = config.full_qk_norm
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.norm_q = nn.RMSNorm(dim if config.full_qk_norm else config.head_dim, eps=1e-6)
-        self.norm_k = nn.RMSNorm(dim if config.full_qk_norm else config.head_dim, eps=1e-6)
-        self.out = nn.Linear(dim, dim)
-        self.ffn_in = nn.Linear(dim, config.ffn_dim)
-        self.ffn_out = nn.Linear(config.ffn_dim, dim)
-        self.modulation = nn.Parameter(torch.randn(6, dim) / math.sqrt(dim))
-        self.cross = CrossAttention(config) if config.text_dim else None
-
-    def forward(
-        self,
-        x: Tensor,
-        pending: Pending | None,
-        modulation: Tensor,
-        angles: tuple[Angles, Angles | None],
-        layer: int,
-        pattern: AttentionPattern,
-        text: LayerText | None,
-    ) -> tuple[Tensor, Pending, KeyValue | None]:
-        parts = self.modulations(modulation)
-        x, qkv = self.enter(x, pending, parts)
-        attended, kv = pattern.attend(layer, qkv, self.rotation(angles))
-        x, pending = self.leave(x, attended, parts, text)
-        return x, pending, kv
-
-    def modulations(self, modulation: Tensor) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of attention, then of the feed-forward: `b f dim` each, from `b f 6 dim`."""
-        return (modulation + self.modulation).unbind(2)
-
-    def enter(self, x: Tensor, pending: Pending | None, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Up to attention: (x with what was pending, raw queries, keys and values `b l 3 n d`)."""
-        shift, scale, *_ = parts
-        x, h = _norm(x, pending, scale, shift)
-        return x, self.qkv(h).unflatten(-1, (3, self.num_heads, -1))
-
-    def leave(
-        self, x: Tensor, attended: Tensor, parts: tuple[Tensor, ...], text: LayerText | None
-    ) -> tuple[Tensor, Pending]:
-        """From attention on: attended values `b l n d`."""
-        _, _, gate1, shift2, scale2, gate2 = parts
-        y, gate = self.out(attended.flatten(2)), gate1
-        if self.cross is not None and text is not None:
-            norm = self.cross.norm
-            x, h = norm_modulate(x, None, None, y=y, gate=gate, weight=norm.weight, bias=norm.bias, eps=norm.eps)
-            x, h = norm_modulate(x, scale2, shift2, y=self.cross(h, text))
-        else:
-            x, h = norm_modulate(x, scale2, shift2, y=y, gate=gate)
-        return x, (self.ffn_out(gelu(self.ffn_in(h))), gate2)
-
-    def rotation(self, angles: tuple[Angles, Angles | None]) -> Rotation:
-        return Rotation(*angles, *self.qk_weights())
-
-    def qk_weights(self) -> tuple[Tensor, Tensor]:
-        """Of the norms of queries and keys: `d`, or `n d` where they go over all heads."""
-        q, k = self.norm_q.weight, self.norm_k.weight
-        if self.full_qk_norm:
-            q, k = q.unflatten(0, (self.num_heads, -1)), k.unflatten(0, (self.num_heads, -1))
-        return q, k
-
-
 class Transformer(nn.Module):
     """`network(x, sigma, cond, *, sigma_next=None, pattern=None, features=()) -> Output`.
 
-    x: noisy latents `b f c h w`. sigma: noise level in [0, 1], `b f`. context: which frames see which (default: all
-    see all) and where their keys and values are kept. Predicts the velocity noise − x0. `sigma_next` is for flow-map
-    students, which this config does not have. Raises ShapeError on latents of another size.
+    x: noisy latents `b f c h w`. sigma: noise level in [0, 1], `b f`. pattern: which frames attend to which (default:
+    all to all) and where their keys and values are stored. Predicts the velocity noise − x0. `sigma_next` is for
+    flow-map students, which this config does not support. Raises ShapeError on latents of another size.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -168,50 +97,50 @@ class Transformer(nn.Module):
         if sigma_next is not None:
             raise ShapeError("sigma_next: this config has no flow-map input")
         self._check(x, sigma, cond)
-        if not torch.compiler.is_compiling():  # a graph would be made anew for every number
+        if not torch.compiler.is_compiling():  # a graph would be recompiled for every count
             self.forward_calls += 1
         pattern = pattern or Bidirectional()
         positions = pattern.positions(x.shape[0], x.shape[1], x.device)
         angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
         tokens, embedding, modulation = self.embed(x, sigma, cond)
         texts = self._texts(cond.text)
-        kv, kept = [], {}
-        pending: Pending | None = None
+        kv, hidden = [], {}
+        residual: Residual | None = None
         for layer, block in enumerate(self.blocks):
-            tokens, pending, layer_kv = block(tokens, pending, modulation, angles, layer, pattern, texts[layer])
+            tokens, residual, layer_kv = block(tokens, residual, modulation, angles, layer, pattern, texts[layer])
             if layer_kv is not None:
                 kv.append(layer_kv)
             if layer in features:
-                kept[layer] = _norm(tokens, pending, None, None)[0]
-        return Output(self.predict(tokens, pending, embedding, x), kv, kept)
+                hidden[layer] = add_and_norm(tokens, residual, None, None)[0]
+        return Output(self.predict(tokens, residual, embedding, x), kv, hidden)
 
     def text_keys(self, text: Tensor) -> list[KeyValue]:
-        """Of each layer, keys and values `b l n d` of token embeddings `b l text_dim`, for `TextKeys`. Raises
-        ShapeError where the config has no text."""
+        """Return each layer's keys and values `b l n d` of token embeddings `b l text_dim`, for `TextKeys`. Raises
+        ShapeError if the config has no text."""
         if self.text_embedding is None:
-            raise ShapeError("text: this config has none")
+            raise ShapeError("text: this config has no cross-attention (text_dim is 0)")
         embedded = self.text_embedding(text.to(self.patch_in.weight))
         return [cast(Block, block).cross.keys(embedded) for block in self.blocks]  # type: ignore[union-attr]  # has text
 
     def _texts(self, text: Tensor | TextKeys | None) -> Sequence[LayerText | None]:
-        """For each layer."""
+        """Return what each layer's cross-attention takes."""
         if isinstance(text, TextKeys):
-            return [(kv, text.given) for kv in text.kv]
+            return text.layers()
         embedded = None
         if self.text_embedding is not None and text is not None:
             embedded = self.text_embedding(text.to(self.patch_in.weight))
         return [embedded] * len(self.blocks)
 
     def embed(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
-        """(tokens `b l dim`, each frame's embedding `b f dim`, what blocks are modulated by `b f 6 dim`)."""
+        """Return tokens `b l dim`, each frame's embedding `b f dim`, and the blocks' shared modulation `b f 6 dim`."""
         embedding = self._frame_embedding(sigma, cond)
         modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))
         return self._patchify(x.to(self.patch_in.weight.dtype)), embedding, modulation
 
-    def predict(self, tokens: Tensor, pending: Pending | None, embedding: Tensor, like: Tensor) -> Tensor:
-        """The velocity `b f c h w` of what the blocks have made of `like`'s tokens."""
+    def predict(self, tokens: Tensor, residual: Residual | None, embedding: Tensor, like: Tensor) -> Tensor:
+        """Return the velocity `b f c h w`, in the layout of `like`, from the last block's output."""
         shift, scale = (embedding[:, :, None] + self.head_modulation).unbind(2)
-        _, h = _norm(tokens, pending, scale, shift)
+        _, h = add_and_norm(tokens, residual, scale, shift)
         return self._unpatchify(self.head(h), like)
 
     def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> None:
@@ -247,18 +176,12 @@ class Transformer(nn.Module):
 
 
 def sinusoid(sigma: Tensor, dim: int) -> Tensor:
-    """Sinusoidal features of 1000·sigma, cosines first (as in DDPM, arXiv:2006.11239): `… dim`, float32 (float64 for
-    float64)."""
+    """Return sinusoidal features of 1000·sigma, cosines first (as in DDPM, arXiv:2006.11239): `… dim`, float32 (float64
+    for float64)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device, dtype=torch.float64) / half)
     angle = 1000.0 * sigma.double()[..., None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=-1).to(torch.promote_types(sigma.dtype, torch.float32))
-
-
-def _norm(x: Tensor, pending: Pending | None, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(x with what was pending, its modulated norm)."""
-    y, gate = pending or (None, None)
-    return norm_modulate(x, scale, shift, y=y, gate=gate)
 
 
 def _zero_last(dim_in: int, dim: int) -> nn.Sequential:

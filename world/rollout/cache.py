@@ -1,10 +1,10 @@
 """The key/value arena: one preallocated ring per slot. Owns K/V memory and ring positions; knows no model and no noise.
 
-Layout `layer slot head frame token dim`: a head's keys lie together, or a product with them would copy them first. A
-slot holds its sink in pinned frames, then a ring of window + 1 chunks.
-Chunk i ≥ sink lives at ring place (i − sink) mod (window + 1): while chunk i is being denoised it writes into the
-place of chunk i − window − 1, which it may no longer see. So every key in a full slot is visible, attention is dense
-over the slot, and nothing is masked, rolled or concatenated.
+Layout `layer slot head frame token dim`: a head's keys are contiguous, otherwise each product with them would copy them
+first. A slot holds its sink in fixed frames, then a ring of window + 1 chunks. Chunk i ≥ sink is stored at ring
+position (i − sink) mod (window + 1): while chunk i is being denoised it overwrites chunk i − window − 1, which it may
+no longer see. So every key in a full slot is visible, attention is dense over the slot, and nothing is masked, rolled
+or concatenated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import attention
-from kernels.dispatch import triton_runs
+from kernels.dispatch import BY_RULE, KernelChoice, triton_runs
 from kernels.qk_norm_rope_write import qk_norm_rope_write, quantised
 from kernels.ring_attention import ring_attention
 from kernels.write_attend import applies, write_attend
@@ -27,10 +27,10 @@ from world.model.patterns import KeyValue, Positions, Rotation, sink_positions
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """K/V of some slots as a pass sees them: k, v of each layer, `slot head frame token dim`.
+    """K/V of some slots as a pass sees them: k, v per layer, `slot head frame token dim`.
 
-    scales: where K/V are int8, those of keys and of values: by layer, float32 `slot frame token head`; they are then
-    read in `dtype`.
+    scales: for int8 K/V, the scales of keys and of values: per layer, float32 `slot frame token head`; K/V are then
+    read in `dtype`. kernel_choice: which kernels attend to them.
     """
 
     config: TransformerConfig
@@ -38,21 +38,23 @@ class Rings:
     v: Sequence[Tensor]
     scales: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
     dtype: torch.dtype | None = None
+    kernel_choice: KernelChoice = BY_RULE
 
-    def frame_places(self, chunks: Tensor) -> Tensor:
-        """A slot's frames in which chunks live: int64 `b` → `b chunk_frames`."""
+    def frame_positions(self, chunks: Tensor) -> Tensor:
+        """Return the frames of a slot in which chunks are stored: int64 `b` → `b chunk_frames`."""
         config = self.config
         ring = config.sink_chunks + (chunks - config.sink_chunks) % (config.window_chunks + 1)
-        place = torch.where(chunks < config.sink_chunks, chunks, ring)
-        return place[:, None] * config.chunk_frames + torch.arange(config.chunk_frames, device=chunks.device)
+        position = torch.where(chunks < config.sink_chunks, chunks, ring)
+        return position[:, None] * config.chunk_frames + torch.arange(config.chunk_frames, device=chunks.device)
 
     def rows(self, slots: Tensor, chunks: Tensor) -> Tensor:
-        """Where a chunk of each slot lives, as rows of a layer's heads' frames: int64 `b`, `b` → `b·n·chunk_frames`."""
+        """Return where one chunk of each slot is stored, as rows of a layer viewed as (slot head frame): int64 `b`, `b`
+        → `b·n·chunk_frames`."""
         heads = slots[:, None] * self.config.num_heads + torch.arange(self.config.num_heads, device=slots.device)
-        return (heads[:, :, None] * self.config.context_frames + self.frame_places(chunks)[:, None]).flatten()
+        return (heads[:, :, None] * self.config.context_frames + self.frame_positions(chunks)[:, None]).flatten()
 
     def write(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store K/V `b l n d` of one chunk of each slot, at `rows`."""
+        """Store K/V `b l n d` of one chunk per slot at `rows`."""
         frame = (self.config.tokens_per_frame, self.config.head_dim)
         for number, (cache, new) in enumerate(((self.k[layer], k), (self.v[layer], v))):
             by_head = new.transpose(1, 2).reshape(-1, *frame)  # (b n f) tokens d
@@ -63,24 +65,24 @@ class Rings:
             cache.flatten(0, 2).index_copy_(0, rows, by_head.to(cache.dtype))
 
     def _by_axis(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Slots, heads and frames of rows."""
+        """Split rows into slots, heads and frames."""
         frames, heads = self.config.context_frames, self.config.num_heads
         return rows // (frames * heads), rows // frames % heads, rows % frames
 
     def read(self, layer: int, slots: Tensor | None = None) -> KeyValue:
-        """All K/V of `slots`, `b l n d`: a copy; or of all slots: a view, or where they are int8, a copy."""
-        found = []
+        """Return all K/V `b l n d` of `slots` as a copy, or of all slots as a view (int8: as a copy)."""
+        parts = []
         for number, cache in enumerate((self.k[layer], self.v[layer])):
-            kept = cache if slots is None else cache[slots]
+            part = cache if slots is None else cache[slots]
             if self.scales is not None:
                 scales = self.scales[number][layer]
                 scale = (scales if slots is None else scales[slots]).permute(0, 3, 1, 2)[..., None]
-                kept = (kept * scale).to(self.dtype)
-            found.append(_tokens(kept))
-        return found[0], found[1]
+                part = (part * scale).to(self.dtype)
+            parts.append(_tokens(part))
+        return parts[0], parts[1]
 
     def stored(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """As it is kept, for kernels: keys, values `s l n d` and their scales `s l n`, if any."""
+        """Return K/V as stored, for kernels: keys, values `s l n d` and their scales `s l n`, if any."""
         k, v = _tokens(self.k[layer]), _tokens(self.v[layer])
         if self.scales is None:
             return k, v, None, None
@@ -89,9 +91,9 @@ class Rings:
 
 
 class Arena:
-    """K/V of `num_slots` slots, read in `dtype`. Every slot is filled whole (`load`) before it is read.
+    """K/V of `num_slots` slots, read in `dtype`. A slot is filled completely (`load`) before it is read.
 
-    int8: kept in 8 bit with a scale for each token and head, in (d + 4)/2d of the memory that 16 bit take.
+    int8: store 8 bits with one scale per token and head, in (d + 4)/2d of the memory of 16 bits.
     """
 
     def __init__(
@@ -102,35 +104,36 @@ class Arena:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
         int8: bool = False,
+        kernel_choice: KernelChoice = BY_RULE,
     ) -> None:
         self.config = config
         self.num_slots = num_slots
         frames = (config.context_frames, config.tokens_per_frame)
         shape = (config.num_layers, num_slots, config.num_heads, *frames, config.head_dim)
-        kept = torch.int8 if int8 else dtype
-        self.k = torch.zeros(shape, dtype=kept, device=device)
-        self.v = torch.zeros(shape, dtype=kept, device=device)
+        stored_dtype = torch.int8 if int8 else dtype
+        self.k = torch.zeros(shape, dtype=stored_dtype, device=device)
+        self.v = torch.zeros(shape, dtype=stored_dtype, device=device)
         self.tensors = [self.k, self.v]
         scales = None
         if int8:
             by_token = (config.num_layers, num_slots, *frames, config.num_heads)
-            of_keys, of_values = (torch.zeros(by_token, device=device) for _ in range(2))
-            self.tensors += [of_keys, of_values]
-            scales = of_keys.unbind(0), of_values.unbind(0)
-        self.rings = Rings(config, self.k.unbind(0), self.v.unbind(0), scales, dtype)
+            key_scales, value_scales = (torch.zeros(by_token, device=device) for _ in range(2))
+            self.tensors += [key_scales, value_scales]
+            scales = key_scales.unbind(0), value_scales.unbind(0)
+        self.rings = Rings(config, self.k.unbind(0), self.v.unbind(0), scales, dtype, kernel_choice)
 
     @property
     def num_bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
-    def neighbours(self, first: int, num: int) -> Rings:
-        """Views of `num` slots from `first` on."""
+    def adjacent(self, first: int, num: int) -> Rings:
+        """Return views of `num` slots from `first` on."""
         k, v, *scales = ([layer[first : first + num] for layer in tensor.unbind(0)] for tensor in self.tensors)
         return replace(self.rings, k=k, v=v, scales=(scales[0], scales[1]) if scales else None)
 
     def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
-        """Store consecutive chunks of one session, K/V `1 l n d` per layer, from `first_chunk` on."""
-        rings, length = self.neighbours(slot, 1), self.config.chunk_frames * self.config.tokens_per_frame
+        """Store consecutive chunks of one session from `first_chunk` on: K/V `1 l n d` per layer."""
+        rings, length = self.adjacent(slot, 1), self.config.chunk_frames * self.config.tokens_per_frame
         for layer, (k, v) in enumerate(kv):
             for number in range(k.shape[1] // length):
                 part = slice(number * length, (number + 1) * length)
@@ -150,72 +153,76 @@ class ArenaPattern:
     """Consecutive chunks of several slots, each written before it attends.
 
     With two chunks in the sequence, the first (clean: a commit) writes and attends before the second (noisy: the next
-    chunk's first denoise) writes, so clean never sees noisy. slots: int64 `b`, the batch's places in `rings`.
-    first_chunk: int64 `b`, the index of each one's first chunk in this pass. rows: of each chunk in the sequence, where
-    it is written. whole: whether the batch is all of the rings in their order, so that nothing need be copied to read.
+    chunk's first denoise) writes, so clean never sees noisy. slots: int64 `b`, each row's slot in `rings`.
+    first_chunk: int64 `b`, the index of each row's first chunk in this pass. rows: for each chunk of the sequence,
+    where it is written. all_slots: whether the batch is all slots of `rings` in order, so that reading needs no copy.
     """
 
     rings: Rings
     slots: Tensor
     first_chunk: Tensor
     rows: tuple[Tensor, ...]
-    whole: bool
+    all_slots: bool
 
     @staticmethod
     def of(arena: Arena, slots: list[int], first_chunk: Tensor, num_chunks: int = 1) -> ArenaPattern:
-        """For slots of an arena, by views of it where they are neighbours."""
-        if are_neighbours(slots):
-            return ArenaPattern.all_of(arena.neighbours(slots[0], len(slots)), first_chunk, num_chunks)
+        """Make the pattern for slots of an arena; adjacent slots are read as views."""
+        if are_adjacent(slots):
+            return ArenaPattern.all_of(arena.adjacent(slots[0], len(slots)), first_chunk, num_chunks)
         return ArenaPattern.anywhere(
             arena.rings, torch.tensor(slots, device=first_chunk.device), first_chunk, num_chunks
         )
 
     @staticmethod
     def all_of(rings: Rings, first_chunk: Tensor, num_chunks: int = 1) -> ArenaPattern:
-        """For all slots of the rings, in their order."""
+        """Make the pattern for all slots of the rings, in order."""
         slots = torch.arange(first_chunk.shape[0], device=first_chunk.device)
-        return replace(ArenaPattern.anywhere(rings, slots, first_chunk, num_chunks), whole=True)
+        return replace(ArenaPattern.anywhere(rings, slots, first_chunk, num_chunks), all_slots=True)
 
     @staticmethod
     def anywhere(rings: Rings, slots: Tensor, first_chunk: Tensor, num_chunks: int = 1) -> ArenaPattern:
-        """Without a look at which slots they are, so that a device that is told once need not be asked."""
+        """Make the pattern without reading the values of `slots`, so that they can stay on the device."""
         rows = tuple(rings.rows(slots, first_chunk + number) for number in range(num_chunks))
-        return ArenaPattern(rings, slots, first_chunk, rows, whole=False)
+        return ArenaPattern(rings, slots, first_chunk, rows, all_slots=False)
 
     def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
         config = self.rings.config
         if num_frames != len(self.rows) * config.chunk_frames:
             raise PatternError(
-                f"{len(self.rows)} chunks of {config.chunk_frames} frames met a sequence of {num_frames}"
+                f"a pattern of {len(self.rows)} chunks of {config.chunk_frames} frames was used for a sequence of "
+                f"{num_frames}"
             )
         frames = self.first_chunk[:, None] * config.chunk_frames + torch.arange(num_frames, device=device)
         return Positions(frames, sink_positions(frames, config))
 
     def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, None]:
-        """The attended values; keys and values stay in the arena."""
+        """Attend; keys and values stay in the arena."""
         if triton_runs(qkv):
             return torch.cat(self._attend_fused(layer, qkv, rotation), dim=1), None
         return self.attend_rotated(layer, *rotation.rotate(qkv), qkv[:, :, 2]), None
 
     def attend_rotated(self, layer: int, q: Tensor, k: Tensor, q_sink: Tensor | None, v: Tensor) -> Tensor:
-        """`attend` from queries and keys that are normalised and rotated, `b l n d` each."""
-        if applies(q, self.rings.k[layer]):
+        """Attend with queries and keys that are already normalised and rotated, `b l n d` each."""
+        rings = self.rings
+        if applies(q, rings.k[layer], rings.kernel_choice):
             return write_attend(
                 q,
                 k,
                 v,
-                self.rings.k[layer],
-                self.rings.v[layer],
+                rings.k[layer],
+                rings.v[layer],
                 self.rows,
                 q_sink=q_sink,
                 num_sink=self.num_sink,
             )
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
-            self.rings.write(layer, rows, k[:, part], v[:, part])
-            keys, values = self.rings.read(layer, None if self.whole else self.slots)
-            sink = None if q_sink is None else q_sink[:, part]
-            parts.append(attention(q[:, part], keys, values, q_sink=sink, num_sink=self.num_sink))
+            rings.write(layer, rows, k[:, part], v[:, part])
+            keys, values = rings.read(layer, None if self.all_slots else self.slots)
+            sink, num_sink = None if q_sink is None else q_sink[:, part], self.num_sink
+            parts.append(
+                attention(q[:, part], keys, values, q_sink=sink, num_sink=num_sink, choice=rings.kernel_choice)
+            )
         return torch.cat(parts, dim=1)
 
     def _attend_fused(self, layer: int, qkv: Tensor, rotation: Rotation) -> list[Tensor]:
@@ -223,7 +230,7 @@ class ArenaPattern:
         slots, num_valid = self.slots.int(), torch.full_like(self.slots, keys.shape[1], dtype=torch.int32)
         parts = []
         for part, rows in zip(self._parts(), self.rows, strict=True):
-            place = rows.view(len(slots), -1)[:, 0] % self.rings.config.context_frames  # of the chunk's first frame
+            first_frame = rows.view(len(slots), -1)[:, 0] % self.rings.config.context_frames
             angles, sink = rotation.angles.part(part), None if rotation.sink is None else rotation.sink.part(part)
             q, k, v = qkv[:, part].unbind(2)
             query, sink_query = qk_norm_rope_write(
@@ -237,7 +244,7 @@ class ArenaPattern:
                 keys,
                 values,
                 slots,
-                (place * self.rings.config.tokens_per_frame).int(),
+                (first_frame * self.rings.config.tokens_per_frame).int(),
                 key_scales=key_scales,
                 value_scales=value_scales,
                 sink_cos=None if sink is None else sink.cos,
@@ -263,15 +270,16 @@ class ArenaPattern:
         return self.rings.config.sink_frames * self.rings.config.tokens_per_frame
 
     def _parts(self) -> list[slice]:
-        """The sequence's chunks, as slices of its tokens."""
+        """Return the sequence's chunks as slices of its tokens."""
         length = self.rings.config.chunk_frames * self.rings.config.tokens_per_frame
         return [slice(number * length, (number + 1) * length) for number in range(len(self.rows))]
 
 
 def _tokens(cache: Tensor) -> Tensor:
-    """`s n f tokens d` → a view `s l n d`."""
+    """View `s n f tokens d` as `s l n d`."""
     return cache.flatten(2, 3).transpose(1, 2)
 
 
-def are_neighbours(slots: list[int]) -> bool:
+def are_adjacent(slots: list[int]) -> bool:
+    """Return whether these are consecutive slots in ascending order."""
     return slots == list(range(slots[0], slots[0] + len(slots)))

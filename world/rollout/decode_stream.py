@@ -1,7 +1,7 @@
-"""Decoding beside the passes of a rollout. Owns the stream that it has on a GPU; on a CPU there is nothing to own.
+"""Decoding beside a rollout's passes. Owns the CUDA stream for it; on a CPU it does nothing.
 
-The one who decodes may be another thread than the one who steps. It waits for the step that made the latents and not
-for those after it, and gives out pictures when they are there: so nothing that follows need know of the stream.
+One thread may decode while another steps. Decoding waits for the step that made its latents, but not for later steps,
+and returns only when the frames are ready, so callers need to know nothing of the stream.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from torch import Tensor
 
 
 class DecodeStream:
-    """Work on `device` that may run while its main stream goes on."""
+    """Work on `device` that may run at the same time as its main stream."""
 
     def __init__(self, device: torch.device) -> None:
         self._main = torch.cuda.default_stream(device) if device.type == "cuda" else None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def mark(self) -> torch.cuda.Event | None:
-        """All that this thread has asked of the device up to now."""
+        """Return an event after everything that this thread has launched on the device so far."""
         return None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
 
     @contextmanager
-    def after(self, marks: Iterable[torch.cuda.Event | None]) -> Iterator[None]:
-        """What is asked for inside runs aside, once all that was marked is done; at the end it is waited for."""
+    def after(self, events: Iterable[torch.cuda.Event | None]) -> Iterator[None]:
+        """Run the block on the decode stream once all `events` have happened; wait for it at the end."""
         if self._stream is None:
             yield
             return
-        for mark in marks:
-            if mark is not None:
-                self._stream.wait_event(mark)
+        for event in events:
+            if event is not None:
+                self._stream.wait_event(event)
         with torch.cuda.stream(self._stream):
             yield
         self._stream.synchronize()
 
-    def hand_over(self, made: Iterable[Tensor]) -> None:
-        """Tensors that were made aside and will be read on the main stream: their memory is not used anew before."""
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """Declare that tensors made on the decode stream will be read on the main one, so that their memory is not
+        reused too early."""
         if self._main is not None:
-            for tensor in made:
+            for tensor in tensors:
                 tensor.record_stream(self._main)

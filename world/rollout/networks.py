@@ -1,31 +1,34 @@
-"""A world's networks at work: codec, transformer and sampler on one device. Owns what a rollout needs of a world;
-knows no files, no start contexts and no sessions.
+"""A world's networks ready for inference: codec, transformer and sampler on one device. Owns what a rollout needs of a
+world; knows no files, no start contexts and no sessions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from kernels.dispatch import KernelChoice
 from kernels.linear import pack_linears
 from world.actions import Actions
 from world.card import WorldCard
-from world.codecs.convolutional import Codec, CodecState, to_float, to_uint8
+from world.codecs.codec import Codec, CodecState
+from world.codecs.pixels import to_float, to_uint8
 from world.errors import ActionError
 from world.model.schedule import add_noise, euler_step, sampling_levels, sampling_sigmas, x0_from_velocity
-from world.model.transformer import Transformer
-from world.runtime.ahead_of_time import CompiledTransformer
+from world.model.transformer import Conditioning, Output, Transformer
+from world.rollout.cache import ArenaPattern
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampler:
     """How the student denoises: `num_steps` levels from 1, shifted; clean chunks are committed at `context_sigma`.
 
-    renoise: between levels, fresh noise is put on the predicted x0 (what few-step students are trained for); otherwise
-    Euler steps follow the ODE (for students that have not been through a few-step stage).
+    renoise: between levels, add fresh noise to the predicted x0 (what few-step students are trained for); otherwise
+    take Euler steps along the ODE (for students that have not been through a few-step stage).
     """
 
     num_steps: int = 2
@@ -34,11 +37,25 @@ class Sampler:
     renoise: bool = True
 
 
-class Model:
-    """Codec, transformer and sampler, in `dtype` on `device`; the modules given are moved there.
+class CompiledNetwork(Protocol):
+    """The transformer as machine code for some shapes of a pass over an arena, without text."""
 
-    compiled: the transformer as machine code for rollouts, where it is there and wanted. num_threads: in how many
-    threads it is fastest here, where that is known."""
+    def fits(self, batch: int, num_chunks: int) -> bool:
+        """Return whether there is code for this number of slots and of chunks per slot."""
+        ...
+
+    def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning, *, pattern: ArenaPattern) -> Output:
+        """Compute what the transformer would."""
+        ...
+
+
+class Model:
+    """Codec, transformer and sampler, in `dtype` on `device`; moves the given modules there.
+
+    compiled: the transformer as machine code, if there is any and it is to be used. kernel_choice: which of the
+    equivalent kernels this model's rollouts use. num_threads: the number of threads it is fastest with on this
+    machine, if that is known. All three are set from outside (`world.runtime.tuning`), before a rollout is made.
+    """
 
     def __init__(
         self,
@@ -55,14 +72,15 @@ class Model:
         self.codec.channels_last()
         self.transformer = transformer.to(device, dtype).eval()
         pack_linears(self.transformer, rows=transformer.config.chunk_frames * transformer.config.tokens_per_frame)
-        self.compiled: CompiledTransformer | None = None
+        self.compiled: CompiledNetwork | None = None
+        self.kernel_choice = KernelChoice()
         self.num_threads: int | None = None
         self.sampler = sampler
         self.dtype = dtype
         self.device = torch.device(device)
 
-    def network(self, num_slots: int, num_chunks: int) -> Transformer | CompiledTransformer:
-        """The transformer for so many slots of an arena and chunks of each: compiled where that is there."""
+    def network(self, num_slots: int, num_chunks: int) -> Transformer | CompiledNetwork:
+        """Return the transformer for a pass of this shape: the compiled one if it fits."""
         compiled = self.compiled
         return compiled if compiled is not None and compiled.fits(num_slots, num_chunks) else self.transformer
 
@@ -73,7 +91,7 @@ class Model:
 
     @property
     def sigmas(self) -> Tensor:
-        """The student's noise levels, 1 first, 0 last: float64 `num_steps + 1`."""
+        """The student's noise levels, from 1 to 0: float64 `num_steps + 1`."""
         return sampling_sigmas(self.sampler.num_steps, self.sampler.shift)
 
     @property
@@ -88,16 +106,16 @@ class Model:
     @property
     def context_pixel_frames(self) -> int:
         """Pixel frames a rollout starts from."""
-        return 1 + (self.transformer.config.context_frames - 1) * self.codec.config.temporal_patch
+        return self.codec.first_frames + (self.transformer.config.context_frames - 1) * self.codec.temporal_patch
 
     @property
     def chunk_pixel_frames(self) -> int:
-        """Pixel frames one step makes."""
-        return self.transformer.config.chunk_frames * self.codec.config.temporal_patch
+        """Pixel frames of one step."""
+        return self.transformer.config.chunk_frames * self.codec.temporal_patch
 
     def denoised(self, x: Tensor, velocity: Tensor, stage: int, noise: Callable[[int], Tensor]) -> Tensor:
-        """From a stage's input and velocity: the next stage's input, or x0 after the last. noise: gives a stage's,
-        where the sampler puts fresh noise on."""
+        """Return the next stage's input, or x0 after the last stage, from a stage's input and velocity. noise: returns
+        the fresh noise of a stage, for samplers that renoise."""
         sigma, sigma_next = (torch.tensor(level) for level in self.levels[stage : stage + 2])
         if not self.sampler.renoise:
             return euler_step(x, velocity, sigma, sigma_next)
@@ -105,7 +123,7 @@ class Model:
         return add_noise(x0, noise(stage + 1), sigma_next) if sigma_next > 0 else x0
 
     def check_actions(self, actions: Actions) -> None:
-        """Raises ActionError unless the columns are this world's buttons and axes."""
+        """Raise ActionError unless the columns are this world's buttons and axes."""
         got = (actions.buttons.shape[2], actions.axes.shape[2])
         expected = (len(self.card.buttons), len(self.card.axes))
         if got != expected:
@@ -113,12 +131,12 @@ class Model:
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
-        """uint8 `b t h w 3` from a stream's start → latents `b n c h w` float32, and the codec's state."""
+        """Encode uint8 `b t h w 3` from a stream's start → latents `b n c h w` float32, and the codec's state."""
         latents, state = self.codec.encode(to_float(frames.to(self.device)).to(self.dtype))
         return latents.float(), state
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:
-        """Latents `b n c h w` that follow `state` → uint8 `b t h w 3`, and the new state."""
+        """Decode latents `b n c h w` that follow `state` → uint8 `b t h w 3`, and the new state."""
         frames, state = self.codec.decode(latents.to(self.dtype), state)
         return to_uint8(frames), state

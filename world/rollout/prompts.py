@@ -1,5 +1,5 @@
-"""The texts of a rollout's slots, as cross-attention meets them. Owns their keys and values, made once for a text and
-not once a pass, in buffers that do not move, so that captured passes can read them. Knows no tokenizer and no words.
+"""The texts of a rollout's slots as keys and values for cross-attention. Computes them once per text instead of once
+per pass and owns the static buffers they are in, so that captured passes can read them. Knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from world.rollout.networks import Model
 
 
 class Prompts:
-    """Text for `num_slots` slots of a model; none at first. Worlds without text have none ever."""
+    """Texts of `num_slots` slots of a model; none at first, and never any in a world without text."""
 
     def __init__(self, model: Model, num_slots: int) -> None:
         self.model, self.config = model, model.transformer.config
@@ -22,42 +22,41 @@ class Prompts:
         shape = (config.num_layers, num_slots, config.num_text_tokens, config.num_heads, config.head_dim)
         self._k = torch.zeros(shape, dtype=model.dtype, device=model.device)
         self._v = torch.zeros_like(self._k)
-        self._given = torch.zeros(num_slots, device=model.device)
+        self._has_text = torch.zeros(num_slots, device=model.device)
         self._with_text: set[int] = set()
 
     def check(self, text: Tensor | None) -> None:
-        """Raises ShapeError unless text is token embeddings `l text_dim` that this world takes, or None."""
+        """Raise ShapeError unless text is None or token embeddings `l text_dim` that fit this world."""
         config = self.config
         if text is None:
             return
         if not config.text_dim:
-            raise ShapeError(f"{self.model.card.name} takes no text: start it without")
+            raise ShapeError(f"{self.model.card.name} takes no text: leave the text out")
         if text.ndim != 2 or not 0 < len(text) <= config.num_text_tokens or text.shape[1] != config.text_dim:
             raise ShapeError(
                 f"text is {tuple(text.shape)}, expected up to {config.num_text_tokens} tokens of {config.text_dim}"
             )
 
     def put(self, slot: int, text: Tensor | None) -> None:
-        """Give a slot its text, token embeddings `l text_dim`, filled up with zeros as Wan's are (arXiv:2503.20314);
-        or none."""
+        """Set a slot's text: token embeddings `l text_dim`, padded with zeros as in Wan (arXiv:2503.20314), or None."""
         self.check(text)
         self._with_text.discard(slot)
-        self._given[slot] = text is not None
+        self._has_text[slot] = text is not None
         if text is not None:
             self._with_text.add(slot)
-            whole = F.pad(text.to(self.model.device), (0, 0, 0, self.config.num_text_tokens - len(text)))
-            for layer, (k, v) in enumerate(self.model.transformer.text_keys(whole[None])):
+            padded = F.pad(text.to(self.model.device), (0, 0, 0, self.config.num_text_tokens - len(text)))
+            for layer, (k, v) in enumerate(self.model.transformer.text_keys(padded[None])):
                 self._k[layer, slot], self._v[layer, slot] = k[0], v[0]
 
     def of(self, slots: list[int]) -> TextKeys | None:
-        """Of these slots, or None where none of them has a text."""
+        """Return the texts of these slots, or None if none of them has one."""
         if self._with_text.isdisjoint(slots):
             return None
         return self.at(torch.tensor(slots, device=self.model.device))
 
     def at(self, slots: Tensor) -> TextKeys | None:
-        """Of these slots, int64 `b`, without a look at which they are; None in a world without text."""
+        """Return the texts of slots (int64 `b`, not read on the host); None in a world without text."""
         if not self.config.text_dim:
             return None
         kv = [(k[slots], v[slots]) for k, v in zip(self._k.unbind(0), self._v.unbind(0), strict=True)]
-        return TextKeys(kv, self._given[slots])
+        return TextKeys(kv, self._has_text[slots], self.model.kernel_choice)

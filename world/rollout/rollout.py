@@ -1,8 +1,8 @@
 """Many sessions generated together, chunk by chunk. Owns slots, noise, the two-pass step and snapshots of state.
 
-A step of the slots asked for is one batched forward per denoising stage. The commit of the chunk before rides in the
-first of them: the sequence [clean chunk i−1; noisy chunk i], where per layer the clean chunk writes its K/V and attends
-before the noisy one does. Noise is a function of (seed, chunk, stage) alone. Knows no sockets, files or clocks.
+A step of some slots is one batched forward pass per denoising stage. The first of them also commits the chunk before:
+its sequence is [clean chunk i−1; noisy chunk i], and in each layer the clean chunk writes its K/V and attends before
+the noisy one does. Noise is a function of (seed, chunk, stage) alone. Knows no sockets, files or clocks.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kernels.dispatch import KernelChoice
 from world.actions import Actions
 from world.errors import ShapeError
 from world.model.transformer import Conditioning
@@ -23,7 +24,7 @@ from world.rollout.inputs import action_vectors, check_context, chunk_noise, chu
 from world.rollout.networks import Model
 from world.rollout.passes import StaticPasses, pass_input
 from world.rollout.prompts import Prompts
-from world.rollout.replay import history_frames, replay, split
+from world.rollout.replay import codec_state_after, history_frames, replay, split_record
 from world.rollout.timeline import KV_CHECKPOINT_CHUNKS, KVCheckpoint, RolloutState, Slot, run_to_end, stacked
 
 Frames = Tensor | NDArray[np.uint8]
@@ -32,9 +33,10 @@ Frames = Tensor | NDArray[np.uint8]
 class Rollout:
     """`num_slots` sessions of one world. Not thread-safe: one thread owns it.
 
-    timeline_chunks: how far `rewind` can go back at least; costs a K/V copy per slot every `KV_CHECKPOINT_CHUNKS` chunks.
-    static: whether passes run in buffers that do not move, on a GPU as captured graphs (default: on a GPU).
-    int8_cache: keeps K/V in 8 bit, for more sessions in the same memory (see docs/kernels.md for its price).
+    timeline_chunks: how many chunks `rewind` can go back at least; costs one K/V copy per slot every
+    `KV_CHECKPOINT_CHUNKS` chunks. static: whether passes run in static buffers, on a GPU as captured graphs (default:
+    on a GPU). int8_cache: store K/V in 8 bits, for more sessions in the same memory (docs/kernels.md has the cost).
+    kernel_choice: overrides the model's.
     """
 
     def __init__(
@@ -45,10 +47,18 @@ class Rollout:
         timeline_chunks: int = 0,
         static: bool | None = None,
         int8_cache: bool = False,
+        kernel_choice: KernelChoice | None = None,
     ) -> None:
         self.model = model
         self.config = model.transformer.config
-        self.arena = Arena(self.config, num_slots, dtype=model.dtype, device=model.device, int8=int8_cache)
+        self.arena = Arena(
+            self.config,
+            num_slots,
+            dtype=model.dtype,
+            device=model.device,
+            int8=int8_cache,
+            kernel_choice=kernel_choice or model.kernel_choice,
+        )
         self.timeline_chunks = timeline_chunks
         static = model.device.type == "cuda" if static is None else static
         self._prompts = Prompts(model, num_slots)
@@ -69,41 +79,37 @@ class Rollout:
         seeds: Sequence[int],
         texts: Sequence[Tensor | None] | None = None,
     ) -> None:
-        """Fill slots from real context: frames uint8 `b t h w 3`, actions `b t`; texts: for worlds that take them, each
+        """Fill slots from real context: frames uint8 `b t h w 3`, actions `b t`; texts: for worlds that take text, each
         slot's token embeddings `l text_dim`, or None.
 
-        If t is less than the world's context, the first frame is repeated before it with no action; if more, the last
-        ones count. Raises ShapeError where the shapes do not fit the world.
+        If t is less than the world's context, the first frame is repeated in front with no action; if more, the last
+        frames are used. Raises ShapeError if the shapes do not fit the world.
         """
         texts = texts or [None] * len(slots)
-        pictures = frames if isinstance(frames, Tensor) else torch.tensor(frames)  # a copy: the array may be read-only
+        pixels = frames if isinstance(frames, Tensor) else torch.tensor(frames)  # a copy: the array may be read-only
         self._check_slots(slots)
-        check_context(self.model, slots, pictures, actions, seeds)
+        check_context(self.model, slots, pixels, actions, seeds)
         if len(texts) != len(slots):
             raise ShapeError(f"{len(texts)} texts do not fit slots {list(slots)}: give one, or None, for each")
         for text in texts:
             self._prompts.check(text)
-        pictures, actions = fit_context(pictures, actions, self.model.context_pixel_frames)
-        latents, codec_state = self.model.encode(pictures)
-        vectors = action_vectors(actions, self.model.codec.config.temporal_patch).to(self.model.device)
-        chunk = self.config.chunk_frames
-        index = tuple(range(latents.shape[1]))
+        pixels, actions = fit_context(pixels, actions, self.model.context_pixel_frames)
+        latents, codec_state = self.model.encode(pixels)
+        codec = self.model.codec
+        vectors = action_vectors(actions, codec.temporal_patch, codec.first_frames).to(self.model.device)
+        num_frames = latents.shape[1]
+        first = num_frames // self.config.chunk_frames
         for row, slot in enumerate(slots):
-            first = len(index) // chunk
-            record = [(i, latents[row, i], vectors[row, i]) for i in index]
-            codec = {name: value[row : row + 1].clone() for name, value in codec_state.items()}
-            self._put(
-                slot,
-                Slot(
-                    int(seeds[row]), first, first, *split(self.config, record, self.timeline_chunks), codec, texts[row]
-                ),
-            )
+            record = [(i, latents[row, i], vectors[row, i]) for i in range(num_frames)]
+            sink, recent = split_record(self.config, record, self.timeline_chunks)
+            codec_row = {name: value[row : row + 1].clone() for name, value in codec_state.items()}
+            self._put(slot, Slot(int(seeds[row]), first, first, sink, recent, codec_row, texts[row]))
 
     @torch.inference_mode()
     def set_text(self, slot: int, text: Tensor | None) -> None:
-        """From the next chunk on, this text (token embeddings `l text_dim`) or none. What the slot remembers is made
-        anew under it, or it would go on as before for a window (LongLive's KV re-cache, arXiv:2509.22622). Raises
-        ShapeError where the world does not take it."""
+        """Use this text (token embeddings `l text_dim`), or none, from the next chunk on. Recomputes the slot's cache
+        under the new text; otherwise the old one would still act for a window (LongLive's KV re-cache,
+        arXiv:2509.22622). Raises ShapeError if the text does not fit the world."""
         state = self._started(slot)
         self._prompts.check(text)
         state.text = text
@@ -111,8 +117,8 @@ class Rollout:
 
     @torch.inference_mode()
     def step_latents(self, actions: Actions, slots: Sequence[int] | None = None) -> Tensor:
-        """Generate the next chunk of each slot: actions `b f` (f = the chunk's pixel frames, or 1 to hold one action)
-        → latents `b chunk c h w`, float32."""
+        """Generate each slot's next chunk: actions `b f` (f = the chunk's pixel frames, or 1 to hold one action) →
+        latents `b chunk c h w`, float32."""
         slots = self._resolve(slots)
         states = [self._slots[slot] for slot in slots]
         vectors = chunk_vectors(self.model, actions, len(slots))
@@ -122,29 +128,29 @@ class Rollout:
             x = self.model.denoised(x, velocity, stage, lambda following: self._noise(states, following))
         x = self.model.codec.advance_state_channels(torch.stack([state.recent[-1][1] for state in states]), x)
         self._advance(slots, states, x, vectors)
-        made = self._decode_stream.mark()
+        ready = self._decode_stream.mark()
         for state in states:
-            state.made = made
+            state.ready = ready
         return x
 
     def _pass(self, stage: int, x: Tensor, vectors: Tensor, slots: list[int], states: list[Slot]) -> Tensor:
-        """Velocity of the noisy chunks x; in the first stage's pass the chunks before are committed."""
-        given, num_chunks = pass_input(self.model, stage, x, vectors, slots, states)
+        """Return the velocity of the noisy chunks x; the first stage's pass also commits the chunks before."""
+        inputs, num_chunks = pass_input(self.model, stage, x, vectors, slots, states)
         if self._static is not None:
-            return self._static(given, num_chunks)[:, -self.config.chunk_frames :]
-        pattern = ArenaPattern.of(self.arena, slots, given.first_chunk, num_chunks)
+            return self._static(inputs, num_chunks)[:, -self.config.chunk_frames :]
+        pattern = ArenaPattern.of(self.arena, slots, inputs.first_chunk, num_chunks)
         text = self._prompts.of(slots)
         network = self.model.network(len(slots), num_chunks) if text is None else self.model.transformer
-        output = network(given.x, given.sigma, Conditioning(actions=given.actions, text=text), pattern=pattern)
+        output = network(inputs.x, inputs.sigma, Conditioning(actions=inputs.actions, text=text), pattern=pattern)
         velocity: Tensor = output.prediction[:, -self.config.chunk_frames :].float()
         return velocity
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, slots: Sequence[int] | None = None) -> Tensor:
-        """Latents of the slots' newest chunk `b chunk c h w` → uint8 `b f h w 3`; moves the codec's state on. Another
-        thread may do this while the next chunks are made."""
+        """Decode the slots' newest chunk, latents `b chunk c h w` → uint8 `b f h w 3`, and advance the codec's state.
+        Another thread may call this while the next chunks are generated."""
         states = [self._slots[slot] for slot in self._resolve(slots)]
-        with self._decode_stream.after({state.made for state in states}):
+        with self._decode_stream.after({state.ready for state in states}):
             joined = {name: torch.cat([state.codec[name] for state in states]) for name in states[0].codec}
             frames, after = self.model.decode(latents, joined)
         self._decode_stream.hand_over([frames, *after.values()])
@@ -153,33 +159,33 @@ class Rollout:
         return frames
 
     def step(self, actions: Actions, slots: Sequence[int] | None = None) -> Tensor:
-        """Generate and decode the next chunk: uint8 `b f h w 3`."""
+        """Generate and decode each slot's next chunk: uint8 `b f h w 3`."""
         return self.decode(self.step_latents(actions, slots), slots)
 
     def frame_index(self, slot: int) -> int:
-        """Latent frames generated in this slot since its start."""
+        """Return the number of latent frames generated in this slot since its start."""
         state = self._started(slot)
         return (state.next_chunk - state.start_chunk) * self.config.chunk_frames
 
     def snapshot(self, slot: int, *, exact: bool = True, frame: int | None = None) -> RolloutState:
-        """The session as data: with a copy of its K/V (`exact`, bit-equal on restore), or only what replays it. As it
-        is, or as it was at `frame` (see `rewind`)."""
+        """Return the session as data, as it is or as it was at `frame` (see `rewind`): with a copy of its K/V (`exact`:
+        bit-equal on restore), or only with what is needed to replay them."""
         return run_to_end(self.snapshotting(slot, exact=exact, frame=frame))
 
     @torch.inference_mode()
     def snapshotting(
         self, slot: int, *, exact: bool = True, frame: int | None = None
     ) -> Generator[None, None, RolloutState]:
-        """`snapshot` in parts of one forward pass each; meanwhile the slot is not itself, but it will be, even where
-        the generator is closed early."""
+        """Take a `snapshot` in steps of one forward pass each. The slot must not be used before the generator ends; it
+        is put back as it was even if the generator is closed early."""
         state = self._started(slot)
         if frame is not None and frame != self.frame_index(slot):
-            kept, kv = state.copy(), self.arena.copy_out(slot)
+            present, kv = state.copy(), self.arena.copy_out(slot)
             try:
                 yield from self.rewinding(slot, frame)
                 return self._as_data(slot, exact)
             finally:
-                self._put(slot, kept, kv, keep_kv_checkpoint=False)
+                self._put(slot, present, kv, keep_kv_checkpoint=False)
         return self._as_data(slot, exact)
 
     def _as_data(self, slot: int, exact: bool) -> RolloutState:
@@ -187,27 +193,28 @@ class Rollout:
 
     @torch.inference_mode()
     def restore(self, slot: int, state: RolloutState) -> None:
-        """Put a snapshot into any slot; the session goes on as if nothing had happened. Where it comes from others, let
-        `world.rollout.snapshots.check_state` look at it first."""
+        """Load a snapshot into any slot; the session continues where it was taken. Check snapshots from untrusted
+        sources with `world.rollout.snapshots.check_state` first."""
         self._check_slots([slot])
         device = self.model.device
         history, actions = state.history.to(device), state.history_actions.to(device)
         record = list(zip(state.history_index, history, actions, strict=True))
         codec = {name: value.to(device, copy=True) for name, value in state.codec.items()}
-        if state.kv is None:  # then its codec's state may be of any moment, too
-            codec = self.model.codec.state_after(history[None, -self.config.chunk_frames :].to(self.model.dtype))
         self._prompts.check(state.text)
-        kept = split(self.config, record, self.timeline_chunks)
-        self._put(slot, Slot(state.seed, state.next_chunk, state.start_chunk, *kept, codec, state.text), state.kv)
+        sink, recent = split_record(self.config, record, self.timeline_chunks)
+        if state.kv is None:  # then the codec's state may be missing or of another frame, too
+            codec = codec_state_after(self.model, recent)
+        restored = Slot(state.seed, state.next_chunk, state.start_chunk, sink, recent, codec, state.text)
+        self._put(slot, restored, state.kv)
 
     def rewind(self, slot: int, frame: int) -> None:
-        """Go back to where `frame_index` was `frame`. Raises ShapeError for another frame than `oldest_frame` and
-        those after it up to now, or within a chunk."""
+        """Go back to where `frame_index` was `frame`. Raises ShapeError if `frame` is not the start of a chunk, or not
+        between `oldest_frame` and the present."""
         run_to_end(self.rewinding(slot, frame))
 
     @torch.inference_mode()
     def rewinding(self, slot: int, frame: int) -> Generator[None, None, None]:
-        """`rewind` in parts of one forward pass each; the slot is of no use before the last."""
+        """Rewind in steps of one forward pass each. The slot must not be used before the generator has ended."""
         state, chunk = self._started(slot), self.config.chunk_frames
         first, last = self.oldest_frame(slot), self.frame_index(slot)
         if frame % chunk or not first <= frame <= last:
@@ -216,31 +223,30 @@ class Rollout:
             return
         kv_checkpoint, since = state.back_to(state.start_chunk + frame // chunk, chunk)
         self._put(slot, state, kv_checkpoint.kv, keep_kv_checkpoint=False)
-        for place in range(0, len(since), chunk):
-            latents, vectors = (part[None] for part in stacked(since[place : place + chunk]))
+        for start in range(0, len(since), chunk):
+            latents, vectors = (part[None] for part in stacked(since[start : start + chunk]))
             self._pass(0, self._noise([state], 0), vectors, [slot], [state])
             self._advance([slot], [state], latents, vectors)
             yield
-        pending, _ = stacked(list(state.recent)[-chunk:])
-        state.codec = self.model.codec.state_after(pending[None].to(self.model.dtype))
+        state.codec = codec_state_after(self.model, state.recent)
 
     def release(self, slot: int) -> None:
-        """Let go of what is kept for this slot, if anything; it can be started again."""
+        """Forget this slot's session, if it has one; the slot can be started again."""
         self._slots.pop(slot, None)
 
     def oldest_frame(self, slot: int) -> int:
-        """The earliest frame of this slot's run that `rewind` can go back to."""
+        """Return the earliest frame that `rewind` can go back to in this slot."""
         state = self._started(slot)
         oldest = state.kv_checkpoints[0].next_chunk if state.kv_checkpoints else state.next_chunk
         return (oldest - state.start_chunk) * self.config.chunk_frames
 
     @torch.inference_mode()
     def last_picture(self, slot: int) -> Tensor:
-        """The last pixel frame so far, uint8 `h w 3`, decoded anew; changes nothing."""
+        """Decode the last pixel frame so far again: uint8 `h w 3`. Changes nothing."""
         state, chunk = self._started(slot), self.config.chunk_frames
-        latents = stacked(list(state.recent)[-2 * chunk :])[0][None]
-        before = self.model.codec.state_after(latents[:, :-chunk].to(self.model.dtype))
-        return self.model.decode(latents[:, -chunk:], before)[0][0, -1]
+        latents, _ = stacked(list(state.recent)[-chunk:])
+        before = codec_state_after(self.model, list(state.recent)[:-chunk])
+        return self.model.decode(latents[None], before)[0][0, -1]
 
     def _keep_kv_checkpoint(self, slot: int) -> None:
         if self.timeline_chunks:
@@ -250,7 +256,7 @@ class Rollout:
     def _put(
         self, slot: int, state: Slot, kv: tuple[Tensor, ...] | None = None, *, keep_kv_checkpoint: bool = True
     ) -> None:
-        """Make a slot this session, with this K/V or what its record gives."""
+        """Put a session into a slot, with this K/V, or with K/V replayed from its record."""
         self._slots[slot] = state
         self._prompts.put(slot, state.text)
         if kv is not None:
@@ -268,8 +274,8 @@ class Rollout:
     def _advance(self, slots: list[int], states: list[Slot], latents: Tensor, vectors: Tensor) -> None:
         for row, (slot, state) in enumerate(zip(slots, states, strict=True)):
             first = state.next_chunk * self.config.chunk_frames
-            for place in range(self.config.chunk_frames):
-                state.recent.append((first + place, latents[row, place], vectors[row, place]))
+            for i in range(self.config.chunk_frames):
+                state.recent.append((first + i, latents[row, i], vectors[row, i]))
             state.next_chunk += 1
             if state.next_chunk % KV_CHECKPOINT_CHUNKS == 0:
                 self._keep_kv_checkpoint(slot)
@@ -288,4 +294,4 @@ class Rollout:
 
     def _check_slots(self, slots: Sequence[int]) -> None:
         if len(set(slots)) < len(slots) or not all(0 <= slot < self.num_slots for slot in slots):
-            raise ShapeError(f"slots {list(slots)}: each must be given once and lie in 0 … {self.num_slots - 1}")
+            raise ShapeError(f"slots {list(slots)}: each must be listed once and be in 0 … {self.num_slots - 1}")

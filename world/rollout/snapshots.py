@@ -1,4 +1,4 @@
-"""A session's state as bytes, for files and stores, and whether a state fits a world. Knows no files."""
+"""Serialise a session's state, and check whether a state fits a world. Knows no files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from world.rollout.timeline import RolloutState
 
 FORMAT = 1
 MAX_CHUNKS = 2**48
-"""No session lives so long; angles and noise are sure of their index up to there."""
+"""Longer than any session lasts; angles and noise are exact up to this index."""
 
 
 def to_bytes(state: RolloutState) -> bytes:
-    """A safetensors file of everything that is there, its K/V too where it has them."""
+    """Write the state as a safetensors file, including its K/V if it has them."""
     numbers = torch.tensor([FORMAT, state.seed, state.next_chunk, state.start_chunk])
     tensors = {
         "numbers": numbers,
@@ -33,7 +33,7 @@ def to_bytes(state: RolloutState) -> bytes:
 
 
 def from_bytes(data: bytes) -> RolloutState:
-    """What `to_bytes` made them of. Raises StateError; whether it fits a world, `check_state` says."""
+    """Read what `to_bytes` wrote. Raises StateError; `check_state` says whether the state fits a world."""
     try:
         tensors = load(data)
         version, seed, next_chunk, start_chunk = (int(number) for number in tensors["numbers"].tolist())
@@ -49,24 +49,24 @@ def from_bytes(data: bytes) -> RolloutState:
             text=tensors.get("text"),
         )
     except (SafetensorError, KeyError, ValueError, TypeError, OverflowError) as exc:
-        raise StateError(f"{len(data)} bytes are no saved session ({type(exc).__name__})") from exc
+        raise StateError(f"{len(data)} bytes are not a saved session ({type(exc).__name__})") from exc
     if version != FORMAT:
         raise StateError(f"the saved session has format {version}, this program reads {FORMAT}")
     return state
 
 
 def check_state(model: Model, state: RolloutState) -> None:
-    """Raises ShapeError where this is no state of a rollout of `model`; its K/V are not looked at."""
+    """Raise ShapeError unless this can be the state of a rollout of `model`. Does not check its K/V."""
     config = model.transformer.config
     chunk, sink = config.chunk_frames, config.sink_frames
-    made = min(state.next_chunk, MAX_CHUNKS) * chunk
-    num = min(made, sink + history_frames(config))
-    index = (*range(sink), *range(made - num + sink, made))
+    total = min(state.next_chunk, MAX_CHUNKS) * chunk
+    num = min(total, sink + history_frames(config))
+    index = (*range(sink), *range(total - num + sink, total))
     first = -(-config.context_frames // chunk)
     if not first <= state.start_chunk <= state.next_chunk <= MAX_CHUNKS or state.history_index != index:
         raise ShapeError(
-            f"the state's {len(state.history_index)} frames are not those that {model.card.name} would have kept "
-            f"before chunk {state.next_chunk}; save it anew"
+            f"the state's {len(state.history_index)} frames are not those that {model.card.name} keeps "
+            f"before chunk {state.next_chunk}; save it again"
         )
     if state.text is not None:
         fits = state.text.ndim == 2 and 0 < len(state.text) <= config.num_text_tokens
@@ -82,7 +82,7 @@ def check_state(model: Model, state: RolloutState) -> None:
                 f"the state's {what} are {tensor.dtype} {tuple(tensor.shape)}; {model.card.name} needs float32 {shape}"
             )
         if not bool(tensor.isfinite().all()):
-            raise ShapeError(f"the state's {what} are not all finite; save it anew")
+            raise ShapeError(f"the state's {what} are not all finite; save it again")
 
 
 def _num_kv(tensors: dict[str, Tensor]) -> int:

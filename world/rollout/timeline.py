@@ -1,8 +1,10 @@
-"""One session as data: now, and at moments it can go back to. Owns these records; computes nothing.
+"""One session as data: its present state and the K/V checkpoints it can go back to. Owns these records; computes
+nothing.
 
-A slot keeps an exact copy of its K/V every `KV_CHECKPOINT_CHUNKS` chunks, and the latents and actions since. Going back to a
-chunk takes the copy before it and commits the chunks between anew, in the forward passes that committed them first.
-What follows is bit-equal where the session was stepped alone, equal up to rounding where others shared those passes.
+A slot keeps an exact copy of its K/V every `KV_CHECKPOINT_CHUNKS` chunks, and the latents and actions since. To go back
+to a chunk, a rollout restores the checkpoint before it and commits the chunks in between again, in the same forward
+passes as the first time. The result is bit-equal if the session was stepped alone, and equal up to rounding if other
+sessions shared those passes.
 """
 
 from __future__ import annotations
@@ -15,18 +17,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from world.codecs.convolutional import CodecState
+from world.codecs.codec import CodecState
 
 KV_CHECKPOINT_CHUNKS = 32
 
 _T = TypeVar("_T")
 
-Entry = tuple[int, Tensor, Tensor]
-"""A frame of a record: its index, latent `c h w` and action vector `a`."""
+FrameRecord = tuple[int, Tensor, Tensor]
+"""One latent frame: its index, latent `c h w` and action vector `a`."""
 
 
-def stacked(record: Iterable[Entry]) -> tuple[Tensor, Tensor]:
-    """Latents `n c h w` and action vectors `n a` of a record."""
+def stacked(record: Iterable[FrameRecord]) -> tuple[Tensor, Tensor]:
+    """Return the latents `n c h w` and action vectors `n a` of a record."""
     _, latents, vectors = zip(*record, strict=True)
     return torch.stack(latents), torch.stack(vectors)
 
@@ -35,9 +37,9 @@ def stacked(record: Iterable[Entry]) -> tuple[Tensor, Tensor]:
 class RolloutState:
     """One session as data. `kv` is an exact copy of its cache; without it the cache is replayed from `history`.
 
-    history: the last latents `n c h w` and action vectors `n a` (frame indices in `history_index`), enough for every
-    layer; the last chunk of it is not committed yet. codec: the codec's state, batch of one. text: token embeddings
-    `l text_dim`, if it has any.
+    history: the last latents `n c h w` and action vectors `n a` (frame indices in `history_index`), enough to replay
+    every layer; the last chunk is not committed yet. codec: the codec's state, batch of one. text: token embeddings
+    `l text_dim`, if the session has a text.
     """
 
     seed: int
@@ -53,7 +55,7 @@ class RolloutState:
 
 @dataclass(frozen=True, slots=True)
 class KVCheckpoint:
-    """A copy of a slot's K/V just before chunk `next_chunk`, and the text that held from then on."""
+    """A copy of a slot's K/V just before chunk `next_chunk`, and the text from then on."""
 
     next_chunk: int
     kv: tuple[Tensor, ...]
@@ -62,24 +64,24 @@ class KVCheckpoint:
 
 @dataclass(slots=True)
 class Slot:
-    """One session. sink: the sink's frames; recent: the latest ones, the pending chunk last. made: on a GPU, when the
-    newest of them is there."""
+    """One session. sink: the sink's frames. recent: the latest frames, the uncommitted chunk last. ready: on a GPU, the
+    event after which the newest frame is computed."""
 
     seed: int
     next_chunk: int
     start_chunk: int
-    sink: list[Entry]
-    recent: deque[Entry]
+    sink: list[FrameRecord]
+    recent: deque[FrameRecord]
     codec: CodecState
     text: Tensor | None = None
-    made: torch.cuda.Event | None = None
+    ready: torch.cuda.Event | None = None
     kv_checkpoints: list[KVCheckpoint] = field(default_factory=list)
 
     def copy(self) -> Slot:
         return replace(self, recent=self.recent.copy(), kv_checkpoints=list(self.kv_checkpoints))
 
     def as_data(self, history_frames: int, kv: tuple[Tensor, ...] | None) -> RolloutState:
-        """As it is now, with the last `history_frames` of its record."""
+        """Return the present state, with the last `history_frames` of the record."""
         record = [*self.sink, *list(self.recent)[-history_frames:]]
         history, actions = stacked(record)
         return RolloutState(
@@ -95,19 +97,22 @@ class Slot:
         )
 
     def forget(self, history_frames: int, chunk_frames: int) -> None:
-        """Drop moments from which not even `history_frames` of the record would be left."""
+        """Drop K/V checkpoints that have fewer than `history_frames` of the record before them."""
         first = self.recent[0][0]
-        if first > len(self.sink):  # the record has lost its beginning
+        if first > len(self.sink):  # the record no longer reaches back to the start
             self.kv_checkpoints = [
-                m for m in self.kv_checkpoints if m.next_chunk * chunk_frames - first >= history_frames
+                checkpoint
+                for checkpoint in self.kv_checkpoints
+                if checkpoint.next_chunk * chunk_frames - first >= history_frames
             ]
 
-    def back_to(self, chunk: int, chunk_frames: int) -> tuple[KVCheckpoint, list[Entry]]:
-        """Become what it was at the last moment not after `chunk`; returns it, and the frames since, up to `chunk`."""
-        kv_checkpoint = next(m for m in reversed(self.kv_checkpoints) if m.next_chunk <= chunk)
-        self.kv_checkpoints = [m for m in self.kv_checkpoints if m.next_chunk <= kv_checkpoint.next_chunk]
+    def back_to(self, chunk: int, chunk_frames: int) -> tuple[KVCheckpoint, list[FrameRecord]]:
+        """Go back to the last K/V checkpoint that is not after `chunk`. Return it, and the frames from there up to
+        `chunk`, which the caller commits again."""
+        kv_checkpoint = next(c for c in reversed(self.kv_checkpoints) if c.next_chunk <= chunk)
+        self.kv_checkpoints = [c for c in self.kv_checkpoints if c.next_chunk <= kv_checkpoint.next_chunk]
         first = kv_checkpoint.next_chunk * chunk_frames
-        since = [entry for entry in self.recent if first <= entry[0] < chunk * chunk_frames]
+        since = [frame for frame in self.recent if first <= frame[0] < chunk * chunk_frames]
         while self.recent and self.recent[-1][0] >= first:
             self.recent.pop()
         self.next_chunk, self.text = kv_checkpoint.next_chunk, kv_checkpoint.text
@@ -115,7 +120,7 @@ class Slot:
 
 
 def run_to_end(parts: Generator[None, None, _T]) -> _T:
-    """Do what is done in parts all at once; returns its result."""
+    """Run a generator to its end and return its result."""
     while True:
         try:
             next(parts)

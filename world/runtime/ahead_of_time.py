@@ -1,13 +1,13 @@
 """The network between its attentions, compiled ahead of time for this machine by PyTorch's AOTInductor. Owns the
-packages: what they compute, how they are made, where they are kept, for what they fit.
+packages: what they compute, how they are compiled, where they are stored, and which passes they fit.
 
-A pass is cut where it attends: `Begin` leads to the first layer's queries and keys, `Between` from one layer's attended
-values to the next layer's queries and keys, `End` to the velocity. Attention and the writing of the cache stay in the
-context; compiled with the rest, they became slower than they had been. Weights are arguments, so that all
-layers share one `Between`, and a world that is trained on needs no new packages. There are packages for every size of a
-batch and for one chunk or two (see `world.rollout.rollout`): code for any size was slower than none. They fit one network
-config, dtype, number of threads, release of PyTorch, kind of CPU and version of the sources; all of that is in their
-folder's name, so what no longer fits is not found.
+A pass is cut at each attention: `Begin` computes the first layer's queries and keys, `Between` goes from one layer's
+attended values to the next layer's queries and keys, `End` computes the velocity. Attention and cache writes stay in
+the attention pattern; compiled with the rest, they became slower. Weights are arguments, so that all layers share one
+`Between` and a world with new weights needs no new packages. There is one package per batch size and for one or two
+chunks (see `world.rollout.rollout`): code for arbitrary sizes was slower than uncompiled code. Packages fit one network
+config, dtype, number of threads, PyTorch release, CPU type and version of the sources; the folder's name is a digest of
+all these, so outdated packages are not found.
 """
 
 from __future__ import annotations
@@ -33,19 +33,20 @@ import kernels
 from kernels.norm_rope import norm_turn, qk_norm_turn
 from world.device import cache_root, machine
 from world.errors import CompilationError
-from world.model import config, rotary, transformer
+from world.model import block, config, rotary, transformer
+from world.model.block import Block
 from world.model.rotary import Angles
-from world.model.transformer import Block, Conditioning, Output, Transformer
+from world.model.transformer import Conditioning, Output, Transformer
 from world.rollout.cache import ArenaPattern
 
 BATCHES = (1, 2, 4, 8)
-"""What is compiled unless others are asked for; other sizes of a batch go on uncompiled."""
+"""Batch sizes compiled by default; other sizes run uncompiled."""
 CHUNKS = (1, 2)
-"""In a pass: a denoise; a commit and a denoise."""
+"""Chunks in a pass: a denoise, or a commit and a denoise."""
 
 Turns = tuple[Tensor, ...]
-"""Rotations of every token, complex: of queries and keys, `b l 1 1 d/2`; where there is a sink, of the queries that
-meet it, `b l 1 d/2`."""
+"""Rotations of every token, complex: of queries and keys, `b l 1 1 d/2`; if there is a sink, also of the queries
+against it, `b l 1 d/2`."""
 
 
 class Begin(nn.Module):
@@ -58,7 +59,7 @@ class Begin(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, actions: Tensor, *turns: Tensor) -> tuple[Tensor, ...]:
         tokens, embedding, modulation = self.transformer.embed(x, sigma, Conditioning(actions=actions))
         block = _blocks(self.transformer)[0]
-        _, qkv = block.enter(tokens, None, block.modulations(modulation))
+        _, qkv = block.before_attention(tokens, None, block.modulations(modulation))
         return tokens, embedding, modulation, *heads_of(block, qkv, turns)
 
 
@@ -70,13 +71,13 @@ class Between(nn.Module):
         self.before, self.after = before, after
 
     def forward(self, tokens: Tensor, attended: Tensor, modulation: Tensor, *turns: Tensor) -> tuple[Tensor, ...]:
-        tokens, pending = self.before.leave(tokens, attended, self.before.modulations(modulation), None)
-        tokens, qkv = self.after.enter(tokens, pending, self.after.modulations(modulation))
+        tokens, residual = self.before.after_attention(tokens, attended, self.before.modulations(modulation), None)
+        tokens, qkv = self.after.before_attention(tokens, residual, self.after.modulations(modulation))
         return tokens, *heads_of(self.after, qkv, turns)
 
 
 class End(nn.Module):
-    """(tokens, attended, modulation, embedding, x) → (the velocity,)."""
+    """(tokens, attended, modulation, embedding, x) → (velocity,)."""
 
     def __init__(self, transformer: Transformer) -> None:
         super().__init__()
@@ -86,13 +87,13 @@ class End(nn.Module):
         self, tokens: Tensor, attended: Tensor, modulation: Tensor, embedding: Tensor, x: Tensor
     ) -> tuple[Tensor, ...]:
         block = _blocks(self.transformer)[-1]
-        tokens, pending = block.leave(tokens, attended, block.modulations(modulation), None)
-        return (self.transformer.predict(tokens, pending, embedding, x),)
+        tokens, residual = block.after_attention(tokens, attended, block.modulations(modulation), None)
+        return (self.transformer.predict(tokens, residual, embedding, x),)
 
 
 class CompiledTransformer:
-    """The same network as `transformer`, for passes over an arena without text: its packages and its very weights. For
-    one thread at a time."""
+    """The same network as `transformer`, for passes over an arena without text. Runs the packages on the transformer's
+    weights, which it shares. Not thread-safe."""
 
     def __init__(self, transformer: Transformer, folder: Path) -> None:
         self.transformer = transformer
@@ -107,11 +108,11 @@ class CompiledTransformer:
             self._packages.setdefault((int(batch), int(num_chunks)), {})[segment] = loaded(path)
 
     def fits(self, batch: int, num_chunks: int) -> bool:
-        """Whether there are packages for so many slots and chunks."""
+        """Return whether there are packages for this batch size and number of chunks."""
         return self._packages.get((batch, num_chunks), {}).keys() >= self._segments
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning, *, pattern: ArenaPattern) -> Output:
-        """As the network's, with actions; all inputs without gaps. Raises KeyError where it does not fit."""
+        """Call the network with actions; all inputs must be contiguous. Raises KeyError if no package fits."""
         assert cond.actions is not None
         packages = self._packages[x.shape[0], len(pattern.rows)]
         self.transformer.forward_calls += 1
@@ -129,7 +130,7 @@ class CompiledTransformer:
 
 
 def heads_of(block: Block, qkv: Tensor, turns: Turns) -> tuple[Tensor, ...]:
-    """Queries, keys, values and, with a sink, the queries that meet it: `b n l d`, so that a head's lie together."""
+    """Return queries, keys, values and, with a sink, the queries against it: `b n l d`, each head's rows contiguous."""
     q_weight, k_weight = block.qk_weights()
     q, k = qk_norm_turn(qkv[:, :, :2], q_weight, k_weight, turns[0])
     sinks = [norm_turn(qkv[:, :, 0], q_weight, turn) for turn in turns[1:]]
@@ -146,24 +147,26 @@ def _attended(pattern: ArenaPattern, layer: int, heads: Sequence[Tensor]) -> Ten
 
 
 def compiled_transformer(transformer: Transformer) -> CompiledTransformer | None:
-    """With the packages that fit, if this machine has any."""
+    """Return the compiled network if this machine has packages that fit, else None."""
     return CompiledTransformer(transformer, _folder(transformer)) if fitting_packages(transformer) else None
 
 
 def fitting_packages(transformer: Transformer) -> list[str]:
-    """The names of those that this machine has for the network, in the threads that are set now."""
+    """Return the names of this machine's packages for the network at the present number of threads."""
     return sorted(path.name for path in _folder(transformer).glob("*.pt2"))
 
 
 def compile_transformer(
     transformer: Transformer, batches: Sequence[int] = BATCHES, report: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Make the packages that are missing; returns their folder. Takes minutes; what is done is kept. Raises
-    CompilationError where it cannot be done."""
+    """Compile the missing packages and return their folder. Takes minutes; finished packages are kept if it is
+    interrupted. Raises CompilationError if this machine cannot compile."""
     if not batches or min(batches) < 1:
-        raise CompilationError(f"batches {list(batches)}: name one size or more, each at least 1")
+        raise CompilationError(f"batches {list(batches)}: give one or more sizes, each at least 1")
     if transformer.patch_in.weight.device.type != "cpu":
-        raise CompilationError("passes are compiled for CPUs; on a GPU they are captured as graphs by themselves")
+        raise CompilationError(
+            "passes are compiled for CPUs only; on a GPU they are captured as CUDA graphs automatically"
+        )
     if not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++")):
         raise CompilationError("no C++ compiler found: install g++ (Debian, Ubuntu: apt-get install g++)")
     folder = _folder(transformer)
@@ -199,25 +202,25 @@ def _compile(transformer: Transformer, batch: int, num_chunks: int, folder: Path
 
 
 def compile_module(module: nn.Module, inputs: list[Tensor], path: Path) -> None:
-    """A package of `module`, whose weights (`weights_of`) are arguments after its inputs."""
+    """Compile `module` into a package that takes its inputs, then its weights (`weights_of`), as arguments."""
     names = list(_named(module))
-    apart = [module]  # in a list, or its weights would be the program's too
+    holder = [module]  # in a list: as a submodule, its weights would become part of the program
 
-    class Apart(nn.Module):
+    class WeightsAsArguments(nn.Module):
         def forward(self, *tensors: Tensor) -> Any:
-            given, weights = tensors[: len(inputs)], tensors[len(inputs) :]
-            return functional_call(apart[0], dict(zip(names, weights, strict=True)), given)
+            arguments, weights = tensors[: len(inputs)], tensors[len(inputs) :]
+            return functional_call(holder[0], dict(zip(names, weights, strict=True)), arguments)
 
     with tempfile.TemporaryDirectory(dir=path.parent) as work, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, of itself
-        program = torch.export.export(Apart(), (*inputs, *weights_of(module)), strict=False)
-        made = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(work) / path.name))
-        Path(made).replace(path)
+        warnings.simplefilter("ignore")  # PyTorch's about its own code
+        program = torch.export.export(WeightsAsArguments(), (*inputs, *weights_of(module)), strict=False)
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(Path(work) / path.name))
+        Path(package).replace(path)
 
 
 def loaded(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    """As `torch._inductor.aoti_load_package` does it, without loading the compiler, and for flat arguments only. Raises
-    CompilationError where the file is damaged."""
+    """Load a package as `torch._inductor.aoti_load_package` does, but without loading the compiler, and for flat
+    arguments only. Raises CompilationError if the file is damaged."""
     try:
         package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)  # for one thread, on the CPU
     except RuntimeError as exc:
@@ -231,24 +234,25 @@ def _blocks(transformer: Transformer) -> list[Block]:
 
 
 def _named(module: nn.Module) -> dict[str, Tensor]:
-    """Weights, and buffers that a state dict leaves out as well."""
+    """Return parameters and buffers, including buffers that a state dict omits."""
     return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def weights_of(module: nn.Module) -> list[Tensor]:
+    """Return a module's weights in the order in which its package takes them."""
     return [tensor.detach() for tensor in _named(module).values()]
 
 
 def _folder(transformer: Transformer) -> Path:
     dtype, threads = str(transformer.patch_in.weight.dtype), torch.get_num_threads()
-    described = [asdict(transformer.config), dtype, threads, machine(), _sources()]
-    return cache_root() / "compiled" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+    key = [asdict(transformer.config), dtype, threads, machine(), _sources()]
+    return cache_root() / "compiled" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
 @cache
 def _sources() -> str:
-    """Of what the packages are made of."""
-    own = [Path(__file__), *(Path(str(module.__file__)) for module in (config, rotary, transformer))]
+    """Return the digest of the sources that packages are compiled from."""
+    own = [Path(__file__), *(Path(str(module.__file__)) for module in (block, config, rotary, transformer))]
     digest = hashlib.sha256()
     for path in (*own, *sorted(Path(kernels.__file__).parent.rglob("*.py"))):
         digest.update(path.read_bytes())

@@ -1,5 +1,5 @@
-"""The machine code of `kernels.write_attend` in the user's cache: made once for a machine, used by every world in
-bfloat16. Owns where it lies, and its errors."""
+"""The machine code of `kernels.write_attend` in the user's cache: compiled once per machine, for every bfloat16 world.
+Owns the file's location and its errors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 import torch
 
-from kernels.write_attend import native, prefer_native
+from kernels.write_attend import native
 from world.device import cache_root, machine
 from world.errors import CompilationError
 
 
 def has_native_attention(dtype: torch.dtype) -> bool:
-    """Whether it has been made here, for worlds in `dtype`."""
+    """Return whether the library has been compiled here and worlds in `dtype` can use it."""
     return dtype is torch.bfloat16 and native.can_run() and _path().exists()
 
 
 def make_native_attention(dtype: torch.dtype) -> bool:
-    """Make it, where it is missing and of use; returns whether it is there. Takes some seconds. Raises
-    CompilationError."""
+    """Compile the library if it is missing and worlds in `dtype` can use it; return whether it is there. Takes a few
+    seconds. Raises CompilationError."""
     if dtype is not torch.bfloat16 or not native.can_run():
         return False
     path = _path()
@@ -37,17 +37,18 @@ def make_native_attention(dtype: torch.dtype) -> bool:
     return True
 
 
-def use_native_attention(wanted: bool) -> None:
-    """From now on in this process, where it has been made. Raises CompilationError where its file is damaged."""
-    wanted = wanted and has_native_attention(torch.bfloat16)
-    if wanted:
-        try:
-            native.load(_path())
-        except OSError as exc:
-            raise CompilationError(f"{_path()} is damaged: delete it, and run `lightcone compile` again") from exc
-    prefer_native(wanted)
+def load_native_attention() -> bool:
+    """Load the library into this process if it has been compiled; return whether it is loaded. Models use it only if
+    their `KernelChoice` says so. Raises CompilationError if the file is damaged."""
+    if not has_native_attention(torch.bfloat16):
+        return False
+    try:
+        native.load(_path())
+    except OSError as exc:
+        raise CompilationError(f"{_path()} is damaged: delete it, and run `lightcone compile` again") from exc
+    return True
 
 
 def _path() -> Path:
-    described = json.dumps([machine(), native.digest()])
-    return cache_root() / "compiled" / f"write_attend-{hashlib.sha256(described.encode()).hexdigest()[:16]}.so"
+    key = json.dumps([machine(), native.digest()])
+    return cache_root() / "compiled" / f"write_attend-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"

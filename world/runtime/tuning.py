@@ -1,6 +1,6 @@
-"""What suits this machine: dtype, form of attention, number of threads and compiled code, by whole steps of the world
-itself. Owns the measuring and the order of the questions, and keeps the answers, so that a later start need not ask.
-They hold for one world's configs, machine, PyTorch and compiled code.
+"""The fastest settings on this machine: dtype, attention kernel, number of threads and compiled code, measured by whole
+steps of the world itself. Owns the measurements and their order, and stores the result for later starts. A result is
+valid for one world's configs, machine, PyTorch and compiled code.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from pathlib import Path
 
 import torch
 
-from kernels.attention import prefer_matmul
+from kernels.dispatch import KernelChoice
 from kernels.write_attend import native
 from world.actions import Actions
 from world.checkpoint import World
 from world.device import cache_root, has_fast_bf16, machine
 from world.runtime.ahead_of_time import compiled_transformer, fitting_packages
-from world.runtime.native_attention import has_native_attention, use_native_attention
+from world.runtime.native_attention import has_native_attention, load_native_attention
 
 logger = logging.getLogger(__name__)
 
 STEPS, WARM_STEPS = 12, 3
-GAIN = 1.03
-"""An answer other than the usual one must be this much faster."""
+MIN_GAIN = 1.03
+"""A setting replaces the default only if it is this much faster."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """matmul_attention: None is the rule of `kernels.attention`. compiled: whether what `lightcone compile` made is
-    used, packages and attention. step_ms: of one session, as it was measured."""
+    """matmul_attention: None: by the rule of `kernels.attention`. compiled: whether the results of `lightcone compile`
+    are used, packages and native attention. step_ms: the measured step of one session."""
 
     dtype: str
     num_threads: int
@@ -44,49 +44,58 @@ class Tuning:
 
 
 def tuned(path: str | Path, *, num_threads: int | None = None) -> World:
-    """The world at `path` as it is fastest here; `World.num_threads` says in how many threads, which is set for the
-    calling one. num_threads: leaves no choice of it. Raises CheckpointError."""
+    """Load the world at `path` with the settings that are fastest here. Sets the number of threads for the calling
+    thread and stores it in `World.num_threads`. num_threads: fixes that number. Raises CheckpointError."""
     world = World.load(path)
     if world.device.type != "cpu":
         return world
-    choices = (num_threads,) if num_threads else tuple(sorted({1, torch.get_num_threads()}))
-    kept = cache_root() / "tuning" / f"{_key(world, choices)}.json"
+    thread_choices = (num_threads,) if num_threads else tuple(sorted({1, torch.get_num_threads()}))
+    stored = cache_root() / "tuning" / f"{_key(world, thread_choices)}.json"
     try:
-        tuning = Tuning(**json.loads(kept.read_text()))
+        tuning = Tuning(**json.loads(stored.read_text()))
     except (OSError, ValueError, TypeError):
         started = time.perf_counter()
-        tuning = _measured(path, choices)
-        logger.info("measured what is fastest here in %.1f s: %s", time.perf_counter() - started, tuning)
+        tuning = _measured(path, thread_choices)
+        logger.info("measured the fastest settings in %.1f s: %s", time.perf_counter() - started, tuning)
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(asdict(tuning)) + "\n")
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            stored.write_text(json.dumps(asdict(tuning)) + "\n")
         except OSError as exc:
-            logger.warning("the next start will measure again, since this could not be kept: %s", exc)
+            logger.warning("the next start will measure again, because the result could not be stored: %s", exc)
     return _applied(path, tuning)
 
 
-def _measured(path: str | Path, choices: tuple[int, ...]) -> Tuning:
-    """One question after the other, each with the answers before."""
-    usual = "bfloat16" if has_fast_bf16() else "float32"
-    best = Tuning(dtype=usual, num_threads=choices[0], matmul_attention=None, compiled=False, step_ms=0.0)
+def _measured(path: str | Path, thread_choices: tuple[int, ...]) -> Tuning:
+    """Choose one setting after another, each with the settings chosen before."""
+    default = "bfloat16" if has_fast_bf16() else "float32"
+    best = Tuning(dtype=default, num_threads=thread_choices[0], matmul_attention=None, compiled=False, step_ms=0.0)
     best = replace(best, step_ms=_step_ms(path, best))
-    for dtype in {"bfloat16", "float32"} - {usual}:
+    for dtype in {"bfloat16", "float32"} - {default}:
         best = _faster(path, best, replace(best, dtype=dtype))
     for matmul in (True, False):
         best = _faster(path, best, replace(best, matmul_attention=matmul))
-    for threads in choices:
+    for threads in thread_choices:
         for compiled in (False, True):
-            best = _faster(path, best, replace(best, num_threads=threads, compiled=compiled))
+            other = replace(best, num_threads=threads, compiled=compiled)
+            if not compiled or _has_compiled_code(path, other):
+                best = _faster(path, best, other)
     return best
+
+
+def _has_compiled_code(path: str | Path, tuning: Tuning) -> bool:
+    """Return whether `compiled` makes a difference; if not, measuring it would only add noise to the choice."""
+    world = World.load(path, dtype=getattr(torch, tuning.dtype))
+    with _threads(tuning.num_threads):
+        return bool(fitting_packages(world.transformer)) or has_native_attention(world.dtype)
 
 
 def _faster(path: str | Path, best: Tuning, other: Tuning) -> Tuning:
     other = replace(other, step_ms=_step_ms(path, other))
-    return other if other.step_ms * GAIN < best.step_ms else best
+    return other if other.step_ms * MIN_GAIN < best.step_ms else best
 
 
 def _step_ms(path: str | Path, tuning: Tuning) -> float:
-    """The least of some steps: what stands in the way of one does not stand in the way of all."""
+    """Return the shortest of several steps: a disturbance that delays one step does not delay all."""
     with _threads(tuning.num_threads):
         world = _applied(path, tuning)
         rollout = world.rollout(1)
@@ -103,21 +112,21 @@ def _step_ms(path: str | Path, tuning: Tuning) -> float:
 
 def _applied(path: str | Path, tuning: Tuning) -> World:
     torch.set_num_threads(tuning.num_threads)
-    prefer_matmul(tuning.matmul_attention)
     world = World.load(path, dtype=getattr(torch, tuning.dtype))
     world.num_threads = tuning.num_threads
     world.compiled = compiled_transformer(world.transformer) if tuning.compiled else None
-    use_native_attention(tuning.compiled)
+    native_attention = tuning.compiled and load_native_attention()
+    world.kernel_choice = KernelChoice(matmul_attention=tuning.matmul_attention, native_attention=native_attention)
     return world
 
 
-def _key(world: World, choices: tuple[int, ...]) -> str:
+def _key(world: World, thread_choices: tuple[int, ...]) -> str:
     packages: list[object] = [has_native_attention(torch.bfloat16) and native.digest()]
-    for number in choices:
+    for number in thread_choices:
         with _threads(number):
             packages.append(fitting_packages(world.transformer))
-    configs = [asdict(world.codec.config), asdict(world.transformer.config), asdict(world.sampler)]
-    return sha256(json.dumps([configs, choices, packages, machine()]).encode()).hexdigest()[:16]
+    configs = [world.codec.to_json(), asdict(world.transformer.config), asdict(world.sampler)]
+    return sha256(json.dumps([configs, thread_choices, packages, machine()]).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.world.definitions import assert_within
 from world import ShapeError, World
-from world.codecs.convolutional import Codec, CodecConfig, to_float, to_uint8, with_state_channels
+from world.codecs.convolutional import ConvolutionalCodec, ConvolutionalCodecConfig, with_state_channels
+from world.codecs.pixels import to_float, to_uint8
 from world.codecs.state_channels import StateVariable, advance_state_channels
 from world.testing import CONFIGS
 
@@ -18,9 +19,9 @@ STATE_VARIABLES = (StateVariable(name="angle", periods=(360.0,), step=5.0),)
 
 
 @pytest.fixture
-def codec(config_name: str) -> Codec:
+def codec(config_name: str) -> ConvolutionalCodec:
     torch.manual_seed(0)
-    codec = Codec(CONFIGS[config_name][0])
+    codec = ConvolutionalCodec(CONFIGS[config_name][0])
     with torch.no_grad():
         codec.latent_mean.normal_(0, 0.1)
         codec.latent_std.uniform_(0.05, 0.2)
@@ -28,19 +29,19 @@ def codec(config_name: str) -> Codec:
     return codec.eval()
 
 
-def _clip(codec: Codec, batch: int = 2) -> torch.Tensor:
+def _clip(codec: ConvolutionalCodec, batch: int = 2) -> torch.Tensor:
     """A random clip of `NUM_LATENTS` latents from a stream's start: `b t 3 h w` in [−1, 1]."""
     generator = torch.Generator().manual_seed(0)
-    num = 1 + (NUM_LATENTS - 1) * codec.config.temporal_patch
+    num = 1 + (NUM_LATENTS - 1) * codec.temporal_patch
     return torch.rand(batch, num, 3, codec.config.height, codec.config.width, generator=generator) * 2 - 1
 
 
-def _latents(codec: Codec, batch: int = 2) -> torch.Tensor:
+def _latents(codec: ConvolutionalCodec, batch: int = 2) -> torch.Tensor:
     return torch.randn(batch, NUM_LATENTS, *codec.config.latent_shape, generator=torch.Generator().manual_seed(1))
 
 
 @torch.no_grad()
-def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: Codec) -> None:
+def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: ConvolutionalCodec) -> None:
     frames = _clip(codec)
     latents, state = codec.encode(frames)
     assert latents.shape == (2, NUM_LATENTS, *codec.config.latent_shape)
@@ -55,7 +56,7 @@ def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: Codec) -> None:
 @torch.no_grad()
 def test_tracked_channels_are_read_off_the_picture_and_not_decoded(config_name: str) -> None:
     torch.manual_seed(0)
-    codec = Codec(replace(CONFIGS[config_name][0], state_variables=STATE_VARIABLES)).eval()
+    codec = ConvolutionalCodec(replace(CONFIGS[config_name][0], state_variables=STATE_VARIABLES)).eval()
     assert codec.state_estimator is not None
     latents, state = codec.encode(_clip(codec))
     assert latents.shape[2:] == codec.config.latent_shape
@@ -72,7 +73,7 @@ def test_tracked_channels_are_read_off_the_picture_and_not_decoded(config_name: 
 
 @torch.no_grad()
 def test_a_codec_carries_its_tracked_channels_on_one_for_all_positions(config_name: str) -> None:
-    codec = Codec(replace(CONFIGS[config_name][0], state_variables=STATE_VARIABLES)).eval()
+    codec = ConvolutionalCodec(replace(CONFIGS[config_name][0], state_variables=STATE_VARIABLES)).eval()
     latents = _latents(codec)
     before, new = latents[:, 0], latents[:, 1:]
     kept = codec.advance_state_channels(before, new)
@@ -81,12 +82,12 @@ def test_a_codec_carries_its_tracked_channels_on_one_for_all_positions(config_na
     for frame in range(new.shape[1]):
         expected = advance_state_channels(STATE_VARIABLES, expected, new[:, frame, -3:].mean((2, 3)))
         assert_within(kept[:, frame, -3:], expected[:, :, None, None].expand_as(kept[:, frame, -3:]), 1e-6)
-    bare = Codec(CONFIGS[config_name][0])
+    bare = ConvolutionalCodec(CONFIGS[config_name][0])
     assert bare.advance_state_channels(before, new) is new
 
 
 @torch.no_grad()
-def test_differences_within_a_grey_level_are_decoded_as_the_background(codec: Codec) -> None:
+def test_differences_within_a_grey_level_are_decoded_as_the_background(codec: ConvolutionalCodec) -> None:
     codec.background.uniform_(-1, 1)
     weight, bias = codec.decoder[-1].parameters()
     weight.zero_()
@@ -96,7 +97,7 @@ def test_differences_within_a_grey_level_are_decoded_as_the_background(codec: Co
         assert_within(decoded - codec.background, torch.full_like(decoded, expected / 127.5), 1e-6)
 
 
-def test_a_pixel_within_the_dead_zone_still_learns(codec: Codec) -> None:
+def test_a_pixel_within_the_dead_zone_still_learns(codec: ConvolutionalCodec) -> None:
     weight, bias = codec.decoder[-1].parameters()
     torch.nn.init.zeros_(weight)
     torch.nn.init.zeros_(bias)
@@ -109,7 +110,7 @@ def test_a_pixel_within_the_dead_zone_still_learns(codec: Codec) -> None:
 
 @pytest.mark.parametrize("sizes", [[1] * NUM_LATENTS, [1, 2, 3], [4, 2]], ids=str)
 @torch.no_grad()
-def test_decoding_in_pieces_equals_decoding_whole(codec: Codec, sizes: list[int]) -> None:
+def test_decoding_in_pieces_equals_decoding_whole(codec: ConvolutionalCodec, sizes: list[int]) -> None:
     latents = _latents(codec)
     whole, whole_state = codec.decode(latents, codec.initial_state(2))
     state, pieces = codec.initial_state(2), []
@@ -121,16 +122,16 @@ def test_decoding_in_pieces_equals_decoding_whole(codec: Codec, sizes: list[int]
 
 
 @torch.no_grad()
-def test_decoding_after_an_encoded_clip_goes_on_from_its_last_latent(codec: Codec) -> None:
+def test_decoding_after_an_encoded_clip_goes_on_from_its_last_latent(codec: ConvolutionalCodec) -> None:
     latents, state = codec.encode(_clip(codec))
     later = _latents(codec)
     expected, _ = codec.decode(torch.cat([latents, later], 1), codec.initial_state(2))
-    assert_within(codec.decode(later, state)[0], expected[:, -NUM_LATENTS * codec.config.temporal_patch :], 1e-5)
+    assert_within(codec.decode(later, state)[0], expected[:, -NUM_LATENTS * codec.temporal_patch :], 1e-5)
 
 
 @torch.no_grad()
-def test_a_later_frame_changes_no_earlier_latent_and_its_own(codec: Codec) -> None:
-    p, frames = codec.config.temporal_patch, _clip(codec)
+def test_a_later_frame_changes_no_earlier_latent_and_its_own(codec: ConvolutionalCodec) -> None:
+    p, frames = codec.temporal_patch, _clip(codec)
     before = codec.encode(frames)[0]
     for changed_frame in (0, 1, frames.shape[1] - 1):
         changed = frames.clone()
@@ -141,8 +142,8 @@ def test_a_later_frame_changes_no_earlier_latent_and_its_own(codec: Codec) -> No
 
 
 @torch.no_grad()
-def test_a_later_latent_changes_no_earlier_frame(codec: Codec) -> None:
-    p, latents = codec.config.temporal_patch, _latents(codec)
+def test_a_later_latent_changes_no_earlier_frame(codec: ConvolutionalCodec) -> None:
+    p, latents = codec.temporal_patch, _latents(codec)
     before, _ = codec.decode(latents, codec.initial_state(2))
     changed = latents.clone()
     changed[:, 3] += 1.0
@@ -154,7 +155,7 @@ def test_a_later_latent_changes_no_earlier_frame(codec: Codec) -> None:
 
 
 @torch.no_grad()
-def test_latents_are_centred_scaled_and_bounded(codec: Codec) -> None:
+def test_latents_are_centred_scaled_and_bounded(codec: ConvolutionalCodec) -> None:
     frames = _clip(codec)
     raw = codec.raw_features(frames)
     latents = codec.encode(frames)[0]
@@ -166,21 +167,21 @@ def test_latents_are_centred_scaled_and_bounded(codec: Codec) -> None:
 
 
 def test_sessions_at_a_stream_s_start_do_not_decode_with_others() -> None:
-    codec = Codec(CONFIGS["wan"][0])
+    codec = ConvolutionalCodec(CONFIGS["wan"][0])
     fresh, running = codec.initial_state(1), codec.encode(_clip(codec, 1))[1]
     mixed = {name: torch.cat([fresh[name], running[name]]) for name in fresh}
-    with pytest.raises(ShapeError, match="decode them apart"):
+    with pytest.raises(ShapeError, match="decode them in a separate call"):
         codec.decode(_latents(codec), mixed)
 
 
-def test_shapes_that_do_not_fit_are_named(codec: Codec) -> None:
+def test_shapes_that_do_not_fit_are_named(codec: ConvolutionalCodec) -> None:
     with pytest.raises(ShapeError, match=r"\(3, 32, 48\), this codec takes \(3, 32, 32\)"):
         codec.encode(torch.zeros(1, 1, 3, 32, 48))
     with pytest.raises(ShapeError, match="30x32"):
-        CodecConfig(height=30, width=32)
+        ConvolutionalCodecConfig(height=30, width=32)
     with pytest.raises(ShapeError, match="0 frames"):
         codec.encode(torch.zeros(1, 0, 3, 32, 32))
-    if codec.config.temporal_patch > 1:
+    if codec.temporal_patch > 1:
         with pytest.raises(ShapeError, match=r"2 frames: a clip needs 1 \+ 4·k"):
             codec.encode(torch.zeros(1, 2, 3, 32, 32))
 

@@ -105,5 +105,5 @@ def test_sampling_levels_fall_from_one_to_zero(num_steps: int, shift: float) -> 
 
 
 def test_no_steps_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_steps 0: at least 1"):
+    with pytest.raises(ValueError, match="num_steps 0: must be at least 1"):
         sampling_sigmas(0)

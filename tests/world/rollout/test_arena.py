@@ -24,7 +24,7 @@ def test_a_ring_holds_the_sink_and_the_newest_chunks_and_nothing_else(shape: tup
     assert config.context_frames == (sink + window + 1) * chunk
     held: dict[int, int] = {}
     for index in range(num_chunks):
-        places = arena.rings.frame_places(torch.tensor([index]))[0].tolist()
+        places = arena.rings.frame_positions(torch.tensor([index]))[0].tolist()
         assert places == list(range(places[0], places[0] + chunk)), "a chunk's frames lie together and in order"
         assert places[-1] < config.context_frames
         held |= dict.fromkeys(places, index)

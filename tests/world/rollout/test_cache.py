@@ -180,7 +180,7 @@ def test_a_rollout_equals_the_full_pass(world: World) -> None:
     played = [random_actions(world, 1, seed) for seed in range(num_chunks)]
     generated = [rollout.step_latents(step) for step in played]
     clean = torch.cat([start, *generated], 1)
-    p = world.codec.config.temporal_patch
+    p = world.codec.temporal_patch
     vectors = [step.vector().unflatten(1, (-1, p)).flatten(2) for step in played]
     vector = torch.cat([action_vectors(actions, p), *vectors], 1)
     x = torch.zeros_like(clean)
@@ -219,7 +219,7 @@ def _assert_committed(arena: Arena, slot: int, newest: int, network: Transformer
     config = network.config
     chunks = [*range(config.sink_chunks), *range(newest - config.window_chunks + 1, newest + 1)]
     for chunk in chunks:
-        places = arena.rings.frame_places(torch.tensor([chunk]))[0]
+        places = arena.rings.frame_positions(torch.tensor([chunk]))[0]
         span = tokens_of(network, chunk_of(network, chunk))
         for layer, (k, v) in enumerate(kv):
             assert_within(arena.k[layer, slot][:, places].flatten(1, 2).transpose(0, 1), k[row, span], TOLERANCE)

@@ -165,5 +165,5 @@ def test_a_text_that_does_not_fit_is_refused_and_nothing_is_lost(world: World) -
     pixel = tiny_world()
     with pytest.raises(ShapeError, match="tiny-pixel takes no text"):
         pixel.rollout(1).start([0], *context(pixel, seed=0), [0], [torch.zeros(2, 3)])
-    with pytest.raises(ShapeError, match="this config has none"):
+    with pytest.raises(ShapeError, match="this config has no cross-attention"):
         pixel.transformer.text_keys(torch.zeros(1, 2, 3))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.dispatch import KernelChoice
 from kernels.write_attend import native, write_attend
 from tests.world.rollouts import rolled_out
 from world import testing
 from world.errors import CompilationError
-from world.runtime.native_attention import has_native_attention, make_native_attention, use_native_attention
+from world.runtime.native_attention import has_native_attention, load_native_attention, make_native_attention
 from world.testing import CONFIGS, tiny_world
 
 needs_the_cpu = pytest.mark.skipif(not native.can_build(), reason="needs a CPU with AVX512-BF16, and g++")
 
 
-@pytest.fixture
-def without_it_afterwards() -> Iterator[None]:
-    yield
-    use_native_attention(False)
-
-
 @needs_the_cpu
-@pytest.mark.usefixtures("without_it_afterwards")
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
 @pytest.mark.parametrize("slots", [[1, 2], [3, 0]])
 def test_rollouts_are_as_exact(config_name: str, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +34,8 @@ def test_rollouts_are_as_exact(config_name: str, slots: list[int], monkeypatch: 
 
     assert make_native_attention(world.dtype)
     assert has_native_attention(world.dtype)
-    use_native_attention(True)
+    assert load_native_attention()
+    world.kernel_choice = KernelChoice(native_attention=True)
     calls = []
 
     def counted(*args: Any, **named: Any) -> Tensor:
@@ -68,7 +62,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CompilationError, match=r"install g\+\+"):
         make_native_attention(torch.bfloat16)
-    use_native_attention(True)  # there is none: nothing happens
+    assert not load_native_attention(), "there is none"
     monkeypatch.undo()
 
     monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
@@ -77,5 +71,5 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(native, "build", lambda path: path.write_bytes(b"not a library"))
     assert make_native_attention(torch.bfloat16)
     with pytest.raises(CompilationError, match=rf"{made}/write_attend-.*\.so is damaged: delete it"):
-        use_native_attention(True)
+        load_native_attention()
     assert native.is_loaded() is False

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernels import attention
 from world.runtime import tuning
 from world.testing import tiny_world
 
@@ -20,7 +19,6 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     tiny_world().save(tmp_path / "tiny")
     yield tmp_path / "tiny"
     torch.set_num_threads(1)
-    attention.prefer_matmul(None)
 
 
 def _answers(checkpoint: Path) -> list[Path]:
