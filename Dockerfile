@@ -1,8 +1,8 @@
-# Two targets, one recipe:
+# Two targets from one file:
 #   docker build --target cpu  --tag lightcone:cpu .     docker run --publish 8000:8000 lightcone:cpu
 #   docker build --target cuda --tag lightcone:cuda .    docker run --gpus all --publish 8000:8000 lightcone:cuda
-# torch's own wheel carries the CUDA libraries, so both targets stand on the same slim image. To keep them out of the
-# CPU image, point TORCH_INDEX_URL at PyTorch's index of CPU wheels.
+# torch's wheel contains the CUDA libraries, so both targets use the same slim base image. For a CPU image without them,
+# set TORCH_INDEX_URL to PyTorch's index of CPU wheels.
 ARG PYTHON_VERSION=3.11
 
 FROM python:${PYTHON_VERSION}-slim AS build
@@ -13,7 +13,7 @@ ENV PATH=/opt/venv/bin:$PATH
 COPY constraints.txt ./
 ARG TORCH_INDEX_URL=""
 RUN pip install ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} --constraint constraints.txt torch
-# The sources stay in place (editable): the page and the shipped worlds are found beside them.
+# Editable install: the server looks for the page and the shipped worlds next to the sources.
 COPY pyproject.toml README.md LICENSE lightcone.py ./
 COPY kernels kernels
 COPY world world
