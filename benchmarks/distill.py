@@ -1,9 +1,9 @@
-"""`lightcone bench distill`: every distillation method against its teacher. Owns the order and what is kept where.
+"""`lightcone bench distill`: every distillation method compared with its teacher. Owns the order and the output files.
 
-Each part's table is written to `benchmarks/results`; the report, `docs/benchmarks.md`, and the measured column of
-`docs/training.md` are written anew from all tables there. A table that is whole is also kept in the runs folder, so
-that a run that was stopped goes on with the next part; Pong's students, which take longest, go on within theirs.
-`--fresh` starts over. Times are of one thread (`--threads`); teacher and students are timed in one run.
+Each part's table is written to `benchmarks/results`. From all tables there, the report `docs/benchmarks.md` and the
+measured column of `docs/training.md` are written. Finished tables are also stored in the runs folder, so an interrupted
+run continues with the next part; the training of Pong's students, which takes longest, also resumes within the part.
+`--fresh` starts over. Times are for one thread (`--threads`); teacher and students are timed in the same run.
 """
 
 from __future__ import annotations
@@ -37,35 +37,40 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which data (default: all)")
+    """Add the options of the benchmark."""
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="data sets to measure (default: all)")
     parser.add_argument(
-        "--methods", nargs="+", choices=[m.name for m in METHODS], help="default: all (of the causal ones always all)"
+        "--methods",
+        nargs="+",
+        choices=[m.name for m in METHODS],
+        help="methods without frames (default: all)",
     )
-    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs of whole parts kept")
-    parser.add_argument("--steps", type=int, help="training steps of every method instead of its own, for a quick look")
-    parser.add_argument("--threads", type=int, default=1, help="of training and sampling (default: 1)")
+    parser.add_argument("--fresh", action="store_true", help="discard the stored results of earlier runs")
+    parser.add_argument("--steps", type=int, help="training steps for every method, for a quick look")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for training and sampling (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    kept = args.methods is None and args.steps is None
+    """Measure the chosen parts and write tables and documents."""
+    store = args.methods is None and args.steps is None  # partial measurements leave no files
     folder = runs_root() / "benchmarks"
-    if kept and args.fresh:
-        _forget(folder, args.parts)
+    if store and args.fresh:
+        _discard(folder, args.parts)
     torch.set_num_threads(args.threads)
     tables = []
     for part in args.parts:
         path = folder / f"distill-{part}.json"
-        if kept and path.exists():
-            print(f"{part}: as measured before ({path}; --fresh measures anew)", file=sys.stderr)
+        if store and path.exists():
+            print(f"{part}: measured earlier ({path}; --fresh measures again)", file=sys.stderr)
             tables.append(Table.load(path))
         else:
             tables.append(_table(part, args))
-            if kept:
+            if store:
                 tables[-1].save(path)
     if args.json:
         print(json.dumps([asdict(table) for table in tables], indent=1))
-    if kept:
+    if store:
         for table in tables:
             table.save(RESULTS / f"distill-{table.part}.json")
         results = [RESULTS / f"distill-{part}.json" for part in PARTS]
@@ -76,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _forget(folder: Path, parts: Sequence[str]) -> None:
+def _discard(folder: Path, parts: Sequence[str]) -> None:
     for part in parts:
         (folder / f"distill-{part}.json").unlink(missing_ok=True)
     if "pong" in parts:
@@ -85,9 +90,9 @@ def _forget(folder: Path, parts: Sequence[str]) -> None:
 
 
 def _table(part: str, args: argparse.Namespace) -> Table:
-    floor, made = _rows(part, args)
+    floor, measure = _rows(part, args)
     rows: list[Row] = []
-    for row in made():
+    for row in measure():
         figures = "  ".join(f"{name} {value:.4f}" for name, value in row.quality.items())
         print(f"{part:15s} {row.method:26s} {row.num_steps:3d}  {figures}  {row.sample_s:.3f} s", file=sys.stderr)
         rows.append(row)
@@ -96,7 +101,7 @@ def _table(part: str, args: argparse.Namespace) -> Table:
 
 
 def _rows(part: str, args: argparse.Namespace) -> tuple[dict[str, float], Callable[[], Iterator[Row]]]:
-    """(what the best possible samples score, the comparison)."""
+    """Return (the figures of the best possible samples, a function that runs the comparison)."""
     methods = [m for m in METHODS if args.methods is None or m.name in args.methods]
     changes = {} if args.steps is None else {"num_steps": args.steps, "teacher_steps": args.steps}
     if part == "pong":

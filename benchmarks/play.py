@@ -1,10 +1,10 @@
-"""`lightcone bench play`: frames per second and action-to-frame latency of a served world, as a player meets them.
+"""`lightcone bench play`: frames per second and action-to-frame latency of a served world, from a player's view.
 
-A real server process, a real client on loopback, keys toggled a few times a second. Paced, the world runs at its own
-rate; `--unpaced`, as fast as the client acknowledges. action-to-frame is the time from sending an act to receiving the
-first frame whose `applied_seq` covers it, decoding of the picture included. ready_s is the time from starting the
-process to its answering as ready, first_frame_ms from connecting (before `hello`) to having the first picture. Owns
-nothing of the server.
+Uses a real server process and a real client on loopback that changes keys a few times per second. The world runs at
+its own rate or, with `--unpaced`, as fast as the client acknowledges. action_to_frame is the time from sending an act
+to receiving the first frame whose `applied_seq` covers it, including decoding of the picture. ready_s is the time from
+starting the process until it is ready, first_frame_ms from connecting (before `hello`) until the first picture is
+decoded. Owns the client and the figures; nothing of the server.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from server.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0
 WARM_UP_S = 2.0
-HOLD_S = (0.13, 0.31, 0.22, 0.17, 0.41, 0.26)  # how long each key state is held: a few changes a second, out of step
+HOLD_S = (0.13, 0.31, 0.22, 0.17, 0.41, 0.26)  # how long each key state is held: a few irregular changes per second
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """World, length and pacing."""
+    """Add the options for world, length and pacing."""
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to play (default: pong)")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to play (default: 60)")
     parser.add_argument(
-        "--unpaced", action="store_true", help="as fast as frames are taken instead of the world's rate"
+        "--unpaced", action="store_true", help="play as fast as the client acknowledges instead of at the world's rate"
     )
     parser.add_argument("--players", type=int, default=1, help="players at once; the first is measured (default: 1)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the machine's choice)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: chosen by the server)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plays and prints what it was like."""
+    """Play and print the figures."""
     started = time.perf_counter()
     threads = () if args.threads is None else ("--threads", str(args.threads))
     with server_process(args.world, args.players, *threads) as (url, _):
@@ -73,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def server_process(world: str, players: int, *flags: str, log: IO[str] | None = None) -> Iterator[tuple[str, int]]:
-    """`lightcone serve` as its own process, once it is ready; yields its URL and its number. log: where it writes its
-    warnings, here by default. Raises ConfigError when it fails."""
+    """Run `lightcone serve` in a process of its own; yield its URL and process id once it is ready.
+
+    log: file for its warnings (default: this process's standard error). Raises ConfigError if it does not start.
+    """
     command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
     command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
@@ -85,7 +87,7 @@ def server_process(world: str, players: int, *flags: str, log: IO[str] | None = 
 
 
 def address_of(process: subprocess.Popen[str], world: str, timeout_s: float = START_TIMEOUT_S) -> str:
-    """What the server prints once it is ready. Raises ConfigError when it ends or takes too long."""
+    """Return the URL that the server prints when it is ready. Raises ConfigError if it ends or takes too long."""
     alarm = threading.Timer(timeout_s, process.kill)
     alarm.start()
     try:
@@ -96,14 +98,16 @@ def address_of(process: subprocess.Popen[str], world: str, timeout_s: float = ST
         alarm.cancel()
         alarm.join()
     if process.wait() == -signal.SIGKILL:
-        raise ConfigError(f"the server of world {world!r} was not ready in {timeout_s:g} s; is the machine busy?")
+        raise ConfigError(
+            f"the server of world {world!r} was not ready in {timeout_s:g} s: check whether the machine is busy"
+        )
     raise ConfigError(f"the server of world {world!r} ended before it was ready; its message is above")
 
 
 @dataclass(slots=True)
 class Record:
-    """What one player saw: arrival times (seconds) and frames, when each act was sent, and how long the first frame
-    took from connecting."""
+    """One player's frames and their arrival times (seconds), the sending time of each act, and first_frame_s, the time
+    from connecting to the first frame."""
 
     arrived: list[float] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
@@ -111,17 +115,17 @@ class Record:
     first_frame_s: float = math.nan
 
     def latencies_ms(self) -> list[float]:
-        """From sending each act to the first frame that covers it."""
-        found = []
+        """Return the time from sending each act to the first frame that covers it."""
+        latencies = []
         waiting = sorted(self.sent.items())
-        for moment, frame in zip(self.arrived, self.frames, strict=True):
+        for arrival, frame in zip(self.arrived, self.frames, strict=True):
             while waiting and frame.applied_seq is not None and waiting[0][0] <= frame.applied_seq:
-                found.append((moment - waiting.pop(0)[1]) * 1e3)
-        return found
+                latencies.append((arrival - waiting.pop(0)[1]) * 1e3)
+        return latencies
 
 
 async def play(url: str, seconds: float, unpaced: bool, players: int) -> dict[str, Any]:
-    """Have `players` play at once for this long; the figures of the first."""
+    """Let `players` play concurrently for `seconds`; return the figures of the first."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(play_one(url, seconds, unpaced)) for _ in range(players)]
     fps, record = tasks[0].result()
@@ -130,7 +134,7 @@ async def play(url: str, seconds: float, unpaced: bool, players: int) -> dict[st
 
 
 async def play_one(url: str, seconds: float, unpaced: bool) -> tuple[float, Record]:
-    """One player, after a warm-up."""
+    """Play as one player after a warm-up; return the world's frame rate and the record."""
     world = (await asyncio.to_thread(first_world, url))["name"]
     connecting = time.perf_counter()
     async with connect(url, world=world) as session:
@@ -145,12 +149,12 @@ async def play_one(url: str, seconds: float, unpaced: bool) -> tuple[float, Reco
 
 
 async def watch(session: Session, seconds: float, record: Record) -> None:
-    """Take frames and toggle keys for this long."""
+    """Receive frames and change keys for `seconds`."""
     end = time.perf_counter() + seconds
     keys = asyncio.create_task(toggle(session, record))
     try:
         async for frame in session:
-            _ = frame.picture  # a player has to see it
+            _ = frame.picture  # decode it, as a player would
             record.arrived.append(time.perf_counter())
             record.frames.append(frame)
             if record.arrived[-1] >= end or keys.done():
@@ -158,7 +162,7 @@ async def watch(session: Session, seconds: float, record: Record) -> None:
     finally:
         keys.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await keys  # raises what went wrong with it
+            await keys  # raises its error, if it failed
 
 
 async def toggle(session: Session, record: Record) -> None:
@@ -174,7 +178,7 @@ async def toggle(session: Session, record: Record) -> None:
 
 
 def first_world(url: str) -> dict[str, Any]:
-    """The server's first world, as it tells of it."""
+    """Return the server's description of its first world."""
     import urllib.request
 
     with urllib.request.urlopen(f"{url}/v1/worlds") as answer:  # noqa: S310  # our own server's http address
@@ -183,15 +187,15 @@ def first_world(url: str) -> dict[str, Any]:
 
 
 def figures(record: Record) -> dict[str, Any]:
-    """Rates and latencies. fps_median: the median over whole seconds of the frames that arrived in each."""
+    """Return rates and latencies. fps_median: median number of frames per complete second."""
     first = record.arrived[0]
     per_second: dict[int, int] = {}
-    for moment in record.arrived:
-        per_second[int(moment - first)] = per_second.get(int(moment - first), 0) + 1
-    whole = [per_second.get(second, 0) for second in range(int(record.arrived[-1] - first))]
+    for arrival in record.arrived:
+        per_second[int(arrival - first)] = per_second.get(int(arrival - first), 0) + 1
+    complete = [per_second.get(second, 0) for second in range(int(record.arrived[-1] - first))]
     latencies = record.latencies_ms()
     return {
-        "fps_median": statistics.median(whole) if whole else float(len(record.arrived)),
+        "fps_median": statistics.median(complete) if complete else float(len(record.arrived)),
         "fps_mean": round((len(record.arrived) - 1) / (record.arrived[-1] - first), 2),
         "action_to_frame_ms_p50": round(percentile(latencies, 50), 2),
         "action_to_frame_ms_p99": round(percentile(latencies, 99), 2),
@@ -206,16 +210,16 @@ def figures(record: Record) -> dict[str, Any]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile. Raises ValueError without values."""
+    """Return the nearest-rank percentile. Raises ValueError without values."""
     if not values:
-        raise ValueError("no action was answered by a frame; play longer (--seconds)")
+        raise ValueError("no frame covered any action: play longer (--seconds)")
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def machine() -> str:
-    """Processor and cores this process may use."""
-    told = Path("/proc/cpuinfo")  # where there is one
-    names = re.findall(r"model name\s*:\s*(.+)", told.read_text()) if told.exists() else []
+    """Return the processor's name and the number of cores this process may use."""
+    info = Path("/proc/cpuinfo")  # exists on Linux
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{names[0] if names else platform.processor() or platform.machine()}, {usable} of {os.cpu_count()} cores"

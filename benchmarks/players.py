@@ -1,10 +1,10 @@
-"""Players for `lightcone bench serve`, many in one process: `python -m benchmarks.players` prints what they saw.
+"""Players for `lightcone bench serve`, many in one process: `python -m benchmarks.players` prints their observations.
 
-Owns how each kind behaves and what it writes down. Kinds: *steady* changes keys a few times a second; *bursty* sends
-twenty acts at once and is silent for a second; *idle* has paused; *stalled* acknowledges no more after two seconds;
-*reconnecting* loses its connection every three seconds and comes back to its session; *leaving* plays half of the
-time; *hostile* sends acts as fast as it can until it is thrown out; *spinning* is as busy and sends nothing, for
-comparison. All begin when they are told to (`--at`), so that what is measured is measured of all together.
+Owns the behaviour of each kind and what it records. Kinds: *steady* changes keys a few times per second; *bursty* sends
+twenty acts at once and then waits a second; *idle* pauses its session; *stalled* stops acknowledging after two seconds;
+*reconnecting* loses its connection every three seconds and resumes its session; *leaving* leaves at half time;
+*hostile* sends acts as fast as it can and connects again whenever it is disconnected; *spinning* uses as much CPU
+without sending anything, for comparison. Measurement begins at the same time (`--at`) for all players.
 """
 
 from __future__ import annotations
@@ -30,14 +30,19 @@ from benchmarks.play import HOLD_S
 BURST, SILENCE_S = 20, 1.0
 STALL_AFTER_S, STAY_S = 2.0, 3.0
 OTHER_ADDRESS = "127.0.0.2"
-"""Of hostile players, where loopback has more than one: the server may shut out an address for what one of it does."""
+"""Address of hostile players on systems with several loopback addresses: the server may block an address for what one
+of its clients does."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """What one player saw between the beginning and the end: frames; how many came out of order; milliseconds from
-    sending an act to the first frame that covers it; how often it had to wait in the queue, and resumed its session;
-    what it was refused or lost, by its code; how long a hostile one was suffered."""
+    """One player's observations during the measurement.
+
+    out_of_order: frames whose index did not increase. latencies_ms: from sending an act to the first frame that covers
+    it. queued: messages about its place in the admission queue. connected, resumed: how often it connected and resumed
+    its session. ended: codes of refusals and closed connections. suffered_s: the longest time that a hostile player's
+    connection lasted.
+    """
 
     kind: str
     frames: int = 0
@@ -54,7 +59,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Player:
-    """One connection after another to one server."""
+    """A player, who makes one connection after another to one server."""
 
     url: str
     world: str
@@ -65,7 +70,7 @@ class Player:
     ticket: str | None = None
 
     async def play(self) -> None:
-        """Until the end, whatever the server says."""
+        """Play until the end, handling all refusals and disconnections."""
         if (behaviour := BEHAVIOURS[self.seen.kind]) is None:
             await (self._flood() if self.seen.kind == "hostile" else self._spin())
             return
@@ -83,7 +88,7 @@ class Player:
                 return
             except RefusedError as error:
                 self.seen.ended.append(error.code)
-                if error.code == "idle":  # and back: somebody is there after all
+                if error.code == "idle":  # connect again
                     continue
             except ConnectionLostError as error:
                 self.seen.ended.append(str(error.close_code))
@@ -92,36 +97,36 @@ class Player:
             return
 
     async def _spin(self) -> None:
-        """What a flood costs who makes it, and nobody else."""
+        """Do the work of `_flood` without sending, to measure what a flood costs the client machine alone."""
         seq = 0
         while time.time() < self.end:
             pack("act", seq=(seq := seq + 1))
             await asyncio.sleep(0)
 
     async def _flood(self) -> None:
-        """Acts as fast as they can be sent, from an address of its own; again whenever the server lets it in."""
+        """Send acts as fast as possible from a separate address; connect again whenever the server allows it."""
         start: dict[str, object] = {}
         hello = pack("hello", version=PROTOCOL_VERSION, world=self.world, encodings=["jpeg"], start=start)
         options: dict[str, Any] = {"local_addr": (OTHER_ADDRESS, 0)} if sys.platform == "linux" else {}
         while time.time() < self.end:
-            began, seq = time.time(), 0
+            started, seq = time.time(), 0
             try:
                 async with socket_to(stream_url(self.url), compression=None, **options) as socket:
                     self.seen.connected += 1
                     await socket.send(hello)
                     while time.time() < self.end:
                         await socket.send(pack("act", seq=(seq := seq + 1)))
-                        await asyncio.sleep(0)  # to hear what the server says of it
+                        await asyncio.sleep(0)  # so that messages of the server are received
             except ConnectionClosed as closed:
                 self.seen.ended.append(str(closed.rcvd.code if closed.rcvd else None))
-                self.seen.suffered_s = max(self.seen.suffered_s or 0.0, time.time() - began)
+                self.seen.suffered_s = max(self.seen.suffered_s or 0.0, time.time() - started)
             await asyncio.sleep(0.05)
 
     def _queued(self, _: object) -> None:
         self.seen.queued += 1
 
     async def watch(self, session: Session, ack_until: float | None = None) -> None:
-        """Take frames for as long as there are any, and acknowledge them; write down those within the time."""
+        """Receive and acknowledge frames until the stream ends; record those within the measurement."""
         sent: dict[int, float] = {}
         newest = -1
         if self.unpaced:
@@ -135,10 +140,10 @@ class Player:
                 if frame.end_of_chunk and (ack_until is None or now < ack_until):
                     await session.ack(frame)
                 covered = [seq for seq in sent if frame.applied_seq is not None and seq <= frame.applied_seq]
-                found = [(now - sent.pop(seq)) * 1e3 for seq in covered]
+                latencies = [(now - sent.pop(seq)) * 1e3 for seq in covered]
                 if self.begin <= now <= self.end and frame.kind == "generated":
                     self.seen.frames += 1
-                    self.seen.latencies_ms += found
+                    self.seen.latencies_ms += latencies
                     self.seen.first_index = frame.index if self.seen.first_index is None else self.seen.first_index
                     self.seen.last_index = frame.index
         finally:
@@ -158,20 +163,25 @@ class Player:
 
 
 async def steady(player: Player, session: Session) -> None:
+    """Play until the end."""
     await player.watch(session)
 
 
 async def idle(player: Player, session: Session) -> None:
+    """Pause after the first frame."""
     await session.ack(await session.frame())
     await session.pause()
     await player.watch(session)
 
 
 async def stalled(player: Player, session: Session) -> None:
+    """Stop acknowledging after `STALL_AFTER_S`."""
     await player.watch(session, ack_until=time.time() + STALL_AFTER_S)
 
 
 async def reconnecting(player: Player, session: Session) -> None:
+    """Cut the connection every `STAY_S`; the client resumes the session."""
+
     async def lose() -> None:
         while True:
             await asyncio.sleep(STAY_S)
@@ -185,6 +195,7 @@ async def reconnecting(player: Player, session: Session) -> None:
 
 
 async def leaving(player: Player, session: Session) -> None:
+    """Leave in the middle of the measurement."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(player.watch(session), max((player.begin + player.end) / 2 - time.time(), 0))
 
@@ -196,13 +207,13 @@ BEHAVIOURS: dict[str, Callable[[Player, Session], Awaitable[None]] | None] = {
     "stalled": stalled,
     "reconnecting": reconnecting,
     "leaving": leaving,
-    "hostile": None,  # these two do not care for sessions
+    "hostile": None,  # these two use no session
     "spinning": None,
 }
 
 
 async def play_all(players: list[Player]) -> list[Seen]:
-    """Side by side."""
+    """Run all players concurrently."""
     async with asyncio.TaskGroup() as group:
         for player in players:
             group.create_task(player.play())
@@ -210,10 +221,11 @@ async def play_all(players: list[Player]) -> list[Seen]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="players of a Lightcone server, for its load benchmark")
+    """Run the players given on the command line and print what they saw as JSON."""
+    parser = argparse.ArgumentParser(description="players for the load benchmark of a Lightcone server")
     parser.add_argument("--url", required=True)
     parser.add_argument("--world", required=True)
-    parser.add_argument("--at", type=float, required=True, help="when measuring begins, seconds since the epoch")
+    parser.add_argument("--at", type=float, required=True, help="start of the measurement, in seconds since the epoch")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--unpaced", action="store_true")
     parser.add_argument("kinds", nargs="+", choices=sorted(BEHAVIOURS))
@@ -221,7 +233,7 @@ def main() -> None:
     end = args.at + args.seconds
     players = [Player(args.url, args.world, args.at, end, Seen(kind), args.unpaced) for kind in args.kinds]
     seen = asyncio.run(play_all(players))
-    print(json.dumps([asdict(one) for one in seen]))
+    print(json.dumps([asdict(entry) for entry in seen]))
 
 
 if __name__ == "__main__":

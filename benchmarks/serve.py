@@ -1,9 +1,9 @@
 """`lightcone bench serve`: many players on one server. Frame rates, action-to-frame latencies, fairness and memory.
 
-A real server process, real WebSocket clients in processes of their own on the same machine (`benchmarks.players`), any
-mix of behaviours. Rates and latencies are of those who play by the rules (steady and bursty ones), over the same
-seconds for all. `--capacity` plays with more and more of them, and finds the most that hold a frame rate with the 99th
-percentile of action-to-frame below a bound. Owns the processes and the figures; nothing of the server.
+Uses a real server process and real WebSocket clients in separate processes on the same machine (`benchmarks.players`),
+with any mix of behaviours. Rates and latencies are those of the steady and bursty players, over the same seconds for
+all. `--capacity` searches for the largest number of steady players that keep a frame rate with the 99th percentile of
+action-to-frame below a bound. Owns the processes and the figures; nothing of the server.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -29,11 +30,11 @@ from server.errors import ConfigError
 PLAYING = ("steady", "bursty")
 BUSY = ("hostile", "spinning")
 SETTLE_S = 4.0
-"""From the last player's connecting to the beginning of the measurement."""
+"""Time between the last player's connection and the start of the measurement."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """World, players, length; or the capacity that is looked for."""
+    """Add the options for world, players and length, and for the search for the capacity."""
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to serve (default: pong)")
     parser.add_argument("--sessions", type=int, default=8, help="steady players (default: 8)")
     parser.add_argument(
@@ -41,32 +42,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KIND=N",
-        help=f"instead: so many of each kind, of {', '.join(BEHAVIOURS)}",
+        help=f"players of each kind instead of --sessions; kinds: {', '.join(BEHAVIOURS)}",
     )
     parser.add_argument("--seconds", type=float, default=30.0, help="how long to measure (default: 30)")
-    parser.add_argument("--max-sessions", type=int, help="slots of the server (default: one for every player)")
-    parser.add_argument("--max-batch", type=int, help="players whose steps go together at most (default: the server's)")
+    parser.add_argument("--max-sessions", type=int, help="slots of the server (default: one per player)")
+    parser.add_argument("--max-batch", type=int, help="largest batch of the model (default: the server's)")
     parser.add_argument(
-        "--admission", action="store_true", help="let the server decide who may play (default: all who have a slot)"
+        "--admission",
+        action="store_true",
+        help="use the server's admission control (default: admit everybody with a slot)",
     )
-    parser.add_argument("--store", action="store_true", help="let the server keep its sessions on disk")
-    parser.add_argument("--unpaced", action="store_true", help="as fast as frames are taken, not at the world's rate")
-    parser.add_argument("--processes", type=int, default=2, help="processes that the players share (default: 2)")
-    parser.add_argument("--capacity", action="store_true", help="find the most players that hold --fps within --bound")
-    parser.add_argument("--fps", type=float, help="with --capacity: frames a second of each (default: the world's)")
+    parser.add_argument("--store", action="store_true", help="let the server store its sessions on disk")
+    parser.add_argument(
+        "--unpaced", action="store_true", help="play as fast as clients acknowledge instead of at the world's rate"
+    )
+    parser.add_argument("--processes", type=int, default=2, help="number of processes for the players (default: 2)")
+    parser.add_argument("--capacity", action="store_true", help="find how many players keep --fps within --bound")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        help="with --capacity: frames per second of each player (default: the world's)",
+    )
     parser.add_argument(
         "--bound",
         type=float,
         default=100.0,
         metavar="MS",
-        help="with --capacity: action to frame at p99 (default: 100)",
+        help="with --capacity: bound of action to frame at p99 (default: 100)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What a server of `world` is put under, but for the players: see the flags."""
+    """The settings of a measurement except the players; see the options of the same names."""
 
     world: str
     seconds: float
@@ -79,7 +88,7 @@ class Load:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plays and prints what it was like. Raises ConfigError on a mix that is none."""
+    """Play and print the figures. Raises ConfigError for an invalid mix."""
     kinds = kinds_of(args.mix) if args.mix else ["steady"] * args.sessions
     load = Load(
         world=args.world,
@@ -104,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def kinds_of(mix: Sequence[str]) -> list[str]:
-    """One name a player, from `steady=8 stalled=2`."""
+    """Return one kind per player, from a mix such as `steady=8 stalled=2`. Raises ConfigError for an invalid mix."""
     kinds = []
     for part in mix:
         kind, _, number = part.partition("=")
@@ -115,12 +124,12 @@ def kinds_of(mix: Sequence[str]) -> list[str]:
 
 
 def capacity(load: Load, fps: float | None, bound_ms: float) -> Iterator[dict[str, Any]]:
-    """A row for 1, 2, 4, … steady players until they are too many, then for numbers between, by halving."""
+    """Yield a row for 1, 2, 4, … steady players until there are too many, then for the bisection in between."""
     held, too_many, number = 0, 0, 1
     while number and number != too_many:
         row = measure(load, ["steady"] * number)
-        wanted = fps or row["fps_target"]
-        row["holds"] = min(row["fps_per_session"]) >= 0.95 * wanted and row["action_to_frame_ms_p99"] <= bound_ms
+        required = fps or row["fps_target"]
+        row["holds"] = min(row["fps_per_session"]) >= 0.95 * required and row["action_to_frame_ms_p99"] <= bound_ms
         yield row
         held, too_many = (number, too_many) if row["holds"] else (held, number)
         number = (held + too_many) // 2 if too_many else 2 * number
@@ -129,7 +138,7 @@ def capacity(load: Load, fps: float | None, bound_ms: float) -> Iterator[dict[st
 
 
 def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
-    """One server, one set of players: its figures (see `figures`), and the server's memory."""
+    """Run one server with one set of players; return its figures (see `figures`) and the server's memory."""
     flags = [] if load.max_batch is None else ["--max-batch", str(load.max_batch)]
     flags += [] if load.admission else ["--admit-all"]
     with ExitStack() as stack:
@@ -142,9 +151,7 @@ def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
         begin = time.time() + SETTLE_S + 0.15 * len(kinds)
         others = [kind for kind in kinds if kind not in BUSY]
         shares = [others[number :: load.processes] for number in range(load.processes)]
-        shares += [
-            [kind] for kind in kinds if kind in BUSY
-        ]  # alone, or they would keep others of their process waiting
+        shares += [[kind] for kind in kinds if kind in BUSY]  # in their own process, or they would delay other players
         players = [_players(load, url, world["name"], begin, share) for share in shares if share]
         memory = Memory(pid)
         with memory.watched(begin, begin + load.seconds):
@@ -153,19 +160,22 @@ def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
         logged = log.read()
     sys.stderr.write(logged)
     if any(process.returncode for process in players):
-        raise ConfigError("a process of players failed; its message is above")
-    seen = [Seen(**one) for answer in answers for one in json.loads(answer)]
+        raise ConfigError("a process of players failed: see its message above")
+    seen = [Seen(**entry) for answer in answers for entry in json.loads(answer)]
     errors = sum(" ERROR " in line for line in logged.splitlines())
     return {"fps_target": world["fps"], **figures(seen, load.seconds), "errors_logged": errors, **memory.figures()}
 
 
 def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
-    """Of those who play: frames a second, all together and of each; action to frame over all of their acts; Jain's
-    index of their frames (1: equal shares). Of the others: what became of them."""
-    playing = [one for one in seen if one.kind in PLAYING]
-    rates = [round(one.frames / seconds, 2) for one in playing]
-    latencies = [ms for one in playing for ms in one.latencies_ms]
-    others = sorted({one.kind for one in seen} - set(PLAYING))
+    """Return the figures of all players.
+
+    For steady and bursty players: frames per second in total and for each, action to frame over all acts, and Jain's
+    index of their frames (1: equal shares). For the others: a summary per kind.
+    """
+    playing = [player for player in seen if player.kind in PLAYING]
+    rates = [round(player.frames / seconds, 2) for player in playing]
+    latencies = [ms for player in playing for ms in player.latencies_ms]
+    others = sorted({player.kind for player in seen} - set(PLAYING))
     return {
         "sessions": len(seen),
         "playing": len(playing),
@@ -174,46 +184,48 @@ def figures(seen: Sequence[Seen], seconds: float) -> dict[str, Any]:
         "action_to_frame_ms_p50": round(percentile(latencies, 50), 2),
         "action_to_frame_ms_p99": round(percentile(latencies, 99), 2),
         "p99_per_session": [
-            round(percentile(one.latencies_ms, 99), 2) if one.latencies_ms else None for one in playing
+            round(percentile(player.latencies_ms, 99), 2) if player.latencies_ms else None for player in playing
         ],
         "actions": len(latencies),
-        "jain": round(jain([one.frames for one in playing]), 4),
-        "out_of_order": sum(one.out_of_order for one in seen),
-        "queued": sum(one.queued > 0 for one in playing),
-        "entered": sum(one.queued > 0 and one.frames > 0 for one in playing),
-        "ended": sorted(code for one in playing for code in one.ended),
+        "jain": round(jain([player.frames for player in playing]), 4),
+        "out_of_order": sum(player.out_of_order for player in seen),
+        "queued": sum(player.queued > 0 for player in playing),
+        "entered": sum(player.queued > 0 and player.frames > 0 for player in playing),
+        "ended": sorted(code for player in playing for code in player.ended),
         "others": {kind: _of(kind, seen) for kind in others},
     }
 
 
 def _of(kind: str, seen: Sequence[Seen]) -> dict[str, Any]:
-    members = [one for one in seen if one.kind == kind]
-    suffered = [one.suffered_s for one in members if one.suffered_s is not None]
+    players = [player for player in seen if player.kind == kind]
+    suffered = [player.suffered_s for player in players if player.suffered_s is not None]
+    codes = Counter(code for player in players for code in player.ended)
     return {
-        "sessions": len(members),
-        "connected": sum(one.connected for one in members),
-        "frames": sum(one.frames for one in members),
-        "resumed": sum(one.resumed for one in members),
-        "ended": {code: sum(one.ended.count(code) for one in members) for one in members for code in one.ended},
+        "sessions": len(players),
+        "connected": sum(player.connected for player in players),
+        "frames": sum(player.frames for player in players),
+        "resumed": sum(player.resumed for player in players),
+        "ended": dict(codes),
         **({"suffered_s_max": round(max(suffered), 2)} if suffered else {}),
     }
 
 
 def jain(shares: Sequence[float]) -> float:
-    """(Σx)² / (n Σx²) (Jain, Chiu and Hawe, 1984): 1 where all have as much, 1/n where one has all."""
+    """Return (Σx)² / (n Σx²): 1 for equal shares, 1/n if one has everything (Jain, Chiu and Hawe, 1984)."""
     squares = sum(share * share for share in shares)
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
 
 
 @dataclass(slots=True)
 class Memory:
-    """Resident memory of a process, a sample a second."""
+    """Resident memory of a process, sampled once per second."""
 
     pid: int
     megabytes: list[float] = field(default_factory=list)
 
     @contextmanager
     def watched(self, begin: float, end: float) -> Iterator[None]:
+        """Sample the memory in a thread from `begin` to `end` (seconds since the epoch)."""
         done = threading.Event()
 
         def watch() -> None:
@@ -230,16 +242,16 @@ class Memory:
             thread.join()
 
     def figures(self) -> dict[str, Any]:
-        """rss_growth: the mean of the last tenth over that of the first, less 1."""
-        some = max(1, len(self.megabytes) // 10)
-        first, last = (statistics.fmean(part) for part in (self.megabytes[:some], self.megabytes[-some:]))
+        """Return the figures. rss_growth: mean of the last tenth of the samples / mean of the first tenth − 1."""
+        tenth = max(1, len(self.megabytes) // 10)
+        first, last = (statistics.fmean(part) for part in (self.megabytes[:tenth], self.megabytes[-tenth:]))
         return {"rss_mb": round(last, 1), "rss_growth": round(last / first - 1, 4), "rss_curve_mb": self.megabytes}
 
 
 def resident_mb(pid: int) -> float:
-    """As the system's `ps` has it."""
-    told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)  # noqa: S607
-    return round(int(told.stdout) / 1024, 1)
+    """Return the resident memory of a process as reported by `ps`."""
+    listing = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)  # noqa: S607
+    return round(int(listing.stdout) / 1024, 1)
 
 
 def _players(load: Load, url: str, world: str, begin: float, kinds: list[str]) -> subprocess.Popen[str]:
@@ -252,7 +264,7 @@ def _text(report: dict[str, Any]) -> str:
     rates = report["fps_per_session"]
     return (
         f"{report['world']}, {report['playing']} of {report['sessions']} players play: {report['fps_total']:.1f} "
-        f"frames/s together, {min(rates):.1f} to {max(rates):.1f} each (the world's rate is {report['fps_target']:g}); "
+        f"frames/s in total, {min(rates):.1f} to {max(rates):.1f} each (the world's rate is {report['fps_target']:g}); "
         f"action to frame {report['action_to_frame_ms_p50']:.1f} ms at the median, "
         f"{report['action_to_frame_ms_p99']:.1f} at p99; Jain's index {report['jain']:.3f}; "
         f"memory {report['rss_mb']:.0f} MB ({report['rss_growth']:+.1%})"
@@ -262,8 +274,8 @@ def _text(report: dict[str, Any]) -> str:
 def _capacity_text(report: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{report['world']} on {report['machine']}: {report['capacity']} players"]
     lines += [
-        f"{row['sessions']:>3} players: {row['fps_total']:.1f} frames/s together, "
-        f"{min(row['fps_per_session']):.1f} the least, action to frame at p99 {row['action_to_frame_ms_p99']:.1f} ms: "
+        f"{row['sessions']:>3} players: {row['fps_total']:.1f} frames/s in total, "
+        f"{min(row['fps_per_session']):.1f} at least, action to frame at p99 {row['action_to_frame_ms_p99']:.1f} ms: "
         f"{'holds' if row['holds'] else 'does not hold'}"
         for row in sorted(rows, key=lambda row: int(row["sessions"]))
     ]

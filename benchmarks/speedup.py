@@ -1,11 +1,13 @@
-"""`lightcone bench speedup`: what distillation buys, teacher against student in one run. Owns the timing and the ratio.
+"""`lightcone bench speedup`: the gain of distillation, teacher and student in one run. Owns the timing and the ratios.
 
-Time is the transformer's, for one session, per generated second of the world; decoding is the same for both and left
-out. Teacher: a clip at a time, `--prefix` frames given and the rest denoised by `--teacher-steps` unguided Euler steps;
-interactively a new action arrives with every frame, so each new frame costs a whole clip. Runs alternate, medians.
+Measured is the time of the transformer for one session; decoding is the same for both and left out. The teacher
+generates clip by clip: `--prefix` frames are given and the rest is denoised by `--teacher-steps` unguided Euler steps.
+In interactive use a new action arrives with every frame, so each new frame costs the teacher a whole clip. Runs of
+teacher and student alternate; medians are reported.
 
-Speed counts only at like quality: `distill.evaluation.probes.quality`, over the new frames of one teacher's clip, with
-copying the last picture as the floor. The teacher's cheapest step count near its best is found by the same figure.
+A speedup is meaningful only at similar quality: `distill.evaluation.probes.quality` over the new frames of one
+teacher's clip, with copying the last picture as the lower bound. The same figure selects the teacher's cheapest number
+of steps near its best.
 """
 
 from __future__ import annotations
@@ -43,17 +45,19 @@ NEAR_BEST = 0.99
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--world", default="pong", help="a checkpoint that holds its teacher (default: pong)")
-    parser.add_argument("--teacher-steps", type=int, default=50, help="the teacher's denoising steps")
+    """Add the options of the benchmark."""
+    parser.add_argument("--world", default="pong", help="a checkpoint that includes its teacher (default: pong)")
+    parser.add_argument("--teacher-steps", type=int, default=50, help="denoising steps of the teacher (default: 50)")
     parser.add_argument(
-        "--prefix", type=int, help=f"latent frames a teacher's clip is given (default: {TEACHER_PREFIX}, at most half)"
+        "--prefix", type=int, help=f"given latent frames of a teacher's clip (default: {TEACHER_PREFIX}, at most half)"
     )
-    parser.add_argument("--repeats", type=int, default=7, help="timed runs of each; the median counts")
-    parser.add_argument("--starts", type=int, default=64, help="held-out starts for the comparison of quality")
+    parser.add_argument("--repeats", type=int, default=7, help="timed runs of each, of which the median counts")
+    parser.add_argument("--starts", type=int, default=64, help="held-out starts for comparing quality (default: 64)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Measure speed and quality and print the report."""
     folder = find(args.world)
     student, teacher = World.load(folder), World.load(folder, role="teacher")
     name = student.card.name
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _share(value: float, best: float) -> float:
-    """value / best; NaN where the teacher itself has gained nothing."""
+    """Return value / best; NaN if the teacher itself gains nothing."""
     return value / best if best > 0 else float("nan")
 
 
@@ -97,37 +101,39 @@ def _share(value: float, best: float) -> float:
 def time_both(
     student: World, teacher: World, starts: Starts, prefix: int, steps: list[int], repeats: int
 ) -> dict[Any, float]:
-    """Median milliseconds: `student` per frame, and the teacher per clip by step count."""
-    one = starts.head(1)
-    rollout = student.start(one.context, one.context_actions)
-    latents, _ = teacher.encode(one.context)
-    vectors = action_vectors(one.actions, teacher.codec.config.temporal_patch).to(teacher.device)
+    """Return median milliseconds: `student` per frame, and the teacher per clip by its number of steps."""
+    start = starts.head(1)
+    rollout = student.start(start.context, start.context_actions)
+    latents, _ = teacher.encode(start.context)
+    vectors = action_vectors(start.actions, teacher.codec.temporal_patch).to(teacher.device)
     vectors = torch.cat([vectors.new_zeros(1, prefix, vectors.shape[2]), vectors], dim=1)
     generator = torch.Generator().manual_seed(0)
     samples: dict[Any, list[float]] = {"student": [], **{count: [] for count in steps}}
     for _ in range(repeats + 1):
-        begun = time.perf_counter()
-        for frame in range(one.actions.num_frames):
-            rollout.step_latents(one.actions.frames(frame, frame + 1))
+        began = time.perf_counter()
+        for frame in range(start.actions.num_frames):
+            rollout.step_latents(start.actions.frames(frame, frame + 1))
         _wait(student)
-        samples["student"].append((time.perf_counter() - begun) * 1e3 / one.actions.num_frames)
+        samples["student"].append((time.perf_counter() - began) * 1e3 / start.actions.num_frames)
         for count in steps:
-            begun = time.perf_counter()
+            began = time.perf_counter()
             denoise_clip(teacher, latents[:, -prefix:], vectors, count, student.sampler.shift, generator)
             _wait(teacher)
-            samples[count].append((time.perf_counter() - begun) * 1e3)
+            samples[count].append((time.perf_counter() - began) * 1e3)
     return {key: statistics.median(values[1:]) for key, values in samples.items()}  # the first run warms up
 
 
 def _wait(world: World) -> None:
-    """Until the device has done what it was told: CUDA runs behind the program."""
+    """Wait until the device has finished: CUDA calls are asynchronous."""
     if world.device.type == "cuda":
         torch.cuda.synchronize(world.device)
 
 
 def compare_quality(student: World, teacher: World, starts: Starts, prefix: int, steps: list[int]) -> dict[str, Any]:
-    """Quality over a clip's new frames: the student's, the teacher's by step count, and copying's; for worlds with a
-    reader its figures beside it."""
+    """Return the quality over a clip's new frames of student, teacher (by number of steps) and copying.
+
+    own: additional figures of worlds with probes.
+    """
     card = student.card
     frames = in_batches(student_generator(student), starts, starts.actions)
     figures: dict[str, Any] = {

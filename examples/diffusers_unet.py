@@ -1,7 +1,7 @@
-"""A diffusers UNet, as it is, behind the network contract: distilled to two steps by consistency distillation.
+"""Distil an unmodified diffusers UNet to two steps by consistency distillation.
 
-Run: `python examples/diffusers_unet.py`. The UNet is small and random here; `UNet2DModel.from_pretrained(...)` and the
-scheduler that it was trained with stand in its place.
+Run: `python examples/diffusers_unet.py`. The UNet here is small and random; for a real one use
+`UNet2DModel.from_pretrained(...)` and the scheduler it was trained with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from world.model.transformer import Conditioning, Output
 
 
 class Wrapped(nn.Module):
-    """The whole of the wrapping: which prediction it is, on which scale, and how the model is called."""
+    """Makes the UNet a `Network`: states its noise scale, what it predicts and how it is called."""
 
     def __init__(self, unet: nn.Module, scheduler: DDPMScheduler) -> None:
         super().__init__()
@@ -38,6 +38,7 @@ class Wrapped(nn.Module):
 
 
 def small_unet() -> UNet2DModel:
+    """Return a small UNet with fixed random weights."""
     torch.manual_seed(0)
     return UNet2DModel(
         sample_size=8,
@@ -52,12 +53,13 @@ def small_unet() -> UNet2DModel:
 
 
 def draw(num: int, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
-    """Images `b 1 8 8` of unit deviation: here, stripes."""
+    """Draw training images `b 1 8 8` with unit standard deviation: stripes."""
     phase = 6.28 * torch.rand(num, 1, 1, 1, generator=generator)
     return (torch.arange(8)[:, None] * 0.8 + phase).sin().mul(1.4).expand(num, 1, 8, 8), Conditioning()
 
 
 def main(num_steps: int = 200) -> Tensor:
+    """Train the student for `num_steps` steps and return 16 samples in two steps."""
     teacher = Wrapped(small_unet(), DDPMScheduler())
     task = consistency_distillation(copy.deepcopy(teacher), teacher, draw, BatchConfig(size=32), DiscreteConfig())
     student = trained(task, TrainerConfig(num_steps=num_steps, lr=3e-4, ema_decay=0.99))

@@ -1,4 +1,4 @@
-"""Every causal method, as the benchmark trains it on the process. Owns the settings; the methods are `distill`'s."""
+"""All causal methods with the benchmark's settings for the process. Owns the settings; `distill` has the methods."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ PLAIN = {"change_weight": 0.0, "rest_weight": 0.0}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pretrained:
-    """What few-step causal students start from and are judged by."""
+    """The networks that few-step causal students start from (causal) and learn from (teacher)."""
 
     teacher: Transformer
     causal: Transformer
 
 
 def train(task: Task, num_steps: int, **changes: Any) -> Transformer:
-    """The averaged network."""
-    usual: dict[str, Any] = {"lr": 1e-3, "ema_decay": 0.995, "weight_decay": 0.0}
-    return cast(Transformer, trained(task, TrainerConfig(num_steps=num_steps, **usual | changes)))
+    """Train and return the averaged network."""
+    defaults: dict[str, Any] = {"lr": 1e-3, "ema_decay": 0.995, "weight_decay": 0.0}
+    return cast(Transformer, trained(task, TrainerConfig(num_steps=num_steps, **defaults | changes)))
 
 
 def network() -> Transformer:
@@ -64,20 +64,20 @@ def bidirectional_teacher(start: Transformer) -> Task:
     return TeacherTask(student_of(start), ProcessClips(WINDOW + 1), config)
 
 
-def causal_ode(given: Pretrained) -> Task:
+def causal_ode(pretrained: Pretrained) -> Task:
     path = KnowledgeConfig(num_steps=2, substeps=16)
     config = CausalODEConfig(batch_size=BATCH, num_clips=64 * BATCH, path=path)
-    return CausalODETask(student_of(given.causal), given.teacher, ProcessClips(WINDOW + 1), config)
+    return CausalODETask(student_of(pretrained.causal), pretrained.teacher, ProcessClips(WINDOW + 1), config)
 
 
-def causal_consistency(given: Pretrained) -> Task:
+def causal_consistency(pretrained: Pretrained) -> Task:
     config = ConsistencyConfig(
         batch_size=BATCH, num_levels=16, shift=1.0, corruption=NO_CORRUPTION, first_loss_frame=1, **PLAIN
     )
-    return ConsistencyTask(student_of(given.causal), student_of(given.causal), ProcessClips(FRAMES), config)
+    return ConsistencyTask(student_of(pretrained.causal), student_of(pretrained.causal), ProcessClips(FRAMES), config)
 
 
-def causvid(given: Pretrained) -> Task:
+def causvid(pretrained: Pretrained) -> Task:
     config = CausVidConfig(
         batch_size=BATCH,
         num_steps=2,
@@ -86,10 +86,10 @@ def causvid(given: Pretrained) -> Task:
         sigma_shift=1.0,
         critic_lr_share=CRITIC_LR_SHARE,
     )
-    return CausVidTask(student_of(given.causal), student_of(given.teacher), ProcessClips(WINDOW + 1), config)
+    return CausVidTask(student_of(pretrained.causal), student_of(pretrained.teacher), ProcessClips(WINDOW + 1), config)
 
 
-def self_forcing(given: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
+def self_forcing(pretrained: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
     config = SelfForcingConfig(
         batch_size=BATCH,
         num_steps=2,
@@ -101,12 +101,12 @@ def self_forcing(given: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
         critic_lr_share=CRITIC_LR_SHARE,
     )
     clips = ProcessClips(WINDOW + rollout_frames)
-    return SelfForcingTask(student_of(given.causal), student_of(given.teacher), clips, config)
+    return SelfForcingTask(student_of(pretrained.causal), student_of(pretrained.teacher), clips, config)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CausalMethod:
-    """renoise: how its rollouts are made (see `self_rollout`)."""
+    """renoise: whether rollouts renoise between steps (see `self_rollout`)."""
 
     name: str
     make: Callable[[Pretrained], Task]
@@ -122,7 +122,7 @@ CAUSAL_METHODS = (
     CausalMethod(name="self_forcing", make=self_forcing, trainer=ADVERSARIAL_TRAINER),
     CausalMethod(
         name="self_forcing_long",
-        make=lambda given: self_forcing(given, rollout_frames=4 * WINDOW),
+        make=lambda pretrained: self_forcing(pretrained, rollout_frames=4 * WINDOW),
         trainer=ADVERSARIAL_TRAINER,
     ),
 )

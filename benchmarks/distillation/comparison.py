@@ -1,5 +1,5 @@
-"""Teacher and students on one set of data: trained, sampled, timed. Owns the order and the timing; what is good, the
-caller says."""
+"""Train, sample and time a teacher and its students on one set of data. Owns the order and the timing; the caller
+defines the quality."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ Quality = Callable[[Tensor], dict[str, float]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """quality: of `num_steps` steps, by name. sample_s: seconds for all samples. train_s, train_steps: of this method
-    alone, without the teacher it starts from; TCM's seconds are of both its stages, its steps of the second. None where
-    the seconds are not known."""
+    """One method at one number of sampling steps.
+
+    quality: figures by name. sample_s: seconds to draw all samples. train_s, train_steps: for this method alone,
+    without the teacher it starts from; TCM's seconds include both of its stages, its steps only the second. train_s is
+    None if unknown.
+    """
 
     method: str
     num_steps: int
@@ -38,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:
-    """A network at one number of steps before it is timed. make: what the row's time is of."""
+    """A row whose sampling is not timed yet. make: draws the samples."""
 
     method: str
     num_steps: int
@@ -49,7 +52,7 @@ class Evaluated:
 
 
 def compare(setting: Setting, quality: Quality, num_samples: int, methods: Iterable[Method] = METHODS) -> Iterator[Row]:
-    """The teacher at its step counts, then each method's student at 1, 2 and 4, all from the same noise."""
+    """Yield the teacher at its step counts, then each method's student at 1, 2 and 4, all from the same noise."""
     return in_turns(list(_evaluated_all(setting, quality, num_samples, methods)))
 
 
@@ -71,13 +74,14 @@ def _evaluated_all(
 
 
 def teacher_samples(teacher: nn.Module, noise: Tensor) -> Samples:
+    """Return the teacher's samples by Euler steps, as a function of the number of steps."""
     return lambda num_steps: integrated(teacher, noise, NONE, sampling_sigmas(num_steps))
 
 
 def evaluated(
     name: str, counts: tuple[int, ...], make: Samples, quality: Quality, train_s: float, train_steps: int
 ) -> Iterator[Evaluated]:
-    """One for each number of steps; says what it found, since times come only when everything is trained."""
+    """Yield one entry per number of steps, and print its quality; times follow after all training."""
     for num_steps in counts:
         found = quality(make(num_steps))
         figures = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
@@ -93,8 +97,10 @@ def evaluated(
 
 
 def in_turns(entries: Sequence[Evaluated], rounds: int = 5) -> Iterator[Row]:
-    """The rows: each makes its samples once a round, and the median counts. Rows are compared with each other, and a
-    machine is quick in one minute and slow in the next: so all are timed in the same minutes."""
+    """Time the entries and yield their rows: in each round every entry draws its samples once; the median counts.
+
+    The speed of a machine varies from minute to minute, so rows that are compared are timed over the same minutes.
+    """
     times: list[list[float]] = [[] for _ in entries]
     for _ in range(rounds):
         for entry, taken in zip(entries, times, strict=True):

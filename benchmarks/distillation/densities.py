@@ -17,8 +17,8 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, slots=True)
 class Density:
-    """sample: (how many, generator) → points `b 2` of unit deviation and the mode of each, int64 `b`. mode: points →
-    the mode that each belongs to. weights: of the modes."""
+    """sample: (number, generator) → points `b 2` with unit standard deviation and the mode of each, int64 `b`. mode:
+    points → the mode of each. weights: of the modes."""
 
     name: str
     sample: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
@@ -27,7 +27,7 @@ class Density:
 
 
 def eight_gaussians() -> Density:
-    """Eight narrow modes on a circle, of equal weight."""
+    """Return eight narrow modes on a circle with equal weights."""
     angles = torch.arange(8) * (math.pi / 4)
     centres = 1.4 * torch.stack([angles.cos(), angles.sin()], dim=1)
 
@@ -39,7 +39,7 @@ def eight_gaussians() -> Density:
 
 
 def uneven_moons() -> Density:
-    """Two interleaved half circles, of weights 0.7 and 0.3."""
+    """Return two interleaved half circles with weights 0.7 and 0.3."""
     weights = torch.tensor([0.7, 0.3])
     along = torch.linspace(0, math.pi, 200)
     upper = torch.stack([along.cos(), along.sin()], dim=1)
@@ -65,7 +65,7 @@ NUM_SAMPLES = 20_000
 
 
 def point_quality(density: Density, seed: int = 1) -> Callable[[Tensor], dict[str, float]]:
-    """Of `NUM_SAMPLES` points: distance from as many exact ones, and how far the modes' weights are off."""
+    """Return a function that measures `NUM_SAMPLES` points: their distance from exact ones, and the modes' weights."""
     exact = exact_points(density, seed)
 
     def quality(samples: Tensor) -> dict[str, float]:
@@ -78,10 +78,13 @@ def point_quality(density: Density, seed: int = 1) -> Callable[[Tensor], dict[st
 
 
 def exact_points(density: Density, seed: int) -> Tensor:
+    """Draw `NUM_SAMPLES` points from the density."""
     return density.sample(NUM_SAMPLES, torch.Generator().manual_seed(seed))[0]
 
 
 def point_setting(density: Density, **changes: Any) -> Setting:
+    """Return the setting for training on the density; changes: of its other fields."""
+
     def draw(num: int, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         return density.sample(num, generator)[0], NONE
 

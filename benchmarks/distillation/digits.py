@@ -1,5 +1,5 @@
-"""Real images: scikit-learn's 1,797 handwritten digits of 8×8 (UCI, Alpaydin and Kaynak). Owns the split, the
-classifier whose features are compared, and the setting.
+"""Real images: scikit-learn's 1,797 handwritten digits of 8×8 pixels (UCI, Alpaydin and Kaynak). Owns the split, the
+setting, and the classifier whose features are compared.
 
 `python -m benchmarks.distillation.digits` trains the classifier and writes its weights beside this file.
 """
@@ -29,9 +29,11 @@ MEAN, STD = 0.305, 0.376
 
 
 def split() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(training images, labels, held-out images, labels): images `b 64` of mean 0 and unit deviation. A fifth,
-    drawn at random, is held out: the file runs through the classes, so that every fifth image would be a 0 or a 5."""
-    from sklearn.datasets import load_digits  # here, since only this benchmark needs it
+    """Return (training images, labels, held-out images, labels): images `b 64` with mean 0 and unit deviation.
+
+    A random fifth is held out; every fifth image would not do, since the file cycles through the ten classes.
+    """
+    from sklearn.datasets import load_digits  # only this benchmark needs scikit-learn
 
     data = load_digits()
     images = (torch.from_numpy(data.images).float().flatten(1) / 16 - MEAN) / STD
@@ -41,7 +43,7 @@ def split() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class Classifier(nn.Module):
-    """Images `b 64` → logits `b 10`; `features` `b 32` are what the Fréchet distance compares."""
+    """Images `b 64` → logits `b 10`; the Fréchet distance compares `features` `b 32`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,20 +63,21 @@ class Classifier(nn.Module):
 
 
 def classifier() -> Classifier:
-    """The committed one."""
+    """Load the committed classifier."""
     network = Classifier()
     network.load_state_dict(load_file(WEIGHTS))
     return network.eval().requires_grad_(False)
 
 
 def digit_quality() -> Callable[[Tensor], dict[str, float]]:
-    """Fréchet distance of samples from the held-out images, in the classifier's features."""
-    discriminator, held_out = classifier(), split()[2]
-    reference = discriminator.features(held_out)
-    return lambda samples: {"frechet": frechet(discriminator.features(samples), reference)}
+    """Return a function that measures the Fréchet distance from the held-out images, in the classifier's features."""
+    network, held_out = classifier(), split()[2]
+    reference = network.features(held_out)
+    return lambda samples: {"frechet": frechet(network.features(samples), reference)}
 
 
 def digit_setting(**changes: Any) -> Setting:
+    """Return the setting for training on the digits; changes: of its fields."""
     images = split()[0]
 
     def draw(num: int, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
@@ -84,7 +87,7 @@ def digit_setting(**changes: Any) -> Setting:
 
 
 def train_classifier() -> float:
-    """Train on the training part, write the weights, return held-out accuracy."""
+    """Train the classifier on the training images, write its weights and return its held-out accuracy."""
     torch.manual_seed(0)
     images, labels, held_out, answers = split()
     network = Classifier()

@@ -1,4 +1,4 @@
-"""The measured column of `docs/training.md`. Owns which row of which table stands beside a method."""
+"""The measured column of `docs/training.md`. Owns which row of which table is shown for each method."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = {
     "DMD2": ("digits", ("dmd2", "dmd2_gan")),
     "f-distill": ("digits", ("f_distill",)),
     "LADD": ("digits", ("ladd",)),
-    "teacher forcing": ("pong", ("teacher_forcing", "teacher_forcing_worn")),
+    "teacher forcing": ("pong", ("teacher_forcing", "teacher_forcing_corrupted")),
     "diffusion forcing": ("pong", ("diffusion_forcing",)),
     "causal ODE regression": ("process", ("causal_ode",)),
     "causal consistency": ("pong", ("causal_consistency",)),
@@ -28,11 +28,12 @@ ROWS = {
 
 
 def write_measured(path: Path, tables: list[Table]) -> None:
+    """Update the measured column in the file `path`."""
     path.write_text(with_measured(path.read_text(), tables))
 
 
 def with_measured(text: str, tables: list[Table]) -> str:
-    """The text with the last cell of each method's line replaced. A part that has no table yet leaves a dash."""
+    """Return the text with the last cell of each method's line replaced; a dash if the part has no table."""
     by_part = {table.part: table for table in tables}
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -46,8 +47,8 @@ def with_measured(text: str, tables: list[Table]) -> str:
 
 
 def _measured(table: Table, method: str) -> str:
-    """What a table says of a method at `STEPS` steps, in its first figure."""
+    """Return the result of a method at `STEPS` steps in the table's first figure."""
     row = next(row for row in table.rows if row.method == method and row.num_steps == STEPS)
-    own, best = row.quality[table.figure], table.best_teacher.quality[table.figure]
+    value, best = row.quality[table.figure], table.best_teacher.quality[table.figure]
     faster = table.longest_teacher.sample_s / row.sample_s
-    return f"{table.part}: {table.figure} {own:.3g} (teacher {best:.3g}), {faster:.0f}× faster"
+    return f"{table.part}: {table.figure} {value:.3g} (teacher {best:.3g}), {faster:.0f}× faster"

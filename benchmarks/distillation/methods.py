@@ -1,4 +1,4 @@
-"""Every method for data without frames, as the benchmark trains it. Owns the settings; the methods are `distill`'s."""
+"""All methods for data without frames, with the benchmark's settings. Owns the settings; `distill` has the methods."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NONE = Conditioning()
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all methods share: the data, the network's shape, and how long is trained."""
+    """The data, the shape of the network and the length of training, shared by all methods."""
 
     draw: Draw
     size: int
@@ -50,16 +50,17 @@ class Setting:
     quiet: bool = True
 
     def network(self) -> Perceptron:
+        """Return a network with fixed initial weights."""
         torch.manual_seed(0)
         return Perceptron(self.size, width=self.width, num_layers=self.num_layers)
 
     def head(self) -> nn.Module:
-        """From hidden states to a logit."""
+        """Return a discriminator head, from hidden states to a logit, with fixed initial weights."""
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, 1))
 
     def train(self, task: Task, *, num_steps: int | None = None, **changes: Any) -> nn.Module:
-        """The averaged network after `num_steps` steps."""
+        """Train for `num_steps` steps and return the averaged network."""
         steps = num_steps or self.num_steps
         config = TrainerConfig(
             **{"num_steps": steps, "lr": self.lr, "ema_decay": 0.995, "weight_decay": 0.0, "save_every": steps}
@@ -69,18 +70,22 @@ class Setting:
 
 
 def train_teacher(setting: Setting) -> nn.Module:
+    """Train the many-step teacher of the setting."""
     return setting.train(denoising(setting.network(), setting.draw, setting.batch), num_steps=setting.teacher_steps)
 
 
 Make = Callable[[Setting, nn.Module], Task]
 Samples = Callable[[int], Tensor]
-"""Number of steps → samples, from noise that is always the same."""
+"""Number of steps → samples, always from the same noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """make: the student's task, from a copy of the teacher. flow_map: how its samples are made (see `integrated`).
-    length: of training, in the setting's steps. trainer: what differs from the setting's optimisation."""
+    """A method with its settings.
+
+    make: builds the student's task from a copy of the teacher. flow_map: whether it learns a flow map (see
+    `integrated`). length: training steps, as a multiple of the setting's. trainer: changes to the setting's optimiser.
+    """
 
     name: str
     make: Make
@@ -109,7 +114,7 @@ Teacher = TypeVar("Teacher", bound=nn.Module)
 
 
 def student_of(teacher: Teacher) -> Teacher:
-    """A copy to train."""
+    """Return a trainable copy."""
     return copy.deepcopy(teacher).requires_grad_(True)
 
 
@@ -119,7 +124,7 @@ def _knowledge(setting: Setting, teacher: nn.Module) -> Task:
 
 
 CONSISTENCY_STAGES = StagedConfig(num_steps=1, num_stages=8)
-"""The smallest step from the start: from a teacher's weights, larger ones lead away first."""
+"""The smallest step from the beginning: larger steps would first lead the student away from the teacher's weights."""
 
 
 def _consistency_training(setting: Setting, teacher: nn.Module) -> Task:
@@ -130,36 +135,44 @@ def _consistency_distillation(setting: Setting, teacher: nn.Module) -> Task:
     return consistency_distillation(student_of(teacher), teacher, setting.draw, setting.batch, DiscreteConfig())
 
 
-def _truncated(setting: Setting, teacher: nn.Module) -> Task:
-    first = CONSISTENCY_TRAINING.train(setting, teacher)
-    config = TruncatedConfig()
-    return truncated_consistency(student_of(first), first, setting.draw, setting.batch, config, CONSISTENCY_STAGES)
+def truncated_after(first_stage: Method) -> Make:
+    """Return the task of TCM after `first_stage`, which is trained when the task is made."""
+
+    def make(setting: Setting, teacher: nn.Module) -> Task:
+        first = first_stage.train(setting, teacher)
+        config = TruncatedConfig()
+        return truncated_consistency(student_of(first), first, setting.draw, setting.batch, config, CONSISTENCY_STAGES)
+
+    return make
 
 
 def _continuous(from_teacher: bool) -> Make:
     def make(setting: Setting, teacher: nn.Module) -> Task:
         config = ContinuousConfig(warm_up_steps=setting.num_steps // 3)
-        given = teacher if from_teacher else None
-        return continuous_consistency(student_of(teacher), setting.draw, setting.batch, config, teacher=given)
+        source = teacher if from_teacher else None
+        return continuous_consistency(student_of(teacher), setting.draw, setting.batch, config, teacher=source)
 
     return make
 
 
 def _mean_flow(from_teacher: bool) -> Make:
-    """One step goes from 1 to 0, which the paper's levels, made for images, hardly ever draw; and its adaptive weight
-    favours what is near already, so that modes are off."""
+    """Return MeanFlow with wider levels and no adaptive weight.
+
+    One sampling step goes from 1 to 0; the paper's levels, chosen for images, hardly ever include that pair. The
+    adaptive weight favours samples with a small error, which distorts the weights of the modes.
+    """
 
     def make(setting: Setting, teacher: nn.Module) -> Task:
-        given = teacher if from_teacher else None
+        source = teacher if from_teacher else None
         config = MeanFlowConfig(mean=0.0, std=2.0, apart_share=0.75, power=0.0)
-        return mean_flow(student_of(teacher), setting.draw, setting.batch, config, teacher=given)
+        return mean_flow(student_of(teacher), setting.draw, setting.batch, config, teacher=source)
 
     return make
 
 
 CRITIC_LR_SHARE = 20.0
-"""A student that moves slowly beside what judges it (two time scales, arXiv:1706.08500) is nearer in the end than one
-whose critic is updated more often."""
+"""Critic or heads relative to the student. A student that learns slowly compared with its critic (two time scales,
+arXiv:1706.08500) ends closer to the data than one whose critic is updated more often."""
 
 
 def _distribution(branch: AdversarialConfig | None, divergence: FDistillConfig | None = None) -> Make:
@@ -180,13 +193,13 @@ def _distribution(branch: AdversarialConfig | None, divergence: FDistillConfig |
 def _ladd(setting: Setting, teacher: nn.Module) -> Task:
     heads = {layer: setting.head() for layer in range(setting.num_layers)}
     few_step = FewStepConfig(num_steps=2, size=setting.batch.size)
-    config = LADDConfig(mean=0.0, std=1.5)  # lower than the paper's, for what is small without a codec
+    config = LADDConfig(mean=0.0, std=1.5)  # lower levels than the paper's: without a codec the details are small
     return LADDTask(student_of(teacher), teacher, setting.draw, config, few_step, heads, heads_lr_share=CRITIC_LR_SHARE)
 
 
 ADVERSARIAL_TRAINER = {"lr": 2e-5, "betas": (0.0, 0.99), "ema_decay": 0.998}
 FROM_DATA_TRAINER = {"lr": 7e-5, "betas": (0.9, 0.99)}
-"""For goals as noisy as the data's pairs, which want a lower learning rate than a teacher's answers."""
+"""Targets from pairs of data and noise are noisier than a teacher's predictions and need a lower learning rate."""
 
 CONSISTENCY_TRAINING = Method(
     name="consistency_training", make=_consistency_training, length=2, trainer=FROM_DATA_TRAINER
@@ -195,7 +208,7 @@ METHODS = (
     Method(name="knowledge_distillation", make=_knowledge),
     CONSISTENCY_TRAINING,
     Method(name="consistency_distillation", make=_consistency_distillation),
-    Method(name="tcm", make=_truncated, trainer=FROM_DATA_TRAINER),
+    Method(name="tcm", make=truncated_after(CONSISTENCY_TRAINING), trainer=FROM_DATA_TRAINER),
     Method(name="sct", make=_continuous(False), trainer={"lr": 5e-4}),
     Method(name="scd", make=_continuous(True), trainer={"lr": 5e-4}),
     Method(name="mean_flow", make=_mean_flow(False), flow_map=True, trainer=FROM_DATA_TRAINER),

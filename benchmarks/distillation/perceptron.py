@@ -1,4 +1,4 @@
-"""A small network for data without frames: points, digits. Owns a residual perceptron behind the network contract."""
+"""A small network for data without frames, such as points and digits: a residual perceptron as a `Network`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from world.model.transformer import Conditioning, Output, sinusoid
 
 
 class Perceptron(nn.Module):
-    """Velocity of x `b …` at sigma `b`, in residual layers of `width` that are modulated by sigma and, where the
-    network is a flow map, by the level it goes to (none given: its own). features: hidden states `b width` after the
-    asked layers. The last layer starts at zero.
+    """Predicts the velocity of x `b …` at sigma `b`.
 
-    size: elements of a sample. Raises ValueError where it is asked for a context.
+    Residual layers of `width` are modulated by sigma and, for a flow map, by the target level (default: sigma itself).
+    The last layer starts at zero. features: layers whose hidden states `b width` are returned. size: elements of a
+    sample. Raises ValueError if an attention pattern is passed.
     """
 
     def __init__(self, size: int, *, width: int = 256, num_layers: int = 3, frequency_dim: int = 64) -> None:
@@ -40,21 +40,21 @@ class Perceptron(nn.Module):
         features: tuple[int, ...] = (),
     ) -> Output:
         if pattern is not None:
-            raise ValueError("a perceptron has no frames, so it takes no context")
+            raise ValueError("a perceptron has no frames, so it takes no attention pattern")
         dtype = self.first.weight.dtype
         embedding = self.level(_level_features(sigma, self.frequency_dim).to(dtype))
         if sigma_next is not None:
             embedding = embedding + self.step(_level_features(sigma - sigma_next, self.frequency_dim).to(dtype))
-        hidden, kept = self.first(x.flatten(1).to(dtype)), {}
+        hidden, selected = self.first(x.flatten(1).to(dtype)), {}
         for number, layer in enumerate(self.layers):
             hidden = layer(hidden, embedding)
             if number in features:
-                kept[number] = hidden
-        return Output(self.last(F.silu(hidden)).view_as(x), [], kept)
+                selected[number] = hidden
+        return Output(self.last(F.silu(hidden)).view_as(x), [], selected)
 
 
 class Layer(nn.Module):
-    """x + linear(silu(linear(x)·(1 + scale) + shift)), scale and shift from the embedding."""
+    """x + linear(silu(linear(silu(x))·(1 + scale) + shift)), with scale and shift from the embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -73,6 +73,9 @@ def _embedding(dim: int, width: int) -> nn.Sequential:
 
 
 def _level_features(level: Tensor, dim: int) -> Tensor:
-    """Slow sinusoids only: a derivative by the level, which sCM and MeanFlow take, must not be the noise of fast
-    ones (arXiv:2410.11081, §4.1)."""
+    """Return features of the level from slow sinusoids only.
+
+    sCM and MeanFlow differentiate with respect to the level; fast sinusoids would make that derivative noisy
+    (arXiv:2410.11081, §4.1).
+    """
     return sinusoid(level / 100, dim).to(level.dtype)

@@ -1,6 +1,6 @@
-"""Causal students on the shipped Pong: trained from its networks, rolled out, read off their pictures. Owns the order.
+"""Train causal students from the shipped Pong's networks, roll them out and measure their pictures. Owns the order.
 
-Data, training and quality are kept in a folder, so that a run that was stopped goes on where it was.
+Data, training states and measured quality are stored in a folder, so that an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.distillation.comparison import STUDENT_STEPS, Evaluated, Row, in_turns
 from benchmarks.distillation.methods import student_of
-from benchmarks.distillation.pong_students import SHIPPED, STUDENTS, Given, PongStudent
+from benchmarks.distillation.pong_students import SHIPPED, STUDENTS, Available, PongStudent
 from distill.evaluation.drift import drift_figures
 from distill.evaluation.generators import (
     Generator,
@@ -43,12 +43,12 @@ ROLES = {"teacher": "teacher", SHIPPED: "student"}
 FIGURES = ("paddle_error_px_mean", "ball_error_px_median", "ball_present_ratio", "action_response_ratio")
 
 Training = Callable[[], tuple[float | None, int]]
-"""Makes a network, and says in how many seconds (None: not known) and steps."""
+"""Trains a network and returns the seconds (None if unknown) and steps it took."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PongSetting:
-    """How much is recorded and measured. num_steps: of every training instead of its own, for a quick look."""
+    """How much is recorded and measured. num_steps: training steps for every student, for a quick look."""
 
     num_train: int = 60
     num_heldout: int = 16
@@ -63,7 +63,7 @@ class PongSetting:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """generator: of a number of steps; only once `train` has been called."""
+    """generator: number of steps → generator, usable after `train` was called."""
 
     name: str
     counts: tuple[int, ...]
@@ -72,7 +72,7 @@ class Contender:
 
 
 class PongComparison:
-    """What all rows share: the shipped world, held-out starts and long streams, in `folder`."""
+    """The shipped world, held-out starts and long streams, shared by all rows and stored in `folder`."""
 
     def __init__(self, folder: Path, setting: PongSetting) -> None:
         self.folder, self.setting = folder, setting
@@ -82,11 +82,11 @@ class PongComparison:
         context = self.world.context_pixel_frames
         self.starts = held_out_starts(run.dataset(), setting.num_starts, context, setting.num_frames)
         self.streams = long_streams(self.world, run.preset.collect, folder, setting.drift)
-        whole = {role: World.load(checkpoint, role=role, dtype=torch.float32).transformer for role in ROLES.values()}
-        self.given = Given(run, {name: whole[role] for name, role in ROLES.items()})
+        networks = {role: World.load(checkpoint, role=role, dtype=torch.float32).transformer for role in ROLES.values()}
+        self.available = Available(run, {name: networks[role] for name, role in ROLES.items()})
 
     def floor(self) -> dict[str, float]:
-        """What true play scores that went through the codec and back."""
+        """Return the figures of true play passed through the codec and back."""
         started = time.perf_counter()
         rebuilt = reconstruct(self.world, self.starts.truth)
         speed = rebuilt.shape[0] * rebuilt.shape[1] / (time.perf_counter() - started)
@@ -95,9 +95,11 @@ class PongComparison:
         return {**quality, "frames_per_s": speed}
 
     def rows(self) -> Iterator[Row]:
-        """The bidirectional teacher at its step counts, then every student at 1, 2 and 4. What they are worth is kept
-        as it is measured; times, of one session's frames, are taken at the end."""
-        one = self.starts.head(1)
+        """Yield the bidirectional teacher at its step counts, then every student at 1, 2 and 4.
+
+        Each quality is stored once measured; the times, for one session's frames, are measured at the end.
+        """
+        start = self.starts.head(1)
         entries = []
         for contender in self._contenders():
             train_s, train_steps = contender.train()
@@ -109,7 +111,7 @@ class PongComparison:
                         method=contender.name,
                         num_steps=num_steps,
                         quality=quality,
-                        make=partial(generate, one.context, one.context_actions, one.actions),
+                        make=partial(generate, start.context, start.context_actions, start.actions),
                         train_s=train_s,
                         train_steps=train_steps,
                     )
@@ -118,7 +120,7 @@ class PongComparison:
             yield replace(row, quality={**row.quality, "frames_per_s": self.setting.num_frames / row.sample_s})
 
     def _contenders(self) -> Iterator[Contender]:
-        setting, preset, shift = self.setting, self.given.run.preset, self.world.sampler.shift
+        setting, preset, shift = self.setting, self.available.run.preset, self.world.sampler.shift
         teacher = World.load(find("pong"), role="teacher")
         yield Contender(
             "teacher",
@@ -129,15 +131,15 @@ class PongComparison:
         yield from self.students()
 
     def students(self) -> Iterator[Contender]:
-        """The shipped one, then those that are trained here."""
-        steps = self.given.run.preset.teacher_forced_trainer.num_steps
+        """Yield the shipped student, then those trained here."""
+        steps = self.available.run.preset.teacher_forced_trainer.num_steps
         yield self._student(SHIPPED, lambda: (None, steps), renoise=False)
         for student in STUDENTS:
             yield self._student(student.name, partial(self._trained, student), renoise=student.renoise)
 
     def _student(self, name: str, train: Training, *, renoise: bool) -> Contender:
         def generator(num_steps: int) -> Generator:
-            network = student_of(self.given.networks[name])  # a copy: the world may keep it in another dtype
+            network = student_of(self.available.networks[name])  # a copy: the world may change its dtype
             world = World(
                 self.world.card,
                 self.world.codec,
@@ -154,33 +156,34 @@ class PongComparison:
         path = self.folder / "quality" / f"{contender.name}-{train_steps}-{num_steps}.json"
         if not path.exists():
             generate = contender.generator(num_steps)
-            own = probe_figures(self.world.card, self.starts, in_batches(generate, self.starts, self.starts.actions))
-            quality = _named(drift(self.world.card, generate, self.streams)["drift_max"], own)
+            frames = in_batches(generate, self.starts, self.starts.actions)
+            probed = probe_figures(self.world.card, self.starts, frames)
+            quality = _named(drift(self.world.card, generate, self.streams)["drift_max"], probed)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(quality) + "\n")
-        kept: dict[str, float] = json.loads(path.read_text())
-        return kept
+        stored: dict[str, float] = json.loads(path.read_text())
+        return stored
 
     def _trained(self, student: PongStudent) -> tuple[float | None, int]:
-        """Train the student, or go on, and add it to the networks: (seconds, steps)."""
+        """Train the student, or resume its training, and add it to the networks; return (seconds, steps)."""
         config = student.trainer
         if self.setting.num_steps is not None:
             config = replace(config, num_steps=self.setting.num_steps, log_every=1)
         folder = self.folder / "students" / f"{student.name}-{config.num_steps}"
-        Trainer(student.make(self.given), config, folder).run()
+        Trainer(student.make(self.available), config, folder).run()
         network = Transformer(self.world.transformer.config)
         network.load_state_dict(load_product(folder)[0])
-        self.given.networks[student.name] = network.eval().requires_grad_(False)
+        self.available.networks[student.name] = network.eval().requires_grad_(False)
         return _training_s(folder), config.num_steps
 
 
-def _named(drift_max: float, own: dict[str, float]) -> dict[str, float]:
-    """In the table's order."""
-    return {"drift_max": drift_max, **{key: own[key] for key in FIGURES}}
+def _named(drift_max: float, probed: dict[str, float]) -> dict[str, float]:
+    """Return the figures in the order of the table."""
+    return {"drift_max": drift_max, **{key: probed[key] for key in FIGURES}}
 
 
 def _run(folder: Path, checkpoint: Path, setting: PongSetting) -> Run:
-    """A run that goes on from the checkpoint, its data recorded and encoded."""
+    """Return a run that starts from the checkpoint, with its data recorded and encoded."""
     preset = PRESETS["pong"]()
     collect = replace(
         preset.collect,
@@ -196,13 +199,15 @@ def _run(folder: Path, checkpoint: Path, setting: PongSetting) -> Run:
 
 
 def _training_s(folder: Path) -> float | None:
-    """Seconds of all steps at the median of what one took, by the stage's metrics: the clock in them starts anew where
-    training was gone on with, and a pause is not training. None where it was too short to tell."""
+    """Estimate the training time in seconds as number of steps × median time per step; None if too short to tell.
+
+    The metrics' clock restarts when training is resumed, so pauses do not count.
+    """
     step, elapsed = 0, 0.0
-    took: list[float] = []
+    durations: list[float] = []
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         logged = json.loads(line)
         if logged["elapsed_s"] > elapsed:
-            took.append((logged["elapsed_s"] - elapsed) / (logged["step"] - step))
+            durations.append((logged["elapsed_s"] - elapsed) / (logged["step"] - step))
         step, elapsed = logged["step"], logged["elapsed_s"]
-    return step * statistics.median(took) if took else None
+    return step * statistics.median(durations) if durations else None

@@ -1,7 +1,8 @@
-"""In what Pong's students drift: `python -m benchmarks.distillation.pong_drift`, after `lightcone bench distill --parts
-pong` (which is quicker than waiting for their training here). Owns nothing but this view: for every student, the four
-statistics that `drift_max` is the largest of, how the one that is farthest off moves from window to window, and where
-in the picture motion is: at the score, on the left (the opponent), in the field, on the right (the player).
+"""Details of the drift of Pong's students: `python -m benchmarks.distillation.pong_drift`.
+
+Run it after `lightcone bench distill --parts pong`, which trains the students. For every student it prints the four
+statistics of which `drift_max` is the largest, the course of the worst one over the windows, and the motion in each
+part of the picture: the score, the left side (the opponent), the field and the right side (the player).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SCORE_ROWS, LEFT_COLUMNS, RIGHT_COLUMNS = 12, 12, 12
 
 
 def motion_by_place(clips: NDArray[np.uint8]) -> dict[str, float]:
-    """Clips uint8 `n t h w 3` → the parts of their motion (see `frame_statistics`), which add up to it."""
+    """Return the parts of the motion of clips uint8 `n t h w 3`, which add up to that of `frame_statistics`."""
     places = {"score": 0.0, "left": 0.0, "field": 0.0, "right": 0.0}
     for clip in clips:
         x = clip.astype(np.float32)
@@ -36,10 +37,11 @@ def motion_by_place(clips: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="print in what Pong's students drift over 1,000 frames")
+    """Print one JSON object for real play and one per student and number of steps."""
+    parser = argparse.ArgumentParser(description="print details of the drift of Pong's students over 1,000 frames")
     parser.add_argument("--steps", type=int, nargs="+", default=[2], help="denoising steps (default: 2)")
-    parser.add_argument("--students", nargs="+", help="which (default: all)")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--students", nargs="+", help="names of the students (default: all)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     comparison = PongComparison(runs_root() / "benchmarks" / "pong", PongSetting())

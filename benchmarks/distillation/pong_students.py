@@ -1,4 +1,4 @@
-"""Every causal method, as the benchmark trains it on the shipped Pong. Owns the settings; methods are `distill`'s."""
+"""All causal methods with the benchmark's settings for the shipped Pong. Owns the settings only."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ from distill.tasks.teacher_forcing import TeacherForcingTask
 from distill.training.trainer import Task, TrainerConfig
 from world.model.transformer import Transformer
 
-SHIPPED = "teacher_forcing_worn"
-"""The checkpoint's own student: teacher-forced with a worn past, as `lightcone train pong` does."""
+SHIPPED = "teacher_forcing_corrupted"
+"""The checkpoint's student: teacher-forced with a corrupted past, as trained by `lightcone train pong`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The run that data and codec are from, and the networks there are so far, by name."""
+class Available:
+    """The run that provides data and codec, and the networks trained so far, by name."""
 
     run: Run
     networks: dict[str, Transformer]
 
     def student(self, name: str) -> Transformer:
-        """A copy to train."""
+        """Return a trainable copy of the network `name`."""
         return student_of(self.networks[name])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PongStudent:
-    """renoise: how its rollouts are made (see `self_rollout`)."""
+    """renoise: whether rollouts renoise between steps (see `self_rollout`)."""
 
     name: str
-    make: Callable[[Given], Task]
+    make: Callable[[Available], Task]
     trainer: TrainerConfig
     renoise: bool = True
 
 
-def _teacher_forcing(given: Given) -> Task:
-    preset = given.run.preset
+def _teacher_forcing(available: Available) -> Task:
+    preset = available.run.preset
     config = replace(preset.teacher_forced, corruption=NO_CORRUPTION, context_sigma_max=0.0)
-    return TeacherForcingTask(given.student("teacher"), given.run.clips(preset.student_clip_frames), config)
+    return TeacherForcingTask(available.student("teacher"), available.run.clips(preset.student_clip_frames), config)
 
 
-def _diffusion_forcing(given: Given) -> Task:
-    """As many tokens a step as teacher forcing, which has each clip twice."""
-    preset = given.run.preset
+def _diffusion_forcing(available: Available) -> Task:
+    """Use as many tokens per step as teacher forcing, whose input contains each clip twice."""
+    preset = available.run.preset
     config = DiffusionForcingConfig(batch_size=2 * preset.teacher_forced.batch_size)
-    return DiffusionForcingTask(given.student("teacher"), given.run.clips(preset.student_clip_frames), config)
+    return DiffusionForcingTask(available.student("teacher"), available.run.clips(preset.student_clip_frames), config)
 
 
-def _causal_consistency(given: Given) -> Task:
-    preset = given.run.preset
-    clips = given.run.clips(preset.student_clip_frames)
-    return ConsistencyTask(given.student(SHIPPED), given.student(SHIPPED), clips, preset.few_step)
+def _causal_consistency(available: Available) -> Task:
+    preset = available.run.preset
+    clips = available.run.clips(preset.student_clip_frames)
+    return ConsistencyTask(available.student(SHIPPED), available.student(SHIPPED), clips, preset.few_step)
 
 
-def _causvid(given: Given) -> Task:
-    clips = given.run.clips(given.run.preset.window_frames + 1)
-    return CausVidTask(given.student(SHIPPED), given.student("teacher"), clips, CausVidConfig())
+def _causvid(available: Available) -> Task:
+    clips = available.run.clips(available.run.preset.window_frames + 1)
+    return CausVidTask(available.student(SHIPPED), available.student("teacher"), clips, CausVidConfig())
 
 
-def _self_forcing(rollout_frames: int) -> Callable[[Given], Task]:
-    def make(given: Given) -> Task:
+def _self_forcing(rollout_frames: int) -> Callable[[Available], Task]:
+    def make(available: Available) -> Task:
         config = SelfForcingConfig(rollout_frames=rollout_frames)
-        clips = given.run.clips(given.run.preset.window_frames + rollout_frames)
-        return SelfForcingTask(given.student("causal_consistency"), given.student("teacher"), clips, config)
+        clips = available.run.clips(available.run.preset.window_frames + rollout_frames)
+        return SelfForcingTask(available.student("causal_consistency"), available.student("teacher"), clips, config)
 
     return make
 
@@ -86,4 +86,4 @@ STUDENTS = (
     PongStudent(name="self_forcing", make=_self_forcing(10), trainer=_MATCHED),
     PongStudent(name="self_forcing_long", make=_self_forcing(120), trainer=_MATCHED),
 )
-"""In order: the last two go on from causal consistency."""
+"""In training order: the last two start from causal consistency."""

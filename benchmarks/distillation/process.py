@@ -1,4 +1,4 @@
-"""A two-dimensional process led by actions, whose conditional law is known. Owns the law and its check."""
+"""A two-dimensional process driven by actions, with a known conditional law. Owns the law and the distance from it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from world.model.schedule import sampling_sigmas
 
 DECAY, TURN = 0.9, 0.6
 STD = math.sqrt(1 - DECAY**2)
-"""Of a step's noise: the process has unit deviation."""
+"""Standard deviation of a step's noise, chosen so that the process has unit standard deviation."""
 
 NUM_STEPS = 8
 WINDOW = 4
 
 
 def process_config() -> TransformerConfig:
-    """The smallest transformer that the process fits: one token a frame."""
+    """Return the smallest transformer for the process: one token per frame."""
     return TransformerConfig(
         channels=2,
         height=1,
@@ -40,7 +40,7 @@ def process_config() -> TransformerConfig:
 
 
 def step_mean(state: Tensor, action: Tensor) -> Tensor:
-    """E[next state] of states `… 2` under actions `…` in [−1, 1]: turned by the action, drawn to the middle."""
+    """Return E[next state] for states `… 2`: rotated by the action `…` in [−1, 1] and shrunk towards the origin."""
     angle = TURN * action
     cos, sin = angle.cos(), angle.sin()
     turned = torch.stack([cos * state[..., 0] - sin * state[..., 1], sin * state[..., 0] + cos * state[..., 1]], -1)
@@ -63,15 +63,18 @@ class ProcessClips:
 
 
 def innovations(latents: Tensor, actions: Tensor, first: int) -> Tensor:
-    """What each frame from `first` on adds to its mean given the frame before, in its own deviations, after the state
-    that it all starts from: independent and normal if, and only if, the conditional law is the process's. `b n`."""
+    """Return the initial state and the normalised innovations of all frames from `first` on: `b n`.
+
+    An innovation is a frame minus its conditional mean given the frame before, in standard deviations. Innovations are
+    independent and standard normal if and only if the conditional law is that of the process.
+    """
     states = latents[..., 0, 0]
-    added = (states[:, first:] - step_mean(states[:, first - 1 : -1], actions[:, first:, 0])) / STD
-    return torch.cat([states[:, first - 1], added.flatten(1)], dim=1)
+    normalised = (states[:, first:] - step_mean(states[:, first - 1 : -1], actions[:, first:, 0])) / STD
+    return torch.cat([states[:, first - 1], normalised.flatten(1)], dim=1)
 
 
 def rolled_out(network: Network, clips: Clips, num_steps: int, *, shift: float, renoise: bool, seed: int = 5) -> Tensor:
-    """The clips' first `WINDOW` frames, then `NUM_STEPS` of the network's own under the clips' actions: `b t 2 1 1`."""
+    """Return the clips' first `WINDOW` frames and `NUM_STEPS` generated ones under the clips' actions: `b t 2 1 1`."""
     context = clips.latents[:, :WINDOW]
     with torch.no_grad():
         cache = RollingCache.prefill(network, process_config(), context, clips.actions[:, :WINDOW])
@@ -82,7 +85,7 @@ def rolled_out(network: Network, clips: Clips, num_steps: int, *, shift: float, 
 
 
 def law_distance(latents: Tensor, actions: Tensor, seed: int = 6) -> float:
-    """Sliced Wasserstein distance of the innovations of frames after the context from those of the true process."""
-    own = innovations(latents, actions, WINDOW)
+    """Return the sliced Wasserstein distance between the innovations of generated frames and those of the process."""
+    generated = innovations(latents, actions, WINDOW)
     exact = ProcessClips(latents.shape[1]).draw(len(latents), torch.Generator().manual_seed(seed))
-    return sliced_wasserstein(own, innovations(exact.latents, exact.actions, WINDOW))
+    return sliced_wasserstein(generated, innovations(exact.latents, exact.actions, WINDOW))

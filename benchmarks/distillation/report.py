@@ -1,4 +1,4 @@
-"""Tables of the distillation benchmark, kept as JSON and written as Markdown with a plot. Measures nothing."""
+"""Tables of the distillation benchmark, stored as JSON and written as Markdown with a plot. Measures nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from benchmarks.distillation.comparison import Row
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One set of data, measured on one machine. floor: the quality of exact samples (of training images, where there is
-    no exact law; of true play through the codec)."""
+    """The rows of one data set, measured on one machine.
+
+    floor: the quality of exact samples (for digits, of the training images; for Pong, of true play through the codec).
+    """
 
     part: str
     machine: str
@@ -21,39 +23,43 @@ class Table:
 
     @property
     def figure(self) -> str:
-        """The first of the quality's figures: what methods are ranked by; less is better."""
+        """The figure that methods are ranked by: the first one; lower is better."""
         return next(iter(self.floor))
 
     @property
     def best_teacher(self) -> Row:
+        """The teacher's row with the best figure."""
         return min((row for row in self.rows if row.method == "teacher"), key=lambda row: row.quality[self.figure])
 
     @property
     def longest_teacher(self) -> Row:
+        """The teacher's row with the most steps."""
         return max((row for row in self.rows if row.method == "teacher"), key=lambda row: row.num_steps)
 
     def save(self, path: Path) -> None:
+        """Write the table as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @staticmethod
     def load(path: Path) -> Table:
+        """Read a table that `save` wrote."""
         data = json.loads(path.read_text())
         return Table(data["part"], data["machine"], data["floor"], [Row(**row) for row in data["rows"]])
 
 
 def write_report(path: Path, tables: list[Table]) -> None:
-    """`path` (Markdown) and the plot beside it, `distillation.svg`."""
+    """Write the report `path` (Markdown) and the plot `distillation.svg` beside it."""
     plot = path.with_name("distillation.svg")
     draw_plot(plot, tables)
     parts = [
         "# Distillation, measured",
         "",
-        "Written by `lightcone bench distill`, which measures all of it anew; `--parts digits` measures one part. "
-        "Within a table each method's student starts from the same networks; these, the optimisation and the settings "
-        "are in `benchmarks/distillation/`, the figures also in `benchmarks/results/`. *Faster* compares with the "
-        "teacher at the most steps of its table, making as many samples in the same run; *calls* are network "
-        "evaluations a sample, or a frame.",
+        "Written by `lightcone bench distill`, which measures all parts; `--parts digits` measures one. Within a table "
+        "all students start from the same networks. Networks, optimisers and settings are in "
+        "`benchmarks/distillation/`, the figures also in `benchmarks/results/`. *Calls* are network evaluations per "
+        "sample or frame. *Faster* compares the time for the same number of samples, in the same run, with the teacher "
+        "at its largest number of steps.",
         "",
         f"![Quality by the number of steps]({plot.name})",
     ]
@@ -68,7 +74,7 @@ def _markdown(table: Table) -> list[str]:
     lines = [
         f"{table.machine}. Floor: {floor}.",
         "",
-        f"| method | calls | {' | '.join(names)} | to the teacher's best | faster | training |",
+        f"| method | calls | {' | '.join(names)} | ratio to the teacher's best | faster | training |",
         f"|---|---|{'---|' * len(names)}---|---|---|",
     ]
     best, slowest = table.best_teacher.quality[table.figure], table.longest_teacher.sample_s
@@ -86,10 +92,11 @@ def _seconds(train_s: float | None) -> str:
 
 
 def draw_plot(path: Path, tables: list[Table]) -> None:
-    import matplotlib as mpl  # here, since only the report needs it
+    """Draw the first figure of every table over the number of network evaluations."""
+    import matplotlib as mpl  # only the report needs matplotlib
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "distillation"  # the same figures give the same file
+    mpl.rcParams["svg.hashsalt"] = "distillation"  # equal data gives an identical file
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(tables), figsize=(5 * len(tables), 4.2), squeeze=False)
