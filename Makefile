@@ -33,7 +33,7 @@ develop: $(VENV)/develop.stamp ## also install what training, tests and checks n
 test: $(VENV)/develop.stamp ## run the tests that are fast and need no GPU
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
 
-toys: $(VENV)/develop.stamp ## train every distillation method on a known density and check its samples (15 minutes)
+toys: $(VENV)/develop.stamp ## train distillation methods on a known density and check their samples (15 minutes)
 	@$(BIN)/python -m pytest -m toy --numprocesses auto --dist worksteal $(ARGS)
 
 check: lint ## run everything that CI runs: format, lint, types, generated files, the page, tests and toys
