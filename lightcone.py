@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from server.errors import ConfigError
+from server.errors import ConfigError, ModelFailedError
 from world.errors import LightconeError
 
 
@@ -89,11 +89,13 @@ VERBS = {
 }
 
 EXIT_USAGE = 2
+EXIT_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Return its exit code: 0 done, 1 done with a bad result, 2 wrong input, 130 interrupted."""
+    """Run one verb. Return its exit code: 0 done, 1 done with a bad result, 2 wrong input, 70 a world
+    failed while it was served (start the process again), 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb = next((word for word in arguments if word in VERBS), None)
     args = build_parser(verb).parse_args(arguments)
@@ -111,6 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     ) as error:  # answers to wrong input; other errors are faults: keep the traceback
         print(f"lightcone {args.verb}: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except ModelFailedError as error:
+        print(f"lightcone {args.verb}: {error}", file=sys.stderr)
+        return EXIT_SOFTWARE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does

@@ -27,6 +27,7 @@
     ├── ShuttingDownError       the server is stopping
     └── InternalError           a fault of the server; the details are in its log, never on the wire
     ConfigError                 a setting with which the server cannot start (never crosses the wire)
+    ModelFailedError            a world failed in play; the process must be started again (never crosses the wire)
 
 Owns: codes, close codes and messages. Does not know: sockets, sessions or models.
 """
@@ -256,3 +257,11 @@ class InternalError(ServerError):
 
 class ConfigError(ValueError):
     """A setting with which the server cannot start."""
+
+
+class ModelFailedError(RuntimeError):
+    """A world failed in play, so that no session's state can be trusted; `__cause__` is what the model raised."""
+
+    def __init__(self, world: str) -> None:
+        super().__init__(f"{world} failed and ended all sessions; start the process again (the log has the traceback)")
+        self.world = world

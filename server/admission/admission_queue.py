@@ -1,6 +1,6 @@
 """Who gets a slot and who waits. Owns slots, the queue and its estimates; knows no worlds, clocks or threads.
 
-There must be a slot, and time for one more to play in; the latter is for whoever has measured it to say.
+A session is admitted if there is a free slot and, as a callback says, time for one more. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from server.errors import ServerFullError
 
-REMEMBERED = 32
+MAX_STAYS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """`key` may use `slot`."""
+    """The session `key` has `slot`."""
 
     key: str
     slot: int
@@ -24,7 +24,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """`key` is `position` in the queue (1 is next); `eta_s` is None while nobody has left yet."""
+    """The session `key` is at `position` in the queue (1 is next); `eta_s` is None while nobody has left yet."""
 
     key: str
     position: int
@@ -32,8 +32,10 @@ class Waiting:
 
 
 class AdmissionQueue:
-    """`num_slots` players at once; `queue_limit` more may wait. has_time: whether these could play, too, beside
-    those whom an earlier call admitted."""
+    """Slots for `num_slots` sessions, and a queue for `queue_limit` more.
+
+    has_time: returns whether there is time for these sessions as well, beside those that are admitted already.
+    """
 
     def __init__(
         self, num_slots: int, queue_limit: int, has_time: Callable[[Sequence[str]], bool] = lambda _keys: True
@@ -44,7 +46,7 @@ class AdmissionQueue:
         self._free = list(range(num_slots - 1, -1, -1))
         self._active: dict[str, tuple[int, float]] = {}
         self._queue: deque[str] = deque()
-        self._stays: deque[float] = deque(maxlen=REMEMBERED)
+        self._stays: deque[float] = deque(maxlen=MAX_STAYS)
 
     @property
     def num_active(self) -> int:
@@ -55,25 +57,25 @@ class AdmissionQueue:
         return len(self._queue)
 
     def join(self, key: str, now: float) -> Admitted | Waiting:
-        """A slot, or a place in the queue. Raises ServerFullError when there is neither."""
+        """Return a slot or a place in the queue. Raise ServerFullError if there is neither."""
         if not self._queue and self._may_play([key]):
             return self._admit(key, now)
         if len(self._queue) >= self._queue_limit:
             raise ServerFullError(
-                f"{self.num_active} players and {self.num_waiting} waiting are all this server takes; try again later"
+                f"{self.num_active} playing and {self.num_waiting} queued are all this server takes; try again later"
             )
         self._queue.append(key)
         return self.place(key)
 
     def place(self, key: str) -> Admitted | Waiting:
-        """Where a player is who has joined."""
+        """Return the slot or the place in the queue of a session that has joined."""
         if key in self._active:
             return Admitted(key, self._active[key][0])
         position = self._queue.index(key) + 1
         return Waiting(key, position, self._eta(position))
 
     def leave(self, key: str, now: float) -> list[Admitted | Waiting]:
-        """Give up a slot or a place: who is admitted by that, and everybody's new place in the queue."""
+        """Free a slot or a place in the queue. Return who is admitted by that, and all new places in the queue."""
         if key in self._queue:
             self._queue.remove(key)
         elif key in self._active:
@@ -85,14 +87,14 @@ class AdmissionQueue:
         return self.admit_more(now) or [self.place(waiting) for waiting in self._queue]
 
     def admit_more(self, now: float) -> list[Admitted | Waiting]:
-        """Whoever may play now, and then everybody's new place in the queue; nothing where nobody may."""
+        """Admit whoever can play now. Return them and all new places in the queue, or nothing if nobody can."""
         admitted: list[Admitted] = []
-        while self._queue and self._may_play([*(one.key for one in admitted), self._queue[0]]):
+        while self._queue and self._may_play([*(place.key for place in admitted), self._queue[0]]):
             admitted.append(self._admit(self._queue.popleft(), now))
         return [*admitted, *map(self.place, self._queue)] if admitted else []
 
     def _may_play(self, keys: Sequence[str]) -> bool:
-        """Whether the last of these could, too, the others having just been admitted."""
+        """Return whether the last of `keys` can be admitted after the others, which just were."""
         return bool(self._free) and self._has_time(keys)
 
     def _admit(self, key: str, now: float) -> Admitted:
@@ -101,7 +103,7 @@ class AdmissionQueue:
         return Admitted(key, slot)
 
     def _eta(self, position: int) -> float | None:
-        """Players leave once per mean stay and slot."""
+        """Estimate the wait: each slot becomes free once per mean stay."""
         if not self._stays:
             return None
         return position * sum(self._stays) / len(self._stays) / self._num_slots

@@ -1,7 +1,7 @@
-"""Whether one more could play: the time that a round of ticks will take, against how long a chunk lasts.
+"""Whether there is time for one more session: how long a round of ticks takes, against how long a chunk lasts.
 
-Players in real time are due together, once in a period; agents and those without a pace take what is left, but are
-counted at their world's own rate, so that they get as much as others. Pure arithmetic.
+Real-time sessions are due together once per period. Agents and sessions without a pace use what is left, but count at
+their world's own rate, so that they get as much as others. Pure arithmetic.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 RECENT_S = 1.0
-"""Who was stepped so recently counts as playing; and who has been admitted."""
+"""A session that was stepped or admitted this recently counts as playing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A session that takes time: of which world, and how long a chunk of it lasts."""
+    """A session's need of time: its world, and how long one of its chunks lasts."""
 
     world: str
     period_s: float
 
 
 def load(demands: Iterable[Demand], latency_s: Mapping[str, Mapping[int, float]]) -> float:
-    """The share of all time that these sessions' ticks will take. latency_s: of each world, by batch size from 1 on."""
+    """Return the share of all time that these sessions' ticks take. latency_s: by world and batch size, from 1 on."""
     by_world: dict[str, list[float]] = {}
     for demand in demands:
         by_world.setdefault(demand.world, []).append(demand.period_s)
@@ -30,11 +30,11 @@ def load(demands: Iterable[Demand], latency_s: Mapping[str, Mapping[int, float]]
 
 
 def round_s(number: int, latency_s: Mapping[int, float]) -> float:
-    """Seconds for one chunk of each of `number` sessions: whole batches, and what remains.
+    """Return seconds for one chunk of each of `number` sessions: full batches and a rest.
 
-    A batch counts for no more than a larger one takes (sizes that are not compiled can be slower), so that who leaves
-    never leaves too little time for another.
+    A batch counts for no more than a larger one takes (sizes that are not compiled can be slower), so that a session
+    that leaves always makes room for another.
     """
     largest = max(latency_s)
-    whole, rest = divmod(number, largest)
-    return whole * latency_s[largest] + (min(s for size, s in latency_s.items() if size >= rest) if rest else 0.0)
+    num_full, rest = divmod(number, largest)
+    return num_full * latency_s[largest] + (min(s for size, s in latency_s.items() if size >= rest) if rest else 0.0)

@@ -1,4 +1,4 @@
-"""A client that has joined: its session, its outbox, its ticket, and whom to tell when it gets a slot."""
+"""A client that has joined: its session, its send queue, its ticket, and the callback for when it gets a slot."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.sessions.session import Session
-from server.state.suspended_sessions import SuspendedSession, Ticket
+from server.state.suspended_sessions import SuspendedSession
+from server.state.tickets import Ticket
 from server.wire.send_queue import SendQueue
 
 
 @dataclass(slots=True)
 class SessionEntry:
-    """`on_admitted` is called once, from any thread. parked: what is to be put into its slot before anything else;
-    last_frame: what its player has seen of it.
-    filled: whether its slot holds it. kept_at, kept_as: when it was written to the store, and as what (see `standing`);
-    times_claimed: how often it was not, since another server seems to have it."""
+    """One entry of the session registry.
+
+    on_admitted: called once, from any thread. suspended: what is restored into its slot in the phases QUEUED_SUSPENDED
+    and RESTORING. last_frame: the newest frame its player has, as its client said when it resumed. saved_at,
+    saved_version: when it was last written to the store, and which `version`. times_claimed: how often the store
+    refused a write because another server seems to have the session.
+    """
 
     session: Session
     send_queue: SendQueue
@@ -23,12 +27,11 @@ class SessionEntry:
     ticket: Ticket
     suspended: SuspendedSession | None = None
     last_frame: int | None = None
-    filled: bool = False
-    kept_at: float = 0.0
-    kept_as: tuple[int, int, int] | None = None
+    saved_at: float = 0.0
+    saved_version: tuple[int, int, int] | None = None
     times_claimed: int = 0
 
     @property
-    def standing(self) -> tuple[int, int, int]:
-        """What changes whenever there is something new to keep."""
+    def version(self) -> tuple[int, int, int]:
+        """Return numbers that change whenever there is something new to write to the store."""
         return self.session.generation, self.session.run.number, self.session.run.frame

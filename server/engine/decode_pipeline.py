@@ -1,7 +1,7 @@
-"""Latents to sent frames, on a thread of its own: tick i is decoded and encoded while the model makes tick i + 1.
+"""From latents to frames in the send queues, on the decode thread: tick i is decoded while the model steps tick i + 1.
 
-Knows no scheduling and changes no session: what it needs is in the tickets. At most `DEPTH` ticks wait, so the model
-cannot run ahead of what is shown. After a failure everything is let through undone, so that nobody waits for it.
+Knows no scheduling and changes no session: all it needs is in the tickets. At most `DEPTH` ticks wait, so the model
+cannot run ahead of what is shown. After a failure ticks pass through undecoded, so that nobody waits for them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Latents to decode for `rows`, or (without a host) pictures that are there already: uint8 `b f h w 3`."""
+    """Latents that `runner` decodes for `rows`; or, without a runner, finished pictures: uint8 `b f h w 3`."""
 
     rows: Sequence[Row]
     runner: ModelRunner | None
@@ -56,10 +56,11 @@ class Tick:
     trace: TickTrace = field(default_factory=TickTrace)
 
 
-class Pipeline:
-    """`on_failure(exc)` is called once, from this thread, when a tick could not be decoded."""
+class DecodePipeline:
+    """The decode thread and its work. `on_failure(exc, world)` is called once, on this thread, when a tick of `world`
+    cannot be decoded."""
 
-    def __init__(self, on_failure: Callable[[Exception], None], metrics: Metrics) -> None:
+    def __init__(self, on_failure: Callable[[Exception, str], None], metrics: Metrics) -> None:
         self._on_failure = on_failure
         self._metrics = metrics
         self._failed = False
@@ -72,31 +73,31 @@ class Pipeline:
         self._thread.start()
 
     def put(self, tick: Tick) -> None:
-        """Hand a tick on; waits while `DEPTH` ticks wait already."""
+        """Queue a tick; block while `DEPTH` ticks wait already."""
         with self._handled:
             self._waiting.update(row.slot for row in tick.rows)
         self._work.put(tick)
 
     def wait_for(self, slot: int) -> None:
-        """Wait until every tick of `slot` that was put so far has been handled."""
+        """Block until every tick of `slot` that was put so far has been handled."""
         with self._handled:
             self._handled.wait_for(lambda: not self._waiting[slot])
 
     def call(self, work: Callable[[], _T]) -> _T:
-        """Do something else on this thread and wait for its result."""
+        """Run `work` on the decode thread. Return its result, or raise what it raised."""
         future: Future[_T] = Future()
 
-        def answer() -> None:
+        def run() -> None:
             try:
                 future.set_result(work())
-            except Exception as exc:  # noqa: BLE001  # it is the caller's, who waits for it
+            except Exception as exc:  # noqa: BLE001  # the caller waits for it and raises it
                 future.set_exception(exc)
 
-        self._work.put(answer)
+        self._work.put(run)
         return future.result()
 
     def stop(self) -> None:
-        """Finish what was put and end the thread."""
+        """Handle what was put and end the thread."""
         self._work.put(None)
         self._thread.join()
 
@@ -108,9 +109,9 @@ class Pipeline:
             try:
                 if not self._failed:
                     self._handle(work)
-            except Exception as exc:  # noqa: BLE001  # whatever a model or codec raises, those who play must know
+            except Exception as exc:  # noqa: BLE001  # whatever a codec raises, all sessions must end
                 self._failed = True
-                self._on_failure(exc)
+                self._on_failure(exc, work.rows[0].ticket.world)
             work.trace.end()
             with self._handled:
                 self._waiting.subtract(row.slot for row in work.rows)
@@ -143,21 +144,21 @@ class Pipeline:
 def frame_messages(
     ticket: ChunkTicket, chunk: NDArray[np.uint8], step_ms: float, decode_ms: float, batch_size: int
 ) -> list[bytes]:
-    """The wire form of a chunk's pictures, uint8 `f h w 3`."""
+    """Return the messages for a chunk's pictures, uint8 `f h w 3`."""
     stamp = ticket.sample.stamp
     waited_ms = (ticket.sampled_at - stamp.arrived_at) * 1e3 if ticket.sample.acts and stamp else 0.0
     messages = []
-    for place, picture in enumerate(chunk):
+    for offset, picture in enumerate(chunk):
         began = time.perf_counter()
         payload = encode_picture(picture, ticket.encoding, ticket.jpeg_quality)
         encode_ms = (time.perf_counter() - began) * 1e3
         frame = Frame(
-            index=ticket.index + place,
+            index=ticket.index + offset,
             chunk=ticket.chunk,
             run=ticket.run,
-            run_frame=ticket.run_frame + place,
+            run_frame=ticket.run_frame + offset,
             kind="generated" if ticket.generated else "start",
-            end_of_chunk=place == len(chunk) - 1,
+            end_of_chunk=offset == len(chunk) - 1,
             encoding=ticket.encoding,
             payload=payload,
             applied_seq=stamp.seq if stamp else None,

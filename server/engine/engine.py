@@ -1,10 +1,11 @@
 """The thread that owns the models, and what connections may ask of it. Owns the lock, the ticks and the end.
 
-Connections (on the event loop) call `join`, `resume`, `receive`, `request_start`, `lose` and `leave`; these hold the one
-lock briefly (who has joined is the `SessionRegistry`'s). The model thread loads the worlds, then repeats: let the scheduler
-pick, sample the picked sessions' input at the last moment, run one batched step, hand the latents to the pipeline's
-thread, do a part of an errand (a start, a fork, a session put away or back). What a model or codec raises ends every
-session, since its state can no longer be trusted. Knows no sockets.
+Connections (on the event loop) call `join`, `resume`, `receive`, `request_start`, `lose` and `leave`, which hold the
+lock briefly; the sessions themselves are the `SessionRegistry`'s. The model thread loads the worlds and then repeats:
+let the scheduler pick sessions, sample their input at the last moment, run one batched step, pass the latents to the
+decode thread, do one part of a slot job. An exception of a model or codec in a step or in decoding ends every session,
+because no state can be trusted any more; the process should end then, and nothing more is written to the store. Knows
+no sockets.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from collections.abc import Callable, Mapping
 from server.admission.session_entry import SessionEntry
 from server.admission.session_registry import SessionRegistry
 from server.config import ServerConfig
-from server.engine.decode_pipeline import Pipeline, Row, Tick
+from server.engine.decode_pipeline import DecodePipeline, Row, Tick
 from server.engine.model_runner import WorldLoader
-from server.engine.scheduler import NEVER, Plan, plan
+from server.engine.scheduler import Plan, plan
 from server.engine.slot_jobs import SlotJobs
 from server.engine.world_registry import WorldRegistry
 from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError
 from server.sessions.branches import Branch
+from server.sessions.lock import EngineLock
+from server.sessions.pacing import NEVER
 from server.sessions.run import Run, RunRequest
 from server.sessions.session import Request
-from server.state.store import Store, Stored
-from server.state.suspended_sessions import Ticket
+from server.state.store import Store, StoredSession
+from server.state.tickets import Ticket
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracer
 from server.wire.protocol import Ack, Hello, WorldInfo
@@ -37,9 +40,10 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """`loaders`: how to get each world. `ready` is set after warm-up, or once `failure` says why it never will be.
+    """The worlds of one process and everybody who plays in them. loaders: one per world.
 
-    `failure` may also come later; nobody can play from then on.
+    `ready` is set after warm-up, or once `failure` says why there will be none. `failure` may also come later, when a
+    model fails in play; `failed_world` names the world then, and nobody can play until the process is started again.
     """
 
     def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader], tracer: Tracer | None = None) -> None:
@@ -47,55 +51,55 @@ class Engine:
         self._tracer = tracer or Tracer()
         self.ready = threading.Event()
         self.failure: Exception | None = None
+        self.failed_world: str | None = None
         self.num_ticks = 0
         self.world_registry = WorldRegistry(config, loaders)
-        self.metrics = Metrics(lambda: self.num_sessions, lambda: len(self._registry.suspended_sessions))
+        self.metrics = Metrics(lambda: self.num_sessions, lambda: self.num_suspended)
         self.store = None if config.store is None else Store(config.store, config.resume_s)
-        self._wakeup = threading.Condition()
-        self._stopping = False
+        self._lock = EngineLock()
+        self._is_stopping = False
+        self._current_world: str | None = None  # that the model thread works on
         self._registry = SessionRegistry(
             config,
             self.world_registry,
             self.store,
             self.metrics,
             self._tracer,
-            self._wakeup.notify,
+            self._lock,
             on_claimed=self._claimed,
         )
-        self._pipeline = Pipeline(self._break, self.metrics)
+        self._pipeline = DecodePipeline(self._fail, self.metrics)
         self._slot_jobs = SlotJobs(
             self.world_registry,
             self._pipeline,
-            self._wakeup,
+            self._lock,
             self._registry,
             hold_s=config.hold_s,
-            keeps=self.store is not None,
+            saves=self.store is not None,
         )
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application
 
     def start(self) -> None:
-        """Begin loading; returns at once."""
+        """Begin to load the worlds; return at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End all threads; sessions that are left get no more frames."""
-        with self._wakeup:
-            self._stopping = True
-            self._registry.closed = self._registry.closed or ShuttingDownError(
-                "the server is stopping; connect again later"
-            )
-            self._wakeup.notify_all()
+        """End all threads. Remaining sessions get no more frames."""
+        with self._lock:
+            self._is_stopping = True
+            self._registry.close(ShuttingDownError("the server is stopping; connect again later"))
+            self._lock.notify_all()
         self._thread.join()
         if self.store is not None:
             self.store.close()
         self._tracer.close()
 
     def say_goodbye(self, time_left_s: float, error: ServerError) -> None:
-        """Tell every client that the server stops, and close its connection, where there is a store once its session is
-        in it; nobody joins any more."""
-        with self._wakeup:
+        """Tell every client that the server stops, and let nobody join. With a store, each connection is closed once
+        its session is written."""
+        with self._lock:
             self._registry.say_goodbye(time_left_s, error)
 
     @property
@@ -104,28 +108,34 @@ class Engine:
 
     @property
     def num_sessions(self) -> tuple[int, int]:
-        """(playing, waiting)."""
-        with self._wakeup:
-            return self._registry.admission_queue.num_active, self._registry.admission_queue.num_waiting
+        """Return how many sessions have a slot, and how many are queued."""
+        with self._lock:
+            return self._registry.num_sessions
+
+    @property
+    def num_suspended(self) -> int:
+        """Return how many suspended sessions are in memory."""
+        with self._lock:
+            return len(self._registry.suspended_sessions)
 
     def backlogs(self) -> dict[str, tuple[int, int]]:
-        """(bytes of frames that wait for the socket, frames dropped so far) by session."""
-        with self._wakeup:
+        """Return (bytes of frames that wait for the socket, frames dropped so far) by session."""
+        with self._lock:
             return {
-                key: (m.send_queue.num_frame_bytes, m.send_queue.num_dropped)
-                for key, m in self._registry.entries.items()
+                key: (entry.send_queue.num_frame_bytes, entry.send_queue.num_dropped)
+                for key, entry in self._registry.entries.items()
             }
 
     def info(self, name: str) -> WorldInfo:
-        """A served world. Raises NotReadyError, UnknownWorldError or why nobody may join any more."""
+        """Return a served world. Raise NotReadyError, UnknownWorldError, or the reason why nobody may join any more."""
         self._check_open()
         if not self.is_ready:
-            raise NotReadyError("the worlds are still being loaded; ask /readyz and come back")
+            raise NotReadyError("the worlds are still loading; connect again once /readyz says ready")
         return self.world_registry.info(name)
 
     def branch(self, ticket: str, world: str) -> Branch:
-        """The branch of a ticket. Raises UnknownBranchError."""
-        with self._wakeup:
+        """Return the branch of a ticket. Raise UnknownBranchError."""
+        with self._lock:
             return self._slot_jobs.branch(ticket, world)
 
     # ---- for connections
@@ -133,12 +143,10 @@ class Engine:
     def join(
         self, key: str, hello: Hello, start: RunRequest | None, send_queue: SendQueue, on_admitted: Callable[[], None]
     ) -> None:
-        """Take a player in: `welcome` or `queued` appears in the outbox, `on_admitted` is called once there is a slot.
-
-        Without `start` the world waits for `request_start`. Raises a ServerError.
-        """
+        """Add a player's session: `welcome` or `queued` is put into the send queue; `on_admitted` is called once there
+        is a slot. Without `start` the world waits for `request_start`. Raise a ServerError."""
         self.info(hello.world)
-        with self._wakeup:
+        with self._lock:
             self._check_open()
             self._registry.join(key, hello, start, send_queue, on_admitted)
 
@@ -147,61 +155,64 @@ class Engine:
         ticket: Ticket,
         hello: Hello,
         last_frame: int | None,
-        claimed: Stored | None,
+        claimed: StoredSession | None,
         send_queue: SendQueue,
         on_admitted: Callable[[], None],
     ) -> WorldInfo:
-        """`join` for a player of before, whose session goes on; returns its world. claimed: what the store has of it.
-        Raises a ServerError."""
-        with self._wakeup:
+        """Continue a player's earlier session over another connection. Return its world. claimed: the session as the
+        store has it. Raise a ServerError."""
+        with self._lock:
             self._check_open()
             return self._registry.resume(ticket, hello, last_frame, claimed, send_queue, on_admitted).world
 
     def lose(self, key: str, send_queue: SendQueue) -> None:
-        """The connection of a player is gone, who may come back."""
-        with self._wakeup:
+        """Note that a player's connection is lost; the player may resume."""
+        with self._lock:
             self._registry.lose(key, send_queue)
 
     def leave(self, key: str, send_queue: SendQueue) -> None:
-        """A player has gone for good; the next in the queue moves up."""
-        with self._wakeup:
+        """Remove a player's session for good; the queue moves up."""
+        with self._lock:
             self._registry.leave(key, send_queue)
 
     def receive(self, key: str, message: Request) -> None:
-        """A message of a playing client; ignored while it is queued. Raises a ServerError."""
-        with self._wakeup:
-            entry = self._registry.entries.get(key)
-            if entry is None or entry.session.slot is None:
+        """Apply a client's message; it is ignored while the session is queued. Raise a ServerError."""
+        with self._lock:
+            entry = self._with_slot(key)
+            if entry is None:
                 return
             if isinstance(message, Ack):
                 if (taken := entry.send_queue.last_taken) < 0:
                     return
-                message = Ack(frame=min(message.frame, taken))  # no credit for what has not left
-                entry.send_queue.acked(message.frame)
+                message = Ack(frame=min(message.frame, taken))  # an ack counts only for frames that have left
+                entry.send_queue.acknowledge(message.frame)
             entry.send_queue.put(*entry.session.receive(message, time.monotonic()))
-            self._wakeup.notify()
+            self._lock.notify()
 
     def request_start(self, key: str, request: RunRequest) -> None:
-        """A playing client wants to start again; ignored while it is queued. Raises a ServerError."""
-        with self._wakeup:
-            entry = self._registry.entries.get(key)
-            if entry is not None and entry.session.slot is not None:
+        """Start again as a client requests; ignored while the session is queued. Raise a ServerError."""
+        with self._lock:
+            if (entry := self._with_slot(key)) is not None:
                 entry.session.request_start(request, time.monotonic())
-                self._wakeup.notify()
+                self._lock.notify()
 
     def run_of(self, key: str) -> Run | None:
-        """A copy of what a playing client's session plays; None while it is queued."""
-        with self._wakeup:
-            entry = self._registry.entries.get(key)
-            return None if entry is None or entry.session.slot is None else entry.session.run.copy()
+        """Return a copy of the run that a client plays; None while its session is queued."""
+        with self._lock:
+            entry = self._with_slot(key)
+            return None if entry is None else entry.session.run.copy()
+
+    def _with_slot(self, key: str) -> SessionEntry | None:
+        entry = self._registry.entries.get(key)
+        return entry if entry is not None and entry.session.life.has_slot else None
 
     def _check_open(self) -> None:
         if self._registry.closed is not None:
             raise self._registry.closed
 
     def _claimed(self, entry: SessionEntry, generation: int) -> None:
-        """From the store's thread."""
-        with self._wakeup:
+        """Pass on that a session was claimed; called on the store's thread."""
+        with self._lock:
             self._registry.claimed(entry, generation)
 
     # ---- the model thread
@@ -214,56 +225,63 @@ class Engine:
             self.failure = exc
         self.ready.set()
         try:
-            while self._something_due():
+            while self._wait_for_work():
                 self._tick()
-                self._slot_jobs.go_on()
-                self.world_registry.go_on_with_previews()
-        except Exception as exc:  # noqa: BLE001  # whatever a model raises, those who play must know
-            self._break(exc)
+                self._slot_jobs.advance()
+                self._advance_previews()
+        except Exception as exc:  # noqa: BLE001  # whatever a model raises, all sessions must end
+            self._fail(exc, self._current_world or "a world")
         self._pipeline.stop()
 
-    def _something_due(self) -> bool:
-        """Wait until a tick or a start is due. False: the end."""
-        with self._wakeup:
-            while not self._stopping and self.failure is None:
+    def _wait_for_work(self) -> bool:
+        """Wait until a tick, a slot job or a preview is due. Return False at the end."""
+        with self._lock:
+            while not self._is_stopping and self.failure is None:
                 now = time.monotonic()
-                wake_at = min(self._registry.look_after(now), self._plan(now).wake_at, self._slot_jobs.due_at())
+                wake_at = min(self._registry.maintain(now), self._plan(now).wake_at, self._slot_jobs.due_at())
                 if self.world_registry.num_previews_left or wake_at <= now:
                     return True
-                self._wakeup.wait(None if wake_at == NEVER else wake_at - now)
+                self._lock.wait(None if wake_at == NEVER else wake_at - now)
             return False
 
     def _plan(self, now: float) -> Plan:
-        return plan((m.session.view() for m in self._registry.playing() if m.filled), now, self.config.max_batch)
+        return plan((entry.session.view() for entry in self._registry.with_slot()), now, self.config.max_batch)
 
     def _tick(self) -> None:
-        """One batched step of what is runnable now, if anything is."""
+        """Run one batched step of the sessions that are due, if any are."""
         rows, samples = [], []
-        with self._wakeup:
+        with self._lock:
             now = time.monotonic()
-            ticking = self._plan(now)
-            by_slot = {m.session.slot: m for m in self._registry.playing()}
-            for slot in ticking.slots:
+            planned = self._plan(now)
+            by_slot = {entry.session.life.slot: entry for entry in self._registry.with_slot()}
+            for slot in planned.slots:
                 entry = by_slot[slot]
                 ticket, replies = entry.session.begin_chunk(now)
                 rows.append(Row(entry.session.key, slot, ticket, entry.send_queue))
                 samples.append(ticket.sample)
                 entry.send_queue.put(*replies)
-        if ticking.world is None:
+        if planned.world is None:
             return
-        runner = self.world_registry.runner(ticking.world)
-        trace = self._tracer.tick(self.num_ticks, ticking.world, [row.key for row in rows])
+        self._current_world = planned.world
+        runner = self.world_registry.runner(planned.world)
+        trace = self._tracer.tick(self.num_ticks, planned.world, [row.key for row in rows])
         with trace.part("step"):
             stepped = runner.step(samples, [row.slot for row in rows])
         self.num_ticks += 1
-        self.metrics.tick_s.labels(ticking.world, len(rows)).observe(stepped.step_ms / 1e3)
+        self.metrics.tick_s.labels(planned.world, len(rows)).observe(stepped.step_ms / 1e3)
         self._pipeline.put(Tick(rows, runner, stepped, trace))
 
-    def _break(self, failure: Exception) -> None:
-        """End every session, since a world broke; the log has the trace, the clients get none. From either thread."""
-        logger.error("a world failed; nobody can play until the server is started again", exc_info=failure)
+    def _advance_previews(self) -> None:
+        if self.world_registry.num_previews_left:
+            self._current_world = self.world_registry.preview_world
+            self.world_registry.advance_previews()
+
+    def _fail(self, failure: Exception, world: str) -> None:
+        """End every session because a world failed; the log has the traceback, clients get none. From either thread."""
+        logger.error("%s failed; nobody can play until this process is started again", world, exc_info=failure)
         error = InternalError("the world failed; the server's log says why. Connect again later")
-        with self._wakeup:
-            self.failure = self.failure or failure
-            self._registry.end_all(error)
-            self._wakeup.notify_all()
+        with self._lock:
+            if self.failure is None:
+                self.failure, self.failed_world = failure, world
+            self._registry.fail_all(error)
+            self._lock.notify_all()

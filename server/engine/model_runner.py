@@ -1,8 +1,8 @@
-"""The rollouts behind the sessions: loading, warm-up, steps and padding; all of the server that touches tensors.
+"""The rollouts behind the sessions: warm-up, steps and padding. Owns all the server's tensors.
 
-One `ModelRunner` per served world, used by the engine's threads alone: `begin`, `fork`, `step` and `release` by the model
-thread, `decode` by the decode thread (never while one of its slots is filled or forked). Knows no sessions, no sockets
-and no protocol beyond the world's card.
+There is one `ModelRunner` per served world. The model thread calls `begin`, `fork`, `step` and `release`; the decode
+thread calls `decode`, never while one of its slots is being filled or copied. Knows no sessions, no sockets and no
+protocol beyond the world's description.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from server.engine.scheduler import bucket_for
 from server.sessions.input_buffer import Sample
 from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
+from world import Actions, RolloutState, World
 from world.format_1 import former_repr
+from world.rollout.snapshots import check_state
 
-if TYPE_CHECKING:
-    from world import Actions, RolloutState, World, WorldCard
-
-WorldLoader = Callable[[], "World"]
+WorldLoader = Callable[[], World]
 OnThread = Callable[[Callable[[], Any]], Any]
 WARM_STEPS, WARM_S = 3, 0.5
-"""Of every size at least so many; and again, for so long, since a machine has moments in which it is slow."""
+"""At least this many steps of every batch size, repeated for this long, because any machine is slow now and then."""
 FEW_CORES = 2
 
 
@@ -43,8 +43,10 @@ class Stepped:
 
 
 class ModelRunner:
-    """A world with `num_slots` slots for players, one of its own (`own_slot`), and as many spare ones as padding to
-    `buckets` can need. timeline_frames: how many pixel frames a session can go back at least."""
+    """A world with `num_slots` slots for players, one for previews, and spare ones for padding to `buckets`.
+
+    timeline_frames: how many pixel frames a rewind can go back, at least.
+    """
 
     def __init__(
         self, world: World, num_slots: int, max_batch: int, buckets: Sequence[int], *, timeline_frames: int = 0
@@ -56,63 +58,63 @@ class ModelRunner:
         sizes = range(1, self.max_batch + 1)
         num_spare = max(bucket_for(size, self.buckets) - size for size in sizes)
         self._spare = tuple(range(num_slots, num_slots + num_spare))
-        self.own_slot = num_slots + num_spare
+        self.preview_slot = num_slots + num_spare
         timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
-        self._rollout = world.rollout(self.own_slot + 1, timeline_chunks=timeline_chunks)
+        self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
         self._latency_ms: dict[int, float] = {}
         self.fingerprint = fingerprint(world)
 
     @property
     def chunk_pixel_frames(self) -> int:
-        """Pixel frames one step makes."""
+        """Return how many pixel frames one step generates."""
         return self.world.chunk_pixel_frames
 
     @property
     def context_frames(self) -> int:
-        """Pixel frames that a start takes, at most."""
+        """Return the most pixel frames that a start can use."""
         return self.world.context_pixel_frames
 
     def check(self, state: RolloutState) -> None:
-        """Raises world.errors.ShapeError for a state that is none of this world."""
-        from world.rollout.snapshots import check_state  # here, since it loads torch
-
+        """Raise world.errors.ShapeError for a state of another world."""
         check_state(self.world, state)
 
     def run_frame_of(self, state: RolloutState) -> int:
-        """How many pixel frames it has made."""
+        """Return how many pixel frames the state's run has generated."""
         return (state.next_chunk - state.start_chunk) * self.chunk_pixel_frames
 
     @property
     def latency_ms(self) -> Mapping[int, float]:
-        """Milliseconds one step and its decode took at warm-up, by batch size."""
+        """Return milliseconds per step and decoding, as measured at warm-up, by batch size."""
         return self._latency_ms
 
     def warm_up(self, on_decode_thread: OnThread) -> None:
-        """Run every batch size that can occur, at first cold and then timed, so that no player meets a first call.
+        """Run every batch size that can occur, first cold and then timed, so that no player waits for a first call.
 
-        Each part runs on the thread that will run it: torch keeps some of what it warms up by thread.
+        Each part runs on the thread that will run it later: torch warms up some things per thread.
         """
         slots = (*range(self.num_slots), *self._spare)
         blank = np.zeros((1, self.world.card.height, self.world.card.width, 3), dtype=np.uint8)
         for slot in slots:
             self.start(slot, StartRequest(pictures=blank))
-        sizes = range(1, self.max_batch + 1)  # the decoder meets each size, the model its bucket
-        took: dict[int, list[float]] = {size: [] for size in sizes}
+        sizes = range(1, self.max_batch + 1)  # the decoder gets each size, the model its bucket
+        times_ms: dict[int, list[float]] = {size: [] for size in sizes}
         until = time.perf_counter() + WARM_S
-        while not took[1] or time.perf_counter() < until:
+        while not times_ms[1] or time.perf_counter() < until:
             for size in sizes:
                 for _ in range(WARM_STEPS):
                     began = time.perf_counter()
                     stepped = self.step([Sample()] * size, slots[:size])
                     on_decode_thread(partial(self.decode, stepped, slots[:size]))
-                    took[size].append((time.perf_counter() - began) * 1e3)
-        self._latency_ms = {size: min(times[1:]) for size, times in took.items()}
+                    times_ms[size].append((time.perf_counter() - began) * 1e3)
+        self._latency_ms = {size: min(times[1:]) for size, times in times_ms.items()}
         for slot in range(self.num_slots):
             self.release(slot)
 
     def begin(self, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
-        """Fill a slot as asked for, in parts no longer than a step; the result is the picture that the run begins with,
-        uint8 `h w 3`. Until then the slot is of no use."""
+        """Fill a slot as requested, in parts no longer than a step. Return the run's first picture, uint8 `h w 3`.
+
+        The slot cannot be used until then.
+        """
         match request:
             case StartRequest():
                 return self.start(slot, request)
@@ -125,27 +127,29 @@ class ModelRunner:
         return np.asarray(self._rollout.last_picture(slot).cpu())
 
     def fork(self, slot: int, run_frame: int) -> Generator[None, None, RolloutState]:
-        """The session in `slot` as it was at `run_frame`, in parts no longer than a step; meanwhile the slot is of no
-        use."""
+        """Return the state of `slot` as it was at `run_frame`, in parts no longer than a step.
+
+        The slot cannot be used until then.
+        """
         return self._rollout.snapshotting(slot, frame=self._latent_frame(run_frame))
 
     def snapshot(self, slot: int, *, exact: bool) -> RolloutState:
-        """The session in `slot` as it is: with its K/V, or only what they can be made of again, in much less memory."""
+        """Return the state of `slot`, with its K/V if `exact`; else it is far smaller, and K/V are replayed from it."""
         return self._rollout.snapshot(slot, exact=exact)
 
     def restore(self, slot: int, state: RolloutState) -> None:
-        """Put a session into `slot`."""
+        """Put a state into `slot`."""
         self._rollout.restore(slot, state)
 
     def release(self, slot: int) -> None:
-        """Let go of what is kept for a slot whose player has left."""
+        """Release what a departed session left in `slot`."""
         self._rollout.release(slot)
 
     def _latent_frame(self, run_frame: int) -> int:
-        return run_frame // self.world.codec.config.temporal_patch
+        return run_frame // self.world.codec.temporal_patch
 
     def start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
-        """Fill a slot from a start of the world or from pictures; returns the context's last picture."""
+        """Fill a slot from a start of the world or from pictures. Return the context's last picture."""
         if request.pictures is None:
             context = self.world.starts[request.index]
             frames, actions = context.frames[None].numpy(), context.actions
@@ -157,7 +161,7 @@ class ModelRunner:
         return last
 
     def step(self, samples: Sequence[Sample], slots: Sequence[int]) -> Stepped:
-        """The next chunk of `slots`, in one batched step, padded to a bucket with spare slots."""
+        """Generate the next chunk of `slots` in one batched step, padded to a bucket with spare slots."""
         began = time.perf_counter()
         padding = bucket_for(len(slots), self.buckets) - len(slots)
         actions = self._actions([*samples, *[Sample()] * padding])
@@ -165,7 +169,7 @@ class ModelRunner:
         return Stepped(latents, (time.perf_counter() - began) * 1e3)
 
     def decode(self, stepped: Stepped, slots: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 `b f h w 3` of the players' slots."""
+        """Return the pixel frames of the players' slots, uint8 `b f h w 3`."""
         frames = self._rollout.decode(stepped.latents[: len(slots)], slots=list(slots))
         return np.asarray(frames.cpu())
 
@@ -178,9 +182,7 @@ class ModelRunner:
 
 
 def fingerprint(world: World) -> str:
-    """Of what a session's state is made of: the codec's weights, which say what latents mean, and the shapes."""
-    import torch
-
+    """Return a digest of what a state depends on: the shapes, and the codec's weights, which say what latents mean."""
     configs = (world.codec.config, world.transformer.config, [b.name for b in world.card.buttons])
     weights = [value.detach().cpu().to(torch.bfloat16).view(torch.int16) for value in world.codec.state_dict().values()]
     digest = sha256(former_repr(configs).encode())
@@ -190,8 +192,8 @@ def fingerprint(world: World) -> str:
 
 
 def world_info(name: str, world: World) -> WorldInfo:
-    """The world's card as the wire has it, under the name it is served by."""
-    card: WorldCard = world.card
+    """Return the world's card in the form of the wire, under the name it is served by."""
+    card = world.card
     return WorldInfo(
         name=name,
         title=card.title,
@@ -211,22 +213,18 @@ def world_info(name: str, world: World) -> WorldInfo:
 
 
 def share_cores(num_threads: int | None, on_decode_thread: OnThread) -> None:
-    """Called on the model's thread: `num_threads` for its tensor operations (None: torch's choice).
+    """Use `num_threads` for the tensor operations of the calling thread, the model's (None: torch's choice).
 
-    On few cores the decoder gets one thread, since it works beside the model.
+    On few cores the decoder gets one thread, because it runs beside the model.
     """
-    import torch
-
     model_threads = num_threads or torch.get_num_threads()
     on_decode_thread(partial(_use_threads, 1 if _num_cores() <= FEW_CORES else model_threads))
     _use_threads(model_threads)
 
 
 def _use_threads(num_threads: int) -> None:
-    """For the calling thread, and for threads that have not used torch yet."""
-    import torch
-
-    torch.get_num_threads()  # a thread's first call of torch takes over the newest setting of any thread
+    """Set the number for the calling thread, and for threads that have not used torch yet."""
+    torch.get_num_threads()  # a thread's first call of torch adopts the newest setting of any thread
     torch.set_num_threads(num_threads)
 
 

@@ -1,6 +1,6 @@
 """The worlds of one server process. Owns their loading, warm-up, public descriptions and moving previews.
 
-Loading and previews run on the model thread; the descriptions may be read from any thread once loading is done.
+Loading and previews run on the model thread; descriptions can be read from any thread once loading is done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREVIEW_S, PREVIEW_HOLD_S = 2.0, 0.4
 
 
 class WorldRegistry:
-    """`loaders`: how to get each world, by the name it is served by."""
+    """All served worlds. loaders: by the name that a world is served under."""
 
     def __init__(self, config: ServerConfig, loaders: Mapping[str, WorldLoader]) -> None:
         self._config = config
@@ -35,14 +35,15 @@ class WorldRegistry:
         self._infos: dict[str, WorldInfo] = {}
         self._latency_s: dict[str, dict[int, float]] = {}
         self._previews: dict[str, list[NDArray[np.uint8]]] = {}
-        self._being_made: Iterator[None] = iter(())
+        self._preview_steps: Iterator[None] = iter(())
+        self.preview_world: str | None = None
         self.num_previews_left = 0
 
     def load(self, on_decode_thread: OnThread) -> None:
-        """Load and warm every world, one after the other."""
+        """Load and warm up all worlds, one after the other."""
         worlds = {name: loader() for name, loader in self._loaders.items()}
-        suits = [world.num_threads for world in worlds.values() if world.num_threads]
-        share_cores(self._config.num_threads or max(suits, default=None), on_decode_thread)
+        preferred = [world.num_threads for world in worlds.values() if world.num_threads]
+        share_cores(self._config.num_threads or max(preferred, default=None), on_decode_thread)
         for name, world in worlds.items():
             began = time.perf_counter()
             runner = ModelRunner(
@@ -56,59 +57,60 @@ class WorldRegistry:
             self._runners[name] = runner
             self._infos[name] = world_info(name, world)
             self._latency_s[name] = {size: ms / 1e3 for size, ms in runner.latency_ms.items()}
-            took = {size: round(ms, 1) for size, ms in runner.latency_ms.items()}
-            logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, took)
+            latency_ms = {size: round(ms, 1) for size, ms in runner.latency_ms.items()}
+            logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, latency_ms)
         self.num_previews_left = len(self._runners)
-        self._being_made = self._make_previews(on_decode_thread)
+        self._preview_steps = self._make_previews(on_decode_thread)
 
     @property
     def worlds(self) -> list[WorldInfo]:
-        """The worlds that are served, in the order of the settings."""
+        """Return all served worlds in the order of the settings."""
         return list(self._infos.values())
 
     def info(self, name: str) -> WorldInfo:
-        """A served world. Raises UnknownWorldError."""
+        """Return a served world's description. Raise UnknownWorldError."""
         if name not in self._infos:
             raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
         return self._infos[name]
 
     def fingerprint(self, name: str) -> str:
-        """What tells whether a session that was kept can go on in this world."""
+        """Return a digest that differs where a stored session cannot be restored."""
         return self._runners[name].fingerprint
 
     @property
     def latency_s(self) -> Mapping[str, Mapping[int, float]]:
-        """Seconds that a step and its decoding took at warm-up, by world and batch size."""
+        """Return seconds per step and decoding, as measured at warm-up, by world and batch size."""
         return self._latency_s
 
     def runner(self, name: str) -> ModelRunner:
         return self._runners[name]
 
     def preview(self, name: str) -> list[NDArray[np.uint8]] | None:
-        """Two seconds of the world as it makes them here, uint8 `h w 3` each; None until they are made. Raises
+        """Return two seconds of the world, generated here, uint8 `h w 3` each; None until they are finished. Raise
         UnknownWorldError."""
         self.info(name)
         return self._previews.get(name)
 
-    def go_on_with_previews(self) -> None:
-        """One chunk more of what is being made; does nothing when all is done."""
-        next(self._being_made, None)
+    def advance_previews(self) -> None:
+        """Generate one more chunk of the previews; do nothing once all are finished."""
+        next(self._preview_steps, None)
 
     def _make_previews(self, on_decode_thread: OnThread) -> Iterator[None]:
         for name, runner in self._runners.items():
-            info = self._infos[name]
+            self.preview_world, info = name, self._infos[name]
             rng = np.random.default_rng(0)
-            frames = [runner.start(runner.own_slot, _first_start(info))]
+            frames = [runner.start(runner.preview_slot, _first_start(info))]
             held: tuple[str, ...] = ()
             for chunk in range(round(PREVIEW_S * info.fps / runner.chunk_pixel_frames)):
                 yield
                 if chunk % max(1, round(PREVIEW_HOLD_S * info.fps / runner.chunk_pixel_frames)) == 0 and info.buttons:
                     held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
-                stepped = runner.step([Sample(held)], [runner.own_slot])
-                frames.extend(on_decode_thread(partial(runner.decode, stepped, [runner.own_slot]))[0])
-            runner.release(runner.own_slot)
+                stepped = runner.step([Sample(held)], [runner.preview_slot])
+                frames.extend(on_decode_thread(partial(runner.decode, stepped, [runner.preview_slot]))[0])
+            runner.release(runner.preview_slot)
             self._previews[name] = frames
             self.num_previews_left -= 1
+        self.preview_world = None
 
 
 def _first_start(info: WorldInfo) -> StartRequest:

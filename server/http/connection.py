@@ -33,7 +33,7 @@ from server.errors import (
 from server.http.start_requests import carries_file, check_start, run_in_worker_thread, start_request
 from server.http.token_bucket import TokenBucket
 from server.sessions.run import RunRequest
-from server.state.suspended_sessions import Ticket
+from server.state.tickets import Ticket
 from server.telemetry.log import session_key
 from server.wire.protocol import (
     PROTOCOL_VERSION,

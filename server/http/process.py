@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
-from server.errors import ConfigError, ShuttingDownError
+from server.errors import ConfigError, ModelFailedError, ShuttingDownError
 from server.http.app import create_app
 from server.http.timeouts import request_timeout_protocol
 from server.telemetry.log import set_up_logging
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 OLDEST_UVICORN = (0, 52)
 READY_POLL_S = 0.02
+FAILURE_POLL_S = 0.25
 SUSPEND_TIMEOUT_S = 5.0
 UNREAD_TIMEOUT_MS = 60_000  # then the kernel drops data that a closed connection's client never read
 
@@ -44,7 +45,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         engine: Engine | None = getattr(self._app.state, "engine", None)  # missing if the start failed
-        if engine is not None:
+        if engine is not None and engine.failure is not None:
+            await asyncio.sleep(self._goodbye_s)  # the clients have their error; nothing can be suspended
+        elif engine is not None:
             engine.say_goodbye(self._goodbye_s, ShuttingDownError("the server is stopping; connect again later"))
             await asyncio.sleep(self._goodbye_s)
             deadline = time.monotonic() + SUSPEND_TIMEOUT_S
@@ -60,7 +63,8 @@ def run(
 ) -> None:
     """Serve until interrupted. Calls `on_ready(url)` once the worlds are warm (default: print the URL).
 
-    Raises ConfigError if the address is not available, or whatever loading a world raised.
+    Raises ConfigError if the address is not available, whatever loading a world raised, or ModelFailedError if a model
+    failed later: the process must be started again then.
     """
     _check_uvicorn()
     set_up_logging(config.log_level, as_json=config.log_json, stream=sys.stderr)
@@ -81,9 +85,11 @@ def run(
         logger.info("interrupted")
     finally:
         listener.close()
-    failure = app.state.engine.failure if hasattr(app.state, "engine") else None
-    if failure is not None:
-        raise failure
+    engine: Engine | None = getattr(app.state, "engine", None)
+    if engine is not None and engine.failure is not None:
+        if engine.failed_world is not None:
+            raise ModelFailedError(engine.failed_world) from engine.failure
+        raise engine.failure
 
 
 def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
@@ -109,23 +115,24 @@ def url_of(host: str, port: int, *, secure: bool = False) -> str:
 
 
 async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], None]) -> None:
-    """Call `announce` when the worlds are warm; stop the server if they cannot be loaded."""
+    """Call `announce` when the worlds are warm; stop the server if they cannot be loaded, or fail later."""
     while not hasattr(app.state, "engine") or not app.state.engine.ready.is_set():
         await asyncio.sleep(READY_POLL_S)
-    if app.state.engine.failure is not None:
-        server.should_exit = True
-    else:
+    engine: Engine = app.state.engine
+    if engine.failure is None:
         gc.collect()
         gc.freeze()  # loaded objects stay; scanning them again at every collection would stop all players for 0.1 s
         announce()
+    while engine.failure is None:
+        await asyncio.sleep(FAILURE_POLL_S)
+    server.should_exit = True
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 picks a free port. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(
-        family, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )  # asyncio sets TCP_NODELAY only if the protocol is given
+    # asyncio sets TCP_NODELAY only on sockets whose protocol is given
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_TIMEOUT_MS)

@@ -1,4 +1,4 @@
-"""The input of every chunk of a run, from its start: what replays it. Owns its compact form; knows no time."""
+"""The input of every chunk of a run from its start, enough to replay it. Owns the compact form; knows no time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Input: TypeAlias = tuple[tuple[str, ...], Mapping[str, float]]
 
 @dataclass(slots=True)
 class ActionLog:
-    """Runs of equal input. `max_entries` bounds it: a longer log is given up, and says so (`complete`)."""
+    """Inputs, equal ones in a row counted. A log of more than `max_entries` stops recording and is not `complete`."""
 
     max_entries: int = 20_000
     complete: bool = True
@@ -25,16 +25,16 @@ class ActionLog:
     _inputs: list[Input] = field(default_factory=list)
 
     def append(self, sample: Sample) -> None:
-        """One more chunk, made with this input."""
+        """Record the input of one more chunk."""
         self.num_chunks += 1
         if not self.complete:
             return
-        what = _input(sample.buttons, sample.axes)
-        if self._inputs and self._inputs[-1] == what:
+        entry = _input(sample.buttons, sample.axes)
+        if self._inputs and self._inputs[-1] == entry:
             self._counts[-1] += 1
         elif len(self._counts) < self.max_entries:
             self._counts.append(1)
-            self._inputs.append(what)
+            self._inputs.append(entry)
         else:
             self.complete = False
 
@@ -47,14 +47,14 @@ class ActionLog:
                 break
             surplus -= self._counts.pop()
             self._inputs.pop()
-        self.complete = self.complete or surplus >= 0  # whole again, if what was given up has been cut off
+        self.complete = self.complete or surplus >= 0  # complete again, if the unrecorded part was cut off
         self.num_chunks = num_chunks
 
     def copy(self) -> ActionLog:
         return ActionLog(self.max_entries, self.complete, self.num_chunks, list(self._counts), list(self._inputs))
 
     def to_data(self) -> dict[str, Any]:
-        """Plain values, for `from_data`."""
+        """Return plain values for `from_data`."""
         return {
             "num_chunks": self.num_chunks,
             "complete": self.complete,
@@ -64,14 +64,14 @@ class ActionLog:
 
     @staticmethod
     def from_data(data: dict[str, Any]) -> ActionLog:
-        """Raises KeyError, TypeError or ValueError."""
+        """Rebuild a log from `to_data`. Raise KeyError, TypeError or ValueError."""
         inputs = [_input(buttons, axes) for buttons, axes in data["inputs"]]
         return ActionLog(
             complete=data["complete"], num_chunks=data["num_chunks"], _counts=list(data["counts"]), _inputs=inputs
         )
 
     def entries(self) -> tuple[LoggedInput, ...]:
-        """As the wire has it."""
+        """Return the entries in the form of the wire."""
         return tuple(
             LoggedInput(num_chunks=count, buttons=buttons, axes=dict(axes))
             for count, (buttons, axes) in zip(self._counts, self._inputs, strict=True)
@@ -84,5 +84,5 @@ def _input(buttons: Iterable[str], axes: Mapping[str, float]) -> Input:
 
 @lru_cache(maxsize=1024)
 def _buttons(buttons: tuple[str, ...]) -> Input:
-    """Always the same object, which nobody changes: a log has thousands of entries, but few buttons to press."""
+    """Return one shared object per combination (never change it): logs have thousands of entries but few buttons."""
     return buttons, {}

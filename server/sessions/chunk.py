@@ -1,4 +1,4 @@
-"""A chunk that is being made for a session. Owns what those who decode and send it must know."""
+"""A chunk that is being generated for a session. Owns what decoding and sending it need to know."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.wire.protocol import Encoding
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkTicket:
-    """A chunk being made for a session: where its `num_frames` pixel frames stand, and the input that made it."""
+    """A chunk being generated: the numbers of its `num_frames` pixel frames, and the input it was generated with."""
 
     world: str
     index: int

@@ -1,9 +1,9 @@
-"""A player's input between two ticks: held buttons, key presses, summed axes. Owns what is applied next and in what
-order; knows no clocks, sockets or tensors.
+"""A player's input between two ticks: held buttons, key presses, summed axes. Owns which input is applied next; knows
+no clocks, sockets or tensors.
 
-Buttons are latest-wins. A press (a button that the act before did not hold) is kept until a chunk applied it, even if
-it was released in between; where only one button can be held (`exclusive`), presses are applied one per chunk, oldest
-first. Axis movement adds up until it is applied. In lock-step every act waits for its own chunk.
+Buttons are latest-wins. A press (a button that the previous act did not hold) is kept until a chunk applies it, even if
+the button is released in between. In a world where only one button can be held (`exclusive`), presses are applied one
+per chunk, oldest first. Axis movement adds up until it is applied. In lock-step every act gets its own chunk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from server.wire.protocol import Act, WorldInfo
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Which act an input came with, and when it arrived (seconds)."""
+    """The act that an input came with, and when it arrived (seconds)."""
 
     seq: int
     t_client: float | None
@@ -28,7 +28,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The input of one chunk. `stamp`: the newest act in it, None before any. `acts`: those applied first by it."""
+    """The input of one chunk.
+
+    stamp: the newest act in it, None before the first; acts: the numbers of the acts that it applies first.
+    """
 
     buttons: tuple[str, ...] = ()
     axes: Mapping[str, float] = field(default_factory=dict)
@@ -37,7 +40,10 @@ class Sample:
 
 
 class InputBuffer:
-    """`axes`: (low, high) by name. `max_pending`: acts kept for lock-step, and receipts owed in real time."""
+    """The input of one session.
+
+    axes: (low, high) by name; max_pending: the most acts kept for lock-step, and the most receipts owed in real time.
+    """
 
     def __init__(
         self, buttons: tuple[str, ...], axes: Mapping[str, tuple[float, float]], exclusive: bool, max_pending: int
@@ -56,32 +62,32 @@ class InputBuffer:
 
     @staticmethod
     def of(world: WorldInfo, max_pending: int) -> InputBuffer:
-        """For a world's buttons and axes."""
+        """Return a buffer for a world's buttons and axes."""
         axes = {axis.name: (axis.low, axis.high) for axis in world.axes}
         return InputBuffer(tuple(button.name for button in world.buttons), axes, world.exclusive_buttons, max_pending)
 
     @property
     def num_pending(self) -> int:
-        """Acts that wait for a chunk of their own."""
+        """Return the number of lock-step acts that wait for their chunk."""
         return len(self._queue)
 
     @property
     def oldest_arrival(self) -> float | None:
-        """When the first of them arrived."""
+        """Return when the oldest waiting lock-step act arrived."""
         return self._queue[0][1] if self._queue else None
 
     @property
     def oldest_seq(self) -> int | None:
-        """The first of them."""
+        """Return the number of the oldest waiting lock-step act."""
         return self._queue[0][0].seq if self._queue else None
 
     @property
     def last_seq(self) -> int:
-        """The newest act taken, -1 before the first."""
+        """Return the number of the newest accepted act, -1 before the first."""
         return self._last_seq
 
     def put(self, act: Act, now: float, *, lockstep: bool) -> None:
-        """Take an act. Raises BadActionError or TooManyPendingError and changes nothing."""
+        """Accept an act. Raise BadActionError or TooManyPendingError; nothing has changed then."""
         self._check(act)
         if lockstep and len(self._queue) >= self._max_pending:
             raise TooManyPendingError(
@@ -94,7 +100,7 @@ class InputBuffer:
             self._merge(act, now)
 
     def to_data(self) -> dict[str, Any]:
-        """Plain values that `restore` makes the same of; but for times, which are another clock's elsewhere."""
+        """Return plain values for `restore`. Times are left out: another machine has another clock."""
         return {
             "queue": [act.model_dump() for act, _ in self._queue],
             "held": list(self._held),
@@ -106,7 +112,7 @@ class InputBuffer:
         }
 
     def restore(self, data: dict[str, Any], now: float) -> None:
-        """Raises KeyError, TypeError or ValueError."""
+        """Become the buffer that `to_data` described. Raise KeyError, TypeError or ValueError."""
         self._queue = deque((Act.model_validate(act), now) for act in data["queue"])
         self._held = tuple(data["held"])
         self._presses = {name: Stamp(seq, t_client, now) for name, seq, t_client in data["presses"]}
@@ -116,12 +122,12 @@ class InputBuffer:
         self._last_seq = data["last_seq"]
 
     def flatten(self) -> None:
-        """Leave lock-step: what waited becomes one input."""
+        """Leave lock-step: merge all waiting acts into one input."""
         while self._queue:
             self._merge(*self._queue.popleft())
 
     def sample(self) -> Sample:
-        """The input for the chunk that starts now."""
+        """Return the input for the chunk that begins now."""
         in_lockstep = bool(self._queue)
         if in_lockstep:
             self._merge(*self._queue.popleft())
@@ -135,9 +141,9 @@ class InputBuffer:
 
     def _buttons(self, in_lockstep: bool) -> tuple[tuple[str, ...], Stamp | None]:
         if not self._exclusive:
-            together = tuple(dict.fromkeys((*self._held, *self._presses)))
+            buttons = tuple(dict.fromkeys((*self._held, *self._presses)))
             self._presses.clear()
-            return together, self._newest
+            return buttons, self._newest
         if in_lockstep or not self._presses:
             self._presses.clear()
             return self._held[-1:], self._newest
@@ -161,10 +167,12 @@ class InputBuffer:
 
     def _check(self, act: Act) -> None:
         if act.seq <= self._last_seq:
-            raise BadActionError(f"act {act.seq} after act {self._last_seq}: seq must rise with every act")
+            raise BadActionError(f"act {act.seq} after act {self._last_seq}: seq must increase with every act")
         for name in act.buttons:
             if name not in self._names:
-                raise BadActionError(f"button {name[:40]!r}: this world has {', '.join(sorted(self._names)) or 'none'}")
+                known = ", ".join(sorted(self._names)) or "no buttons"
+                raise BadActionError(f"button {name[:40]!r}: this world has {known}")
         for name in act.axes:
             if name not in self._ranges:
-                raise BadActionError(f"axis {name[:40]!r}: this world has {', '.join(sorted(self._ranges)) or 'none'}")
+                known = ", ".join(sorted(self._ranges)) or "no axes"
+                raise BadActionError(f"axis {name[:40]!r}: this world has {known}")

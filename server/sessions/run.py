@@ -1,5 +1,5 @@
-"""What a session may be asked to play from, and the run that comes of it. Owns where a run stands and what led there;
-knows no time and no tensors."""
+"""What a session can start from, and the run that begins there. Owns a run's position and how it got there; knows no
+time and no tensors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StartRequest:
-    """From the world's start `index`, or from `pictures` (uint8 `t h w 3`, the world's size), the first held still
-    before the others."""
+    """Start from the world's start `index`, or from `pictures` (uint8 `t h w 3` of the world's size).
+
+    The first picture fills the context before the others.
+    """
 
     index: int = 0
     pictures: NDArray[np.uint8] | None = None
@@ -31,7 +33,7 @@ class StartRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BranchRequest:
-    """Go on from a branch."""
+    """Continue from a branch."""
 
     branch: Branch
     control_seq: int | None = None
@@ -46,14 +48,14 @@ class RewindRequest:
 
 
 SLACK_CHUNKS = 128
-"""Chunks that may be made between a request to go back and its being carried out."""
+"""Chunks that may be generated between a request to rewind or fork and its execution."""
 
 RunRequest = StartRequest | BranchRequest | RewindRequest
 
 
 @dataclass(frozen=True, slots=True)
 class ForkRequest:
-    """Make a branch at a frame of the run; to be kept here, or to be sent as a file."""
+    """Make a branch at a frame of the run; the server keeps it, or sends it to the player (`as_file`)."""
 
     run_frame: int
     control_seq: int | None
@@ -62,8 +64,11 @@ class ForkRequest:
 
 @dataclass(slots=True)
 class Run:
-    """`frame`: the number of the newest picture that is made or being made, counted from the beginning of what led
-    there; `first_frame`: where what can be gone back to begins. `timeline_frames`: how far back one can go."""
+    """One run of a session.
+
+    frame: the number of the newest picture, generated or being generated, counted from the run's start;
+    first_frame: the oldest frame whose state is kept; timeline_frames: how many frames a rewind can go back.
+    """
 
     world: str
     chunk_frames: int
@@ -75,7 +80,7 @@ class Run:
     log: ActionLog = field(default_factory=ActionLog)
 
     def begin(self, request: RunRequest) -> None:
-        """Another run, as asked for."""
+        """Begin the next run as requested."""
         self.number += 1
         match request:
             case StartRequest():
@@ -92,24 +97,24 @@ class Run:
                 assert_never(request)
 
     def check_frame(self, run_frame: int) -> None:
-        """Raises UnknownFrameError for a frame that cannot be gone back to."""
+        """Raise UnknownFrameError for a frame that a rewind or fork cannot reach."""
         oldest = self._oldest()
         if self.number < 0 or run_frame % self.chunk_frames or not oldest <= run_frame <= self.frame:
             steps = "" if self.chunk_frames == 1 else f", in steps of {self.chunk_frames}"
             raise UnknownFrameError(f"frame {run_frame}: this run can go back to {oldest} to {self.frame}{steps}")
 
     def check_kept(self, run_frame: int) -> None:
-        """Raises UnknownFrameError where the run went on too far since `check_frame` had nothing against this frame."""
+        """Raise UnknownFrameError if the run has moved too far ahead since `check_frame` accepted this frame."""
         if run_frame < self._oldest() - SLACK_CHUNKS * self.chunk_frames:
-            raise UnknownFrameError(f"frame {run_frame}: it was let go meanwhile; the run has reached {self.frame}")
+            raise UnknownFrameError(f"frame {run_frame}: its state is no longer kept; the run has reached {self.frame}")
 
     def _oldest(self) -> int:
-        """The first frame that can be gone back to."""
+        """Return the first frame that a rewind can reach."""
         oldest = max(self.first_frame, self.frame - self.timeline_frames)
         return oldest + -oldest % self.chunk_frames
 
     def branch(self, state: RolloutState, run_frame: int) -> Branch:
-        """This run at `run_frame`, where its rollout was in `state`."""
+        """Return this run at `run_frame`, where its rollout was in `state`."""
         log = self.log.copy()
         log.cut(run_frame // self.chunk_frames)
         return Branch(world=self.world, state=state, run_frame=run_frame, origin=self.origin, log=log)
@@ -118,7 +123,7 @@ class Run:
         return replace(self, log=self.log.copy())
 
     def to_data(self) -> dict[str, Any]:
-        """Plain values that `restore` makes the same of."""
+        """Return plain values for `restore`."""
         return {
             "number": self.number,
             "frame": self.frame,
@@ -128,14 +133,17 @@ class Run:
         }
 
     def restore(self, data: dict[str, Any]) -> None:
-        """What is before the newest frame cannot be gone back to any more. Raises KeyError, TypeError or ValueError."""
+        """Become the run that `to_data` described; no rewind reaches frames before its newest one.
+
+        Raise KeyError, TypeError or ValueError.
+        """
         self.number, self.frame = data["number"], data["frame"]
         self.first_frame = self.frame
         self.origin = Origin(data["start_index"], data["seed"])
         self.log = ActionLog.from_data(data["log"])
 
     def logged(self, seq: int | None) -> protocol.ActionLog:
-        """The log as the wire has it."""
+        """Return the log in the form of the wire."""
         return protocol.ActionLog(
             seq=seq,
             start_index=self.origin.start_index,

@@ -1,16 +1,17 @@
 """One player's session, sans I/O: messages in, replies and chunk tickets out. Owns what is played, paused, owed and in
-flight; knows no sockets, threads, clocks or tensors (time is handed in, in seconds).
+flight; knows no sockets, threads, clocks or tensors (times are passed in, in seconds).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, assert_never
 
-from server.engine.scheduler import NEVER, View, grid_point, next_due
 from server.errors import UnknownFrameError, UnknownStartError
 from server.sessions.chunk import ChunkTicket
+from server.sessions.flow_control import FlowControl
 from server.sessions.input_buffer import InputBuffer, Sample
+from server.sessions.life import Phase, SessionLife
+from server.sessions.pacing import NEVER, Pace, SchedulerView
 from server.sessions.pending_requests import PendingRequests
 from server.sessions.run import ForkRequest, RewindRequest, Run, RunRequest, StartRequest
 from server.wire.protocol import (
@@ -30,20 +31,14 @@ from server.wire.protocol import (
     SetSpeed,
     Step,
     WorldInfo,
-    refusal_of,
+    error_reply,
 )
-
-PLAIN = (
-    *("generation", "encoding", "pacing", "_receipts", "_speed", "_paused", "_num_steps"),
-    *("_unacked_start", "_next_index", "_next_chunk"),
-)
-"""What of a session is a plain value and has to be kept, beside its run and its mailbox."""
 
 Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | Save | GetLog
 
 
 class Session:
-    """`world` and `chunk_frames` (pixel frames a chunk) fix the world; `slot` is given by admission."""
+    """A session in one world, whose chunks have `chunk_frames` pixel frames. `life` says what may happen to it."""
 
     def __init__(
         self,
@@ -63,63 +58,67 @@ class Session:
         self.world = world
         self.encoding: Encoding = encoding
         self.pacing: Pacing = pacing
-        self.slot: int | None = None
+        self.life = SessionLife()
         self.generation = 0
         self.run = Run(world.name, chunk_frames, timeline_frames)
-        self.busy = False  # its slot is being filled or copied: nothing can be made
-        self.away_since: float | None = None  # its player's connection is gone: nothing is made
         self.stepped_at = -NEVER
         self._pending = PendingRequests(max_pending_acts)
         self._start_after_seq = -1
-        self._unacked_start: int | None = None  # frame index of a start picture
         self._chunk_frames, self._jpeg_quality = chunk_frames, jpeg_quality
-        self._receipts, self._max_unacked = receipts, max_unacked
-        self._speed: float | None = 1.0
-        self._paused, self._num_steps = False, 0
-        self._asked_at, self._due_at = 0.0, -NEVER
-        self._in_flight: deque[int] = deque()  # last frame index of each unacked chunk
-        self._next_index = self._next_chunk = 0
+        self._receipts = receipts
+        self._pace = Pace()
+        self._flow = FlowControl(max_unacked)
         self._input_buffer = InputBuffer.of(world, max_pending_acts)
 
     @property
     def period_s(self) -> float:
-        """How long one chunk lasts at the session's speed (at the world's own rate when it is unpaced)."""
-        return self._chunk_frames / (self.world.fps * (self._speed or 1.0))
+        """Return how long one chunk lasts at the session's speed (at the world's own rate without a pace)."""
+        return self._chunk_frames / (self.world.fps * (self._pace.speed or 1.0))
 
     @property
     def num_unacked(self) -> int:
-        """Chunks made or being made that the client has not acknowledged."""
-        return len(self._in_flight)
+        """Return the number of chunks, generated or being generated, that the client has not acknowledged."""
+        return self._flow.num_unacked
+
+    @property
+    def last_seq(self) -> int:
+        """Return the number of the newest accepted act, -1 before the first."""
+        return self._input_buffer.last_seq
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether there is a run, or will be without another message of the player."""
+        return self.run.number >= 0 or self._pending.start is not None
+
+    @property
+    def last_index(self) -> int:
+        """Return the index of the newest frame, generated or being generated; -1 before the first."""
+        return self._flow.next_index - 1
 
     def receive(self, message: Request, now: float) -> list[ServerMessage]:
-        """Apply a message. Raises a ServerError for what must be refused; nothing has changed then."""
+        """Apply a message. Raise a ServerError for one that must be refused; nothing has changed then."""
         match message:
             case Act():
                 self._input_buffer.put(message, now, lockstep=self.pacing == "lockstep")
                 received = Receipt(about="act", seq=message.seq, status="received", frame=None)
                 return [received] if self._receipts else []
             case Ack():
-                while self._in_flight and self._in_flight[0] <= message.frame:
-                    self._in_flight.popleft()
-                if self._unacked_start is not None and self._unacked_start <= message.frame:
-                    self._unacked_start = None
+                self._flow.acknowledge(message.frame)
                 return []
             case Pause() | Play():
-                self._paused, self._num_steps = isinstance(message, Pause), 0
+                self._pace.pause(paused=isinstance(message, Pause))
                 return self.control_applied(message.seq)
             case Step():
-                if not self._num_steps:
-                    self._asked_at = now
-                self._paused, self._num_steps = True, min(self._num_steps + message.num_chunks, 64)
+                self._pace.step(message.num_chunks, now)
                 return self.control_applied(message.seq)
             case SetPacing():
                 self.pacing = message.pacing
                 if message.pacing == "realtime":
                     self._input_buffer.flatten()
-                self._due_at = -NEVER
+                self._pace.reset()
                 return self.control_applied(message.seq)
             case SetSpeed():
-                self._speed, self._due_at = message.speed, -NEVER
+                self._pace.set_speed(message.speed)
                 return self.control_applied(message.seq)
             case Rewind():
                 self.request_start(RewindRequest(run_frame=message.run_frame, control_seq=message.seq), now)
@@ -130,169 +129,168 @@ class Session:
                 self._pending.put_fork(ForkRequest(run_frame, message.seq, as_file=isinstance(message, Save)))
                 return []
             case GetLog():
-                return self.control_applied(message.seq)  # the log itself went before: it takes longer to write down
+                return self.control_applied(message.seq)  # the log itself is sent by the caller, as it takes longer
             case _:
                 assert_never(message)
 
     def request_start(self, request: RunRequest, now: float) -> None:
-        """Begin another run as soon as `start_at` allows; the newest request wins. Raises UnknownStartError,
-        UnknownFrameError or TooManyPendingError."""
+        """Begin another run as soon as `start_at` allows; the newest request replaces older ones. Raise
+        UnknownStartError, UnknownFrameError or TooManyPendingError."""
         if isinstance(request, RewindRequest):
             self.run.check_frame(request.run_frame)
         elif isinstance(request, StartRequest) and request.pictures is None and request.index >= len(self.world.starts):
-            there = f"0 to {len(self.world.starts) - 1}" if self.world.starts else "none; send a picture"
-            raise UnknownStartError(f"start {request.index}: {self.world.name} has {there}")
+            starts = f"starts 0 to {len(self.world.starts) - 1}" if self.world.starts else "no starts; send a picture"
+            raise UnknownStartError(f"start {request.index}: {self.world.name} has {starts}")
         self._pending.put_start(request, now)
         self._start_after_seq = self._input_buffer.last_seq
 
-    @property
-    def last_seq(self) -> int:
-        """The newest act taken, -1 before the first."""
-        return self._input_buffer.last_seq
+    # ---- connections
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a run, or will be without a further word of its player."""
-        return self.run.number >= 0 or self._pending.start is not None
+    def reconnect(self, last_frame: int | None) -> None:
+        """Continue over another connection, whose client has every frame up to `last_frame`; None: it has no picture at
+        all, so it gets one first. Raises nothing: any `last_frame` is accepted."""
+        self.life.reconnect()
+        self._continue(last_frame)
 
-    @property
-    def last_index(self) -> int:
-        """Of the newest frame that is made or being made."""
-        return self._next_index - 1
+    def resume(self, last_frame: int | None) -> None:
+        """Go from suspended back to the queue with the exact state; last_frame: as in `reconnect`."""
+        self.life.resume(exact=True)
+        self._continue(last_frame)
 
-    def come_back(self, last_frame: int | None) -> None:
-        """Its player is here again and has every frame up to `last_frame`; or none: then a picture comes first."""
-        self.generation, self.away_since = self.generation + 1, None
+    def restart(self, request: RunRequest, last_frame: int | None) -> None:
+        """Go from suspended back to the queue without the exact state: begin a new run with `request`.
+
+        The player has seen more than is known here; frame numbers continue after `last_frame`.
+        """
+        self.life.resume(exact=False)
+        self.generation += 1
+        self._flow.skip_past(-1 if last_frame is None else last_frame)
+        self._pending.put_start(request, 0.0)
+
+    def _continue(self, last_frame: int | None) -> None:
+        self.generation += 1
         if last_frame is not None:
-            self.receive(Ack(frame=min(last_frame, self._next_index - 1)), 0.0)
+            self._flow.acknowledge(last_frame)
             return
-        self._in_flight.clear()
-        self._unacked_start = None
+        self._flow.forget()
         if self.run.number >= 0 and self._pending.start is None:
             self._pending.put_start(RewindRequest(run_frame=self.run.frame), 0.0)
 
-    def fall_back(self, request: RunRequest, last_frame: int | None) -> None:
-        """Its player has seen more than it knows of: it goes on from `request`, its numbers from `last_frame`."""
-        missing = max(0, (-1 if last_frame is None else last_frame) + 1 - self._next_index)
-        self._next_index += missing
-        self._next_chunk += missing
-        self._in_flight.clear()
-        self._unacked_start = None
-        self._pending.put_start(request, 0.0)
+    # ---- stored sessions
 
     def to_data(self) -> dict[str, Any]:
-        """Plain values that `restore` makes the same session of. What has been asked for and not been done is lost."""
-        plain = {name: getattr(self, name) for name in PLAIN}
-        more = {"in_flight": list(self._in_flight), "run": self.run.to_data(), "mailbox": self._input_buffer.to_data()}
-        return {**plain, **more}
+        """Return plain values for `restore`. Pending requests are not included."""
+        return {
+            "generation": self.generation,
+            "encoding": self.encoding,
+            "pacing": self.pacing,
+            "receipts": self._receipts,
+            "pace": self._pace.to_data(),
+            "flow_control": self._flow.to_data(),
+            "run": self.run.to_data(),
+            "input_buffer": self._input_buffer.to_data(),
+        }
 
     def restore(self, data: dict[str, Any], now: float) -> None:
-        """Be what another session was when it gave `to_data`. Raises KeyError, TypeError or ValueError."""
-        for name in PLAIN:
-            setattr(self, name, data[name])
-        self._asked_at, self._in_flight = now, deque(data["in_flight"])
+        """Become the session that `to_data` described, suspended. Raise KeyError, TypeError or ValueError."""
+        self.life = SessionLife(Phase.SUSPENDED)
+        self.generation = data["generation"]
+        self.encoding, self.pacing, self._receipts = data["encoding"], data["pacing"], data["receipts"]
+        self._pace.restore(data["pace"], now)
+        self._flow.restore(data["flow_control"])
         self.run.restore(data["run"])
-        self._input_buffer.restore(data["mailbox"], now)
+        self._input_buffer.restore(data["input_buffer"], now)
+
+    # ---- slot jobs
 
     def start_at(self) -> float:
-        """When the wanted start may be carried out. NEVER without one, while acts sent before it wait in lock-step, and
-        until the picture of the start before is acknowledged. What else is in flight, a start makes obsolete."""
-        return NEVER if self._unacked_start is not None or self._acts_come_first() else self._pending.start_at()
+        """Return when the pending start may begin. NEVER without one, while acts sent before it wait in lock-step, and
+        until the picture of the previous start is acknowledged; other chunks in flight become obsolete."""
+        if not self.life.may_fill or self._flow.awaits_start_ack or self._acts_come_first():
+            return NEVER
+        return self._pending.start_at(forks_first=not self.life.is_empty)  # an empty slot has nothing to fork
 
     def fork_at(self) -> float:
-        """When the oldest wanted fork may be carried out."""
-        return self._pending.fork_at()
+        """Return when the oldest pending fork may begin."""
+        return self._pending.fork_at() if self.life.may_copy else NEVER
+
+    def begin_run(self, now: float) -> tuple[RunRequest, ChunkTicket, list[ServerMessage]]:
+        """Begin to fill the slot with the pending start; `life.filled` ends it. Return the request, the ticket of its
+        start picture and the receipts owed. The picture replaces chunks in flight that have not left."""
+        self.life.begin_fill()
+        request, answered = self._pending.take_start(now)
+        replies = [receipt for seq in answered for receipt in self.control_applied(seq)]
+        self.run.begin(request)
+        self._pace.reset()
+        self._flow.begin_run()
+        return request, self._ticket(1, Sample(), now, generated=False), replies
 
     def begin_fork(self, now: float) -> tuple[ForkRequest, list[ServerMessage]]:
-        """The fork to carry out now, and a refusal where the world ran on too far meanwhile; it is wanted no longer."""
+        """Begin to copy for the oldest pending fork; `life.copied` ends it. Return the request; if the run has moved
+        too far ahead meanwhile, also a refusal, and nothing has begun."""
         request = self._pending.take_fork(now)
         try:
             self.run.check_kept(request.run_frame)
         except UnknownFrameError as error:
-            return request, [refusal_of(error, "control", request.control_seq)]
+            return request, [error_reply(error, "control", request.control_seq)]
+        self.life.begin_copy()
         return request, []
 
-    def _acts_come_first(self) -> bool:
-        oldest = self._input_buffer.oldest_seq
-        return not self._paused and oldest is not None and oldest <= self._start_after_seq
-
     def control_applied(self, seq: int | None) -> list[ServerMessage]:
-        """The receipt a control with a `seq` is owed."""
-        applied = Receipt(about="control", seq=seq or 0, status="applied", frame=self._next_index)
+        """Return the receipt that is owed for a control with a `seq`."""
+        applied = Receipt(about="control", seq=seq or 0, status="applied", frame=self._flow.next_index)
         return [] if seq is None else [applied]
 
-    def view(self) -> View:
-        """What the scheduler decides on."""
-        return View(
-            slot=-1 if self.slot is None else self.slot,
+    def _acts_come_first(self) -> bool:
+        if self._pace.is_paused or self.life.is_empty:  # no acts are applied now
+            return False
+        oldest = self._input_buffer.oldest_seq
+        return oldest is not None and oldest <= self._start_after_seq
+
+    # ---- steps
+
+    def view(self) -> SchedulerView:
+        """Return what the scheduler decides on."""
+        return SchedulerView(
+            slot=-1 if self.life.slot is None else self.life.slot,
             world=self.world.name,
             ready_at=self._ready_at(),
             period_s=self.period_s,
             unacked=self.num_unacked,
-            max_unacked=self._max_unacked,
+            max_unacked=self._flow.max_unacked,
         )
 
-    def begin_run(self, now: float) -> tuple[RunRequest, ChunkTicket, list[ServerMessage]]:
-        """The wanted start is being carried out: the ticket of its one still picture, and the receipts owed for it.
-        Chunks in flight are forgotten: the picture takes the place of those that have not left."""
-        request, answered = self._pending.take_start(now)
-        replies = [receipt for seq in answered for receipt in self.control_applied(seq)]
-        self.run.begin(request)
-        self._due_at = -NEVER
-        self._in_flight.clear()
-        self._unacked_start = self._next_index
-        return request, self._ticket(1, Sample(), now, generated=False), replies
-
     def begin_chunk(self, now: float) -> tuple[ChunkTicket, list[ServerMessage]]:
-        """A step begins: sample the input at this moment. Returns the chunk's ticket and the receipts owed for it."""
-        self._num_steps = max(0, self._num_steps - 1)
-        self._asked_at = self.stepped_at = now
-        if self._speed is None:
-            self._due_at = now
-        else:
-            due_at = self._due_at if self._due_at > -NEVER else grid_point(now, self.period_s)
-            self._due_at = next_due(due_at, self.period_s, now)
+        """Begin a step with the newest input. Return the chunk's ticket and the receipts owed for it."""
+        self._pace.begin_chunk(now, self.period_s)
+        self.stepped_at = now
         sample = self._input_buffer.sample()
         self.run.log.append(sample)
-        index = self._next_index
+        index = self._flow.next_index
         applied = [Receipt(about="act", seq=seq, status="applied", frame=index) for seq in sample.acts]
         return self._ticket(self._chunk_frames, sample, now, generated=True), [*applied] if self._receipts else []
 
     def _ready_at(self) -> float:
-        """When the next chunk may begin, as far as pacing goes."""
-        if (
-            self.away_since is not None
-            or self.busy
-            or self.run.number < 0
-            or (self._pending.start is not None and not self._acts_come_first())
-        ):
+        """Return when the next chunk may begin, flow control aside."""
+        if not self.life.may_step or (self._pending.start is not None and not self._acts_come_first()):
             return NEVER
-        if self._num_steps:
-            return self._asked_at
-        if self._paused:
-            return NEVER
-        if self.pacing == "lockstep":
-            arrival = self._input_buffer.oldest_arrival
-            return NEVER if arrival is None else arrival
-        return self._due_at
+        return self._pace.ready_at(self._input_buffer.oldest_arrival, lockstep=self.pacing == "lockstep")
 
     def _ticket(self, num_frames: int, sample: Sample, now: float, *, generated: bool) -> ChunkTicket:
+        index, chunk = self._flow.begin_chunk(num_frames)
         ticket = ChunkTicket(
             world=self.world.name,
-            index=self._next_index,
-            chunk=self._next_chunk,
+            index=index,
+            chunk=chunk,
             run=self.run.number,
             run_frame=self.run.frame + generated,
             num_frames=num_frames,
             generated=generated,
-            keep=not generated or self.pacing == "lockstep" or self._paused,
+            keep=not generated or self.pacing == "lockstep" or self._pace.is_paused,
             encoding=self.encoding,
             jpeg_quality=self._jpeg_quality,
             sample=sample,
             sampled_at=now,
         )
-        self._next_index += num_frames
-        self._next_chunk += 1
         self.run.frame += num_frames * generated
-        self._in_flight.append(self._next_index - 1)
         return ticket

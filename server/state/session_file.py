@@ -1,55 +1,64 @@
-"""A session as a file that a player keeps. Owns its form, and what of a stranger's file is believed: nothing.
+"""A session as a file that a player keeps. Owns the file's form, and checks everything in it: it comes from a stranger.
 
-It holds what its cache can be made of again, not the cache: a hundredth of the bytes, good on any machine; frames that
-follow are equal up to rounding. What led there is not in it.
+The file holds what the cache can be computed from, not the cache: a hundredth of the bytes, valid on any machine; the
+frames that follow are equal up to rounding. The log of actions is not in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgpack
 
-from server.engine.model_runner import ModelRunner
 from server.errors import BadStateError
 from server.sessions.action_log import ActionLog
 from server.sessions.branches import Branch, Origin
-
-if TYPE_CHECKING:
-    from world import RolloutState
+from world.errors import ShapeError, StateError
+from world.rollout.snapshots import from_bytes, to_bytes
+from world.rollout.timeline import RolloutState
 
 FORMAT = 1
 
 
-def to_file(world: str, runner: ModelRunner, state: RolloutState) -> bytes:
-    """The session in this state."""
-    from world.rollout.snapshots import to_bytes  # here, since it loads torch
+class StateOwner(Protocol):
+    """What a file's state is checked against; the model runner of a world is one."""
 
+    fingerprint: str
+
+    @property
+    def chunk_pixel_frames(self) -> int: ...
+
+    def check(self, state: RolloutState) -> None:
+        """Raise world.errors.ShapeError for a state of another world."""
+
+    def run_frame_of(self, state: RolloutState) -> int:
+        """Return how many pixel frames the state's run has generated."""
+
+
+def to_file(world: str, owner: StateOwner, state: RolloutState) -> bytes:
+    """Return the file of a session of `world` in this state."""
     light = to_bytes(replace(state, kv=None, codec={}))
-    content = {"lightcone": FORMAT, "world": world, "fingerprint": runner.fingerprint, "state": light}
+    content = {"lightcone": FORMAT, "world": world, "fingerprint": owner.fingerprint, "state": light}
     return bytes(msgpack.packb(content))
 
 
-def from_file(world: str, runner: ModelRunner, data: bytes) -> Branch:
-    """What to go on from. Raises BadStateError."""
-    from world.errors import ShapeError, StateError  # here, since it loads torch
-    from world.rollout.snapshots import from_bytes
-
+def from_file(world: str, owner: StateOwner, data: bytes) -> Branch:
+    """Return the branch of `world` that a file holds. Raise BadStateError."""
     try:
         content = msgpack.unpackb(data)
-        version, fingerprint, bytes_of_state = content["lightcone"], content["fingerprint"], content["state"]
+        version, fingerprint, state_bytes = content["lightcone"], content["fingerprint"], content["state"]
     except (ValueError, KeyError, TypeError, msgpack.UnpackException) as exc:
-        raise BadStateError(f"{len(data)} bytes are no saved session; send what `saved` brought") from exc
+        raise BadStateError(f"{len(data)} bytes are not a saved session; send the file of a `saved` message") from exc
     if version != FORMAT:
         raise BadStateError(f"the saved session has format {str(version)[:20]}, this server reads {FORMAT}")
-    if fingerprint != runner.fingerprint:
-        raise BadStateError(f"the session was saved in another world, or before {world} was trained anew")
+    if fingerprint != owner.fingerprint:
+        raise BadStateError(f"the session was saved in another world, or before {world} was trained again")
     try:
-        state = replace(from_bytes(bytes_of_state), kv=None)
-        runner.check(state)
+        state = replace(from_bytes(state_bytes), kv=None)
+        owner.check(state)
     except (ShapeError, StateError, TypeError) as exc:
         raise BadStateError(f"the saved session is damaged: {exc}") from exc
-    run_frame = runner.run_frame_of(state)
-    unknown = ActionLog(complete=False, num_chunks=run_frame // runner.chunk_pixel_frames)
+    run_frame = owner.run_frame_of(state)
+    unknown = ActionLog(complete=False, num_chunks=run_frame // owner.chunk_pixel_frames)
     return Branch(world=world, state=state, run_frame=run_frame, origin=Origin(None, state.seed), log=unknown)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from server.config import ServerConfig
 from server.engine.model_runner import WorldLoader
+from server.sessions.session import Session
 from server.wire.protocol import Ack, Act, Frame, Hello, Welcome
 from tests.server.raw import Raw, hello
 from tests.server.serving import RunningServer
@@ -38,22 +39,29 @@ def resuming(welcome: Welcome, last_frame: int | None, **fields: object) -> Hell
 async def settled(server: RunningServer, key: str, *, hold_s: float) -> None:
     """Until what happens to a session whose player has gone has happened."""
     while True:
-        entry = server.engine._registry.entries.get(key)
-        if entry is None or (hold_s and entry.session.away_since is not None):
-            break
+        with server.engine._lock:
+            entry = server.engine._registry.entries.get(key)
+            if entry is None or (hold_s and entry.session.life.is_held):
+                break
         await asyncio.sleep(0.005)
     store = server.engine.store
     if store is not None:
         await asyncio.wrap_future(store._work.submit(lambda: None))
-        server.engine._registry.suspended_sessions.forget(time.monotonic())
+        with server.engine._lock:
+            server.engine._registry.suspended_sessions.drop_expired(time.monotonic())
 
 
 def rollout_of(server: RunningServer, world: str) -> Rollout:
     return server.engine.world_registry.runner(world)._rollout
 
 
+def session_of(server: RunningServer, key: str) -> Session:
+    with server.engine._lock:
+        return server.engine._registry.entries[key].session
+
+
 def state_of(server: RunningServer, key: str, world: str) -> RolloutState:
-    slot = server.engine._registry.entries[key].session.slot
+    slot = session_of(server, key).life.slot
     assert slot is not None
     return rollout_of(server, world).snapshot(slot)
 

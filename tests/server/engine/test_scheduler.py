@@ -7,13 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.scheduler import NEVER, View, bucket_for, grid_point, next_due, plan
+from server.engine.scheduler import bucket_for, plan
+from server.sessions.pacing import NEVER, SchedulerView, grid_point, next_due
 
 times = st.floats(0, 1e6)
 periods = st.floats(0.001, 10)
 views = st.lists(
     st.builds(
-        View,
+        SchedulerView,
         slot=st.integers(0, 63),
         world=st.sampled_from("ab"),
         ready_at=times | st.just(NEVER) | st.just(-NEVER),
@@ -27,7 +28,9 @@ views = st.lists(
 
 
 @given(views, times, st.integers(1, 8))
-def test_only_runnable_sessions_of_one_world_are_planned(views: list[View], now: float, max_batch: int) -> None:
+def test_only_runnable_sessions_of_one_world_are_planned(
+    views: list[SchedulerView], now: float, max_batch: int
+) -> None:
     chosen = plan(views, now, max_batch)
     by_slot = {view.slot: view for view in views}
     assert len(chosen.slots) <= max_batch
@@ -38,7 +41,7 @@ def test_only_runnable_sessions_of_one_world_are_planned(views: list[View], now:
 
 
 @given(views, times, st.integers(1, 8))
-def test_no_runnable_session_waits_while_there_is_room(views: list[View], now: float, max_batch: int) -> None:
+def test_no_runnable_session_waits_while_there_is_room(views: list[SchedulerView], now: float, max_batch: int) -> None:
     chosen = plan(views, now, max_batch)
     runnable = [v for v in views if v.unacked < 3 and v.ready_at <= now]
     assert bool(chosen.slots) == bool(runnable)
@@ -47,7 +50,7 @@ def test_no_runnable_session_waits_while_there_is_room(views: list[View], now: f
 
 
 @given(views, times, st.integers(1, 8))
-def test_no_one_left_out_is_more_urgent_than_the_first(views: list[View], now: float, max_batch: int) -> None:
+def test_no_one_left_out_is_more_urgent_than_the_first(views: list[SchedulerView], now: float, max_batch: int) -> None:
     chosen = plan(views, now, max_batch)
     if chosen.slots:
         by_slot = {view.slot: view for view in views}
@@ -56,7 +59,7 @@ def test_no_one_left_out_is_more_urgent_than_the_first(views: list[View], now: f
 
 
 @given(views, times)
-def test_with_nothing_to_do_it_wakes_when_the_next_one_is_due(views: list[View], now: float) -> None:
+def test_with_nothing_to_do_it_wakes_when_the_next_one_is_due(views: list[SchedulerView], now: float) -> None:
     chosen = plan(views, now, 8)
     if not chosen.slots:
         assert chosen.wake_at > now
@@ -96,7 +99,7 @@ def test_sessions_that_joined_at_any_time_share_their_due_times(joined: list[flo
 @given(st.integers(2, 6), st.integers(1, 3))
 def test_with_too_small_batches_everyone_still_gets_a_turn(num_sessions: int, max_batch: int) -> None:
     state = {
-        slot: View(slot=slot, world="ab"[slot % 2], ready_at=0, period_s=1, unacked=0, max_unacked=3)
+        slot: SchedulerView(slot=slot, world="ab"[slot % 2], ready_at=0, period_s=1, unacked=0, max_unacked=3)
         for slot in range(num_sessions)
     }
     turns = dict.fromkeys(state, 0)

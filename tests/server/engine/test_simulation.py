@@ -66,9 +66,10 @@ class Serving(RuleBasedStateMachine):
             max_unacked=MAX_UNACKED,
             max_pending_acts=8,
         )
-        session.slot = slot
+        session.life.admit(slot)
         session.request_start(StartRequest(), self.now)
         _, ticket, _ = session.begin_run(self.now)
+        session.life.filled()
         player = self.players[slot] = Player(session, SendQueue(lambda: None))
         player.send_queue.put_frames(ticket.index, [b"start"], keep=True)
         if unpaced:
@@ -100,7 +101,7 @@ class Serving(RuleBasedStateMachine):
             player.taken.append(player.send_queue.last_taken)
         if player.acknowledges and player.taken:
             player.session.receive(Ack(frame=player.taken[-1]), self.now)
-            player.send_queue.acked(player.taken[-1])
+            player.send_queue.acknowledge(player.taken[-1])
 
     @rule(jump=st.floats(0.0, 5.0))
     def time_passes(self, jump: float) -> None:

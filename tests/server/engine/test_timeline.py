@@ -237,7 +237,7 @@ async def test_a_branch_that_nobody_comes_for_is_let_go(
     raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(branches, "LIFETIME_S", 0.3)
-    kept = server.engine._slot_jobs._branches._kept
+    kept = server.engine._slot_jobs._branches._branches
     kept.clear()  # those of other tests live longer, and the oldest goes first
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)

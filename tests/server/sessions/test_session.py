@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
-from server.engine.scheduler import NEVER
 from server.errors import TooManyPendingError, UnknownFrameError, UnknownStartError
-from server.sessions.run import SLACK_CHUNKS, BranchRequest, ForkRequest, StartRequest
+from server.sessions.chunk import ChunkTicket
+from server.sessions.pacing import NEVER
+from server.sessions.run import SLACK_CHUNKS, BranchRequest, ForkRequest, RunRequest, StartRequest
 from server.sessions.session import Session
 from server.wire.protocol import (
     Ack,
@@ -63,12 +64,27 @@ def session(
         max_pending_acts=4,
         timeline_frames=timeline_frames,
     )
-    made.slot = 0
+    made.life.admit(0)
     made.request_start(StartRequest(), 0.0)
     if started:
-        made.begin_run(0.0)
+        begin_run(made, 0.0)
         made.receive(Ack(frame=0), 0.0)
     return made
+
+
+def begin_run(made: Session, now: float) -> tuple[RunRequest, ChunkTicket, list[ServerMessage]]:
+    """Begin a run and put it into the slot at once."""
+    begun = made.begin_run(now)
+    made.life.filled()
+    return begun
+
+
+def begin_fork(made: Session, now: float) -> tuple[ForkRequest, list[ServerMessage]]:
+    """Begin a fork and make it at once."""
+    begun = made.begin_fork(now)
+    if not begun[1]:
+        made.life.copied()
+    return begun
 
 
 def ready(made: Session, now: float) -> bool:
@@ -83,7 +99,7 @@ def test_nothing_is_generated_before_the_start_was_carried_out() -> None:
     made = session(started=False)
     assert not ready(made, 1e9)
     assert made.start_at() <= 0.0
-    made.begin_run(0.0)
+    begin_run(made, 0.0)
     assert made.start_at() > 0.0
     assert ready(made, 0.0)
 
@@ -131,7 +147,7 @@ def test_frames_are_numbered_over_the_session_and_within_the_run() -> None:
     first, second = made.begin_chunk(0.0)[0], made.begin_chunk(1.0)[0]
     made.request_start(StartRequest(index=1), 1.0)
     made.receive(Ack(frame=99), 0.0)
-    still = made.begin_run(2.0)[1]
+    still = begin_run(made, 2.0)[1]
     third = made.begin_chunk(3.0)[0]
     numbers = [(t.index, t.chunk, t.run, t.run_frame, t.generated) for t in (first, second, still, third)]
     assert numbers == [(1, 1, 0, 1, True), (3, 2, 0, 3, True), (5, 3, 1, 0, False), (6, 4, 1, 1, True)]
@@ -183,7 +199,7 @@ def test_controls_with_a_number_get_a_receipt_and_others_none() -> None:
     assert made.receive(Play(), 0.0) == []
     made.request_start(StartRequest(control_seq=5), 0.0)
     made.request_start(StartRequest(control_seq=6), 0.0)
-    assert receipts(made.begin_run(0.0)[2]) == [("control", 5, "applied", 1), ("control", 6, "applied", 1)]
+    assert receipts(begin_run(made, 0.0)[2]) == [("control", 5, "applied", 1), ("control", 6, "applied", 1)]
 
 
 def test_in_lockstep_a_start_comes_after_the_acts_before_it() -> None:
@@ -195,7 +211,7 @@ def test_in_lockstep_a_start_comes_after_the_acts_before_it() -> None:
     assert made.begin_chunk(0.0)[0].sample.acts == (0,)
     assert made.start_at() <= 9.0
     assert not ready(made, 1e9)
-    made.begin_run(0.0)
+    begin_run(made, 0.0)
     assert made.begin_chunk(0.0)[0].sample.acts == (1,)
 
 
@@ -207,14 +223,14 @@ def test_a_start_waits_for_no_chunk_in_flight_and_makes_them_obsolete() -> None:
     made.request_start(StartRequest(), 1.0)
     assert made.start_at() <= 1.0
     assert made.view().runnable_at == NEVER
-    made.begin_run(1.0)
+    begin_run(made, 1.0)
     assert made.num_unacked == 1
 
 
 def test_a_second_start_waits_until_the_picture_of_the_first_was_acknowledged() -> None:
     made = session()
     made.request_start(StartRequest(), 1.0)
-    still = made.begin_run(1.0)[1]
+    still = begin_run(made, 1.0)[1]
     made.request_start(StartRequest(), 2.0)
     assert made.start_at() == NEVER
     made.receive(Ack(frame=still.index - 1), 2.0)
@@ -226,7 +242,7 @@ def test_a_second_start_waits_until_the_picture_of_the_first_was_acknowledged() 
 def test_one_sessions_starts_keep_half_a_second_between_them() -> None:
     made = session()
     made.request_start(StartRequest(), 10.0)
-    made.receive(Ack(frame=made.begin_run(10.0)[1].index), 10.0)
+    made.receive(Ack(frame=begin_run(made, 10.0)[1].index), 10.0)
     made.request_start(StartRequest(), 10.1)
     assert made.start_at() == 10.5
 
@@ -237,7 +253,7 @@ def test_starts_that_wait_are_bounded_and_none_is_forgotten() -> None:
         made.request_start(StartRequest(control_seq=seq), 0.0)
     with pytest.raises(TooManyPendingError, match="4 starts"):
         made.request_start(StartRequest(control_seq=4), 0.0)
-    assert [seq for _, seq, _, _ in receipts(made.begin_run(1.0)[2])] == [0, 1, 2, 3]
+    assert [seq for _, seq, _, _ in receipts(begin_run(made, 1.0)[2])] == [0, 1, 2, 3]
 
 
 def test_an_unknown_start_is_refused_but_a_picture_always_fits() -> None:
@@ -261,7 +277,7 @@ def test_a_rewind_begins_a_run_at_that_frame_and_cuts_the_log() -> None:
     assert made.receive(Rewind(run_frame=4, seq=9), 10.0) == []
     assert not ready(made, 1e9), "nothing is made that would be thrown away"
     assert made.start_at() <= 10.0
-    _, still, replies = made.begin_run(10.0)
+    _, still, replies = begin_run(made, 10.0)
     assert (still.run, still.run_frame, still.generated) == (1, 4, False)
     assert receipts(replies) == [("control", 9, "applied", 7)]
     assert made.begin_chunk(11.0)[0].run_frame == 5
@@ -285,14 +301,14 @@ def test_a_branch_knows_what_led_to_it() -> None:
     made = _with_chunks(3)
     made.receive(Fork(run_frame=4, seq=3), 0.0)
     assert made.fork_at() == 0.5, "as long after the start as another start"
-    assert made.begin_fork(2.0) == (ForkRequest(4, 3), [])
+    assert begin_fork(made, 2.0) == (ForkRequest(4, 3), [])
     assert made.fork_at() == NEVER
     made.receive(Fork(), 2.1)
     assert made.fork_at() == 2.5
     branch = made.run.branch(NO_STATE, 4)
     other = session(started=False)
     other.request_start(BranchRequest(branch=branch), 0.0)
-    _, still, _ = other.begin_run(0.0)
+    _, still, _ = begin_run(other, 0.0)
     assert (still.run, still.run_frame) == (0, 4)
     log = other.run.logged(None)
     assert (log.start_index, log.seed, [entry.num_chunks for entry in log.inputs]) == (0, 0, [1, 1])
@@ -305,7 +321,7 @@ def test_a_fork_is_made_before_the_run_is_left_that_it_was_asked_for_in() -> Non
     made.receive(Fork(run_frame=6, seq=3), 0.0)
     made.receive(Rewind(run_frame=2), 0.0)
     assert (made.start_at(), made.fork_at()) == (NEVER, 0.5)
-    made.begin_fork(10.0)
+    begin_fork(made, 10.0)
     assert made.start_at() == 10.5
 
 
@@ -314,7 +330,7 @@ def test_a_fork_without_a_frame_means_the_newest_when_it_was_asked_for() -> None
     made.receive(Fork(seq=3), 0.0)
     made.receive(Ack(frame=99), 0.0)
     made.begin_chunk(5.0)
-    assert made.begin_fork(10.0)[0].run_frame == 6
+    assert begin_fork(made, 10.0)[0].run_frame == 6
 
 
 def test_a_fork_that_the_world_ran_away_from_is_refused() -> None:
@@ -323,14 +339,14 @@ def test_a_fork_that_the_world_ran_away_from_is_refused() -> None:
     for number in range(SLACK_CHUNKS + 1):
         made.receive(Ack(frame=9999), 0.0)
         made.begin_chunk(10.0 + number)
-    (refusal,) = made.begin_fork(11.0)[1]
+    (refusal,) = begin_fork(made, 11.0)[1]
     assert isinstance(refusal, Error)
     assert (refusal.code, refusal.seq, refusal.fatal) == ("unknown_frame", 3, False)
 
 
 def test_a_busy_session_makes_nothing() -> None:
     made = _with_chunks(1)
-    made.busy = True
+    made.life.begin_copy()
     assert not ready(made, 1e9)
 
 
@@ -345,6 +361,6 @@ def test_forks_that_wait_are_bounded() -> None:
 def test_a_log_of_a_run_from_a_picture_names_no_start() -> None:
     made = session()
     made.request_start(StartRequest(pictures=np.zeros((1, 8, 8, 3), dtype=np.uint8), seed=5), 1.0)
-    made.begin_run(1.0)
+    begin_run(made, 1.0)
     log = made.run.logged(2)
     assert (log.seq, log.start_index, log.seed, log.inputs) == (2, None, 5, ())

@@ -39,6 +39,7 @@ from tests.server.resuming import (
     assert_same,
     content,
     resuming,
+    session_of,
     settled,
     state_of,
 )
@@ -96,7 +97,7 @@ async def test_frames_that_have_not_arrived_are_sent_again_and_acts_that_wait_ar
         for seq in range(1, 7):  # three chunks fill the credit; three acts wait
             await client.send(Act(seq=seq, buttons=("up",)))
         seen = [await client.frame()]
-        while server.engine._registry.entries[welcome.session].session.num_unacked < 3:
+        while session_of(server, welcome.session).num_unacked < 3:
             await asyncio.sleep(0.01)
     await settled(server, welcome.session, hold_s=place == HELD)
     async with raw_client(server.url, resuming(welcome, seen[-1].index)) as client:
@@ -268,7 +269,7 @@ async def test_a_session_is_kept_for_its_time_and_no_longer(server: RunningServe
         return  # it is parked first
     await settled(server, welcome.session, hold_s=0)
     engine = server.engine
-    engine._registry.suspended_sessions._kept.clear()
+    engine._registry.suspended_sessions._in_memory.clear()
     if engine.store is not None:
         await asyncio.wrap_future(
             engine.store._work.submit(engine.store._execute, "update sessions set expires_at = 1.0")

@@ -17,7 +17,7 @@ from lightcone_client import Frame, Session, connect
 from lightcone_client.session import Pacing
 
 from server.errors import ConfigError, UnknownTicketError
-from server.state.store import Store, Stored
+from server.state.store import Store, StoredSession
 from tests.server.command_line import serving
 from world.testing import tiny_world
 
@@ -25,8 +25,8 @@ NUM_PLAYERS = 4
 FPS = 30.0
 
 
-def stored(generation: int = 0, data: bytes = b"x", *, key: str = "k", secret: str = "s") -> Stored:  # noqa: S107
-    return Stored(key, secret, generation, "tiny", lambda: data)
+def stored(generation: int = 0, data: bytes = b"x", *, key: str = "k", secret: str = "s") -> StoredSession:  # noqa: S107
+    return StoredSession(key, secret, generation, "tiny", lambda: data)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_session_is_forgotten_after_its_time_and_when_it_is_dropped(tmp_path: 
     time.sleep(0.1)
     with pytest.raises(UnknownTicketError):
         brief.claim("k", "s").result()
-    brief._forgot_at = -1e9
+    brief._dropped_at = -1e9
     brief.put(stored(key="another")).result()
     brief._work.submit(lambda: None).result()
     with sqlite3.connect(tmp_path / "sessions.db") as file:
@@ -87,7 +87,7 @@ def test_of_several_writes_that_wait_the_newest_counts(store: Store) -> None:
         return lambda: written.append(number) or b"%d" % number  # type: ignore[func-returns-value]
 
     store._work.submit(time.sleep, 0.1)
-    futures = [store.put(Stored("k", "s", 0, "tiny", data(number))) for number in range(5)]
+    futures = [store.put(StoredSession("k", "s", 0, "tiny", data(number))) for number in range(5)]
     assert all(future.result() for future in futures)
     assert written == [4]
 

@@ -111,7 +111,7 @@ async def test_a_tick_that_fails_is_traced_with_its_failure(part: str, monkeypat
     real = getattr(ModelRunner, part)
 
     def fail(runner: ModelRunner, inputs: object, slots: list[int]) -> object:
-        if slots == [runner.own_slot]:  # a preview, which is not a tick
+        if slots == [runner.preview_slot]:  # a preview, which is not a tick
             return real(runner, inputs, slots)
         raise RuntimeError("the model is broken")
 

@@ -1,0 +1,41 @@
+"""New sessions, and the `welcome` that describes one. Owns what of the settings and of `hello` goes into them."""
+
+from __future__ import annotations
+
+from server.admission.session_entry import SessionEntry
+from server.config import ServerConfig
+from server.sessions.session import Session
+from server.wire.frames import choose_encoding
+from server.wire.protocol import PROTOCOL_VERSION, Hello, Welcome, WorldInfo
+
+
+def new_session(key: str, hello: Hello, world: WorldInfo, config: ServerConfig) -> Session:
+    """Return a session as `hello` requests it. Raise UnsupportedError if there is no encoding in common."""
+    return Session(
+        key,
+        world,
+        world.chunk_frames,
+        encoding=choose_encoding(hello.encodings),
+        jpeg_quality=config.jpeg_quality,
+        pacing=hello.pacing,
+        receipts=hello.receipts,
+        max_unacked=config.max_unacked_chunks,
+        max_pending_acts=config.max_pending_acts,
+        timeline_frames=config.timeline_frames,
+    )
+
+
+def welcome(entry: SessionEntry, config: ServerConfig) -> Welcome:
+    """Return the message that tells a client of its slot."""
+    session = entry.session
+    return Welcome(
+        version=PROTOCOL_VERSION,
+        session=session.key,
+        resume_ticket=str(entry.ticket) if config.resume_s else None,
+        world=session.world,
+        encoding=session.encoding,
+        pacing=session.pacing,
+        limits=config.limits,
+        generation=session.generation,
+        last_seq=session.last_seq if session.generation else None,
+    )
