@@ -12,8 +12,6 @@ import torch
 
 from distill.recipes import catalogue, names
 from distill.recipes.fingerprint import FILE, read_record
-from distill.recipes.folders import world_run
-from distill.recipes.generic import smoke
 from distill.recipes.products import StageError
 from distill.recipes.run import Run
 from distill.recipes.stages import STAGES, with_steps
@@ -22,10 +20,8 @@ from world.errors import LightconeError
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(run: Run) -> Run:
     """A run of the smallest recipe that has its data, its codec and its latents."""
-    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "runs"))
-    run = Run("bouncer", smoke("bouncer"), world_run("bouncer"), tmp_path / "checkpoint", quiet=True)
     run_stages(run, "collect", "codec", "latents")
     return run
 
