@@ -6,6 +6,7 @@
  * Every failure is reported through `state` or `refusal`.
  */
 
+import { isResumed, type ClientOptions, type ClientState } from "./client-types";
 import { ConnectionLost, LightconeError, ProtocolViolation, ServerRefusal } from "./errors";
 import { PendingRequests, type Reply, type ReplyOf } from "./pending-requests";
 import {
@@ -15,9 +16,7 @@ import {
   type ClientMessage,
   type ErrorMessage,
   type ForkedMessage,
-  type FrameMessage,
   type HelloMessage,
-  type ReceiptMessage,
   type SavedMessage,
   type ServerMessage,
   type StartFrom,
@@ -28,49 +27,6 @@ import { decodeMessage, encodeMessage } from "./wire";
 
 /** How many recent acts are kept for sending again after a reconnect; the server accepts no more pending acts. */
 const MAX_RECENT_ACTS = 64;
-
-/** Whether the welcome is of a resumed session. */
-export function isResumed(welcome: WelcomeMessage): boolean {
-  return (welcome.generation ?? 0) > 0;
-}
-
-export type ClientState =
-  | { readonly name: "connecting" }
-  | { readonly name: "queued"; readonly position: number; readonly etaSeconds: number | null }
-  | { readonly name: "playing" }
-  | { readonly name: "paused" }
-  | { readonly name: "reconnecting"; readonly attempt: number; readonly delayMs: number; readonly reason: LightconeError }
-  | { readonly name: "failed"; readonly reason: LightconeError }
-  | { readonly name: "closed" };
-
-export interface ClientEvents {
-  state(state: ClientState): void;
-  welcome(welcome: WelcomeMessage): void;
-  frame(frame: FrameMessage): void;
-  receipt(receipt: ReceiptMessage): void;
-  /** The server refused a request; the session continues. Errors that end the session arrive as a state instead. */
-  refusal(refusal: ServerRefusal): void;
-  /** The server will close the connection soon; the client then reconnects automatically. */
-  goAway(secondsLeft: number, reason: string): void;
-}
-
-export interface ClientOptions {
-  /** The server's stream, such as `ws://127.0.0.1:8000/v1/stream`. */
-  readonly url: string;
-  readonly world: string;
-  readonly encodings?: readonly string[];
-  readonly pacing?: HelloMessage["pacing"];
-  readonly start?: StartFrom;
-  /** See `setSpeed`; 1 by default. */
-  readonly speed?: number | null;
-  readonly receipts?: boolean;
-  readonly token?: string;
-  /** The `resume_ticket` of a session to resume; if the server no longer has it, a new session begins. */
-  readonly ticket?: string | null;
-  readonly events?: Partial<ClientEvents>;
-  /** Opens a socket; `new WebSocket(url)` by default. */
-  readonly openSocket?: (url: string) => WebSocket;
-}
 
 export class LightconeClient {
   private socket: WebSocket | null = null;

@@ -1,6 +1,7 @@
 import { decode, encode } from "@msgpack/msgpack";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { LightconeClient, type ClientState } from "../src/client";
+import { LightconeClient } from "../src/client";
+import type { ClientState } from "../src/client-types";
 import { ConnectionLost, ProtocolViolation, ServerRefusal } from "../src/errors";
 import { PROTOCOL_VERSION } from "../src/protocol";
 import { backoffMs } from "../src/reconnect";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { LightconeError } from "../src/errors";
 import { ScrapeHistory, gauge, histograms, increases, parseMetrics, quantile, samplesOf, secondsBetween } from "../src/metrics";
-import { Recorder } from "../src/page/figures";
+import { FigureReader } from "../src/page/figures";
 
 /** A histogram in the text format: counts per bucket up to 0.01, 0.02, 0.04 and +Inf. */
 function exposition(name: string, labels: string, counts: readonly number[], sum = 1): string {
@@ -115,7 +115,7 @@ describe("ScrapeHistory", () => {
   });
 });
 
-describe("Recorder", () => {
+describe("FigureReader", () => {
   const scrape = (frames: number, ticks: readonly [one: number, twelve: number]) =>
     [
       "lightcone_sessions 2.0",
@@ -130,15 +130,15 @@ describe("Recorder", () => {
     ].join("\n");
 
   it("reports gauges and totals at once, and rates and times from the second scrape on", () => {
-    const recorder = new Recorder();
-    const first = recorder.read(parseMetrics(scrape(0, [0, 0]), 0));
+    const reader = new FigureReader();
+    const first = reader.read(parseMetrics(scrape(0, [0, 0]), 0));
     expect(first).toMatchObject({ sessions: 2, queue: 1, suspended: 4, batch: null, sent: null, actionToFrame: null, ticks: [] });
-    expect(new Recorder().read(parseMetrics("", 0)).suspended, "not reported by the server").toBeNull();
+    expect(new FigureReader().read(parseMetrics("", 0)).suspended, "not reported by the server").toBeNull();
     expect(first.admissions).toEqual([
       { label: "doom", lately: null, total: 7 },
       { label: "pong", lately: null, total: 3 },
     ]);
-    const second = recorder.read(parseMetrics(scrape(120, [30, 10]), 2000));
+    const second = reader.read(parseMetrics(scrape(120, [30, 10]), 2000));
     expect(second).toMatchObject({ sent: 60, replaced: 0, batch: (2 * 30 + 12 * 10) / 40 });
     expect(second.ticks.map(({ labels, perSecond }) => [labels["batch"], perSecond])).toEqual([["2", 15], ["12", 5]]);
     expect(second.ticks[0]?.p50.ms).toBeCloseTo(5);

@@ -30,41 +30,41 @@ describe("RateMeter", () => {
 
 describe("LatencyTracker", () => {
   it("times each action to the first frame that covers it", () => {
-    const tracker = new LatencyTracker();
-    expect(tracker.medianMs()).toBeNull();
-    tracker.sent(1, 100);
-    tracker.presented(0, 110);
-    expect(tracker.medianMs()).toBeNull();
-    tracker.presented(1, 140);
-    tracker.presented(1, 170);
-    expect(tracker.medianMs()).toBe(40);
+    const latency = new LatencyTracker();
+    expect(latency.medianMs()).toBeNull();
+    latency.sent(1, 100);
+    latency.presented(0, 110);
+    expect(latency.medianMs()).toBeNull();
+    latency.presented(1, 140);
+    latency.presented(1, 170);
+    expect(latency.medianMs()).toBe(40);
   });
 
   it("lets one frame cover several actions", () => {
-    const tracker = new LatencyTracker();
-    tracker.sent(1, 0);
-    tracker.sent(2, 10);
-    tracker.sent(3, 20);
-    tracker.presented(2, 50);
-    expect(tracker.medianMs()).toBe(45);
-    tracker.presented(3, 50);
-    expect(tracker.medianMs()).toBe(40);
+    const latency = new LatencyTracker();
+    latency.sent(1, 0);
+    latency.sent(2, 10);
+    latency.sent(3, 20);
+    latency.presented(2, 50);
+    expect(latency.medianMs()).toBe(45);
+    latency.presented(3, 50);
+    expect(latency.medianMs()).toBe(40);
   });
 
   it("keeps only the recent samples", () => {
-    const tracker = new LatencyTracker(3);
+    const latency = new LatencyTracker(3);
     for (let seq = 1; seq <= 6; seq += 1) {
-      tracker.sent(seq, 0);
-      tracker.presented(seq, seq <= 3 ? 1000 : 20);
+      latency.sent(seq, 0);
+      latency.presented(seq, seq <= 3 ? 1000 : 20);
     }
-    expect(tracker.medianMs()).toBe(20);
+    expect(latency.medianMs()).toBe(20);
   });
 
   it("drops the actions that were pending at a pause", () => {
-    const tracker = new LatencyTracker();
-    tracker.sent(1, 0);
-    tracker.dropPending();
-    tracker.presented(1, 60_000);
-    expect(tracker.medianMs()).toBeNull();
+    const latency = new LatencyTracker();
+    latency.sent(1, 0);
+    latency.dropPending();
+    latency.presented(1, 60_000);
+    expect(latency.medianMs()).toBeNull();
   });
 });

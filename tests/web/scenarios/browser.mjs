@@ -26,7 +26,7 @@ export const until = (page, test, argument = null) => page.waitForFunction(test,
 export const untilState = (page, state) => until(page, (expected) => window.lightcone?.state === expected, state);
 export const untilFrames = (page, count) => until(page, (expected) => window.lightcone?.framesPresented >= expected, count);
 /** Waits until the frame on the screen reflects the newest act. */
-export const untilObeyed = (page) => until(page, () => window.lightcone.appliedSeq === window.lightcone.sentSeq);
+export const untilApplied = (page) => until(page, () => window.lightcone.appliedSeq === window.lightcone.sentSeq);
 
 /** Waits until no frame has been presented for `quietMs`. */
 export async function untilQuiet(page, quietMs = 1000) {
@@ -73,7 +73,7 @@ export async function playSome(page, frames) {
     await page.keyboard.down(key);
     await untilFrames(page, (await stats(page)).framesPresented + frames / 2);
     await page.keyboard.up(key);
-    await untilObeyed(page);
+    await untilApplied(page);
   }
 }
 

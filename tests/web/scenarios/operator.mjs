@@ -7,7 +7,7 @@ import {
   stats,
   until,
   untilFrames,
-  untilObeyed,
+  untilApplied,
 } from "./browser.mjs";
 
 /** Shows the server on the operator page while a player plays, then without a connection, then with it again. */
@@ -32,7 +32,7 @@ export async function operator(browser, base, folder, seen) {
   const shows = (id) => until(operatorPage, (id) => parseFloat(document.getElementById(id).textContent) > 0, id);
   await untilFrames(page, 10);
   await page.keyboard.press("ArrowUp");
-  await untilObeyed(page);
+  await untilApplied(page);
   for (const id of ["sessions", "sent", "p99"]) await shows(id);
   seen.playing = await operatorPage.evaluate(figures);
   await page.keyboard.press("ArrowDown");

@@ -13,7 +13,7 @@ import {
   stats,
   until,
   untilFrames,
-  untilObeyed,
+  untilApplied,
   untilQuiet,
   untilState,
 } from "./browser.mjs";
@@ -26,16 +26,16 @@ export async function keyboard(browser, base, folder, seen) {
   await page.keyboard.down("ArrowUp");
   await until(page, (sent) => window.lightcone.sentSeq > sent, seen.before.sentSeq);
   seen.heldButtons = await page.locator('[data-button][data-held="true"]').evaluateAll((all) => all.map((b) => b.dataset.button));
-  await untilObeyed(page);
+  await untilApplied(page);
   await untilFrames(page, (await stats(page)).framesPresented + 10);
   seen.holding = { ...(await stats(page)), canvas: await canvas(page) };
   await page.screenshot({ path: join(folder, "desktop.png") });
   await page.keyboard.up("ArrowUp");
-  await untilObeyed(page);
+  await untilApplied(page);
   seen.released = await stats(page);
   await page.keyboard.down("KeyS");
   await page.evaluate(() => window.dispatchEvent(new Event("blur")));
-  await untilObeyed(page);
+  await untilApplied(page);
   seen.blurred = { ...(await stats(page)), held: await page.locator('[data-held="true"]').count() };
   await untilFrames(page, seen.blurred.framesPresented + 20);
   seen.later = await stats(page);
@@ -108,12 +108,12 @@ export async function touch(browser, base, folder, seen) {
   await session.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: finger });
   await until(page, (sent) => window.lightcone.sentSeq > sent, seen.before.sentSeq);
   seen.held = await page.locator('[data-held="true"]').evaluateAll((all) => all.map((b) => b.dataset.button));
-  await untilObeyed(page);
+  await untilApplied(page);
   seen.holding = await stats(page);
   await page.screenshot({ path: join(folder, "phone.png") });
   await session.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   await until(page, (sent) => window.lightcone.sentSeq > sent, seen.holding.sentSeq);
-  await untilObeyed(page);
+  await untilApplied(page);
   seen.released = { ...(await stats(page)), held: await page.locator('[data-held="true"]').count() };
   seen.sidewaysScroll = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
 }
@@ -133,7 +133,7 @@ export async function gamepad(browser, base, folder, seen) {
       [pressed, stickY],
     );
     await until(page, (sent) => window.lightcone.sentSeq > sent, sentSeq);
-    await untilObeyed(page);
+    await untilApplied(page);
     return page.locator('[data-held="true"]').evaluateAll((all) => all.map((b) => b.dataset.button));
   };
   seen.dpad = await pad([12], 0);
@@ -202,7 +202,7 @@ export async function look(browser, base, folder, seen) {
   seen.before = await stats(page);
   await drag(x, y);
   await until(page, (sent) => window.lightcone.sentSeq > sent, seen.before.sentSeq);
-  await untilObeyed(page);
+  await untilApplied(page);
   seen.after = await stats(page);
   await pause(page);
   seen.paused = await stats(page);

@@ -14,7 +14,7 @@ import {
   stats,
   until,
   untilFrames,
-  untilObeyed,
+  untilApplied,
   untilQuiet,
   untilState,
 } from "./browser.mjs";
@@ -65,7 +65,7 @@ export async function branching(browser, base, folder, seen, device) {
   const pictures = () => page.evaluate(() => [...document.querySelectorAll(".stage canvas")].map((c) => c.toDataURL()));
   const key = async () => {
     await page.keyboard.down("ArrowUp");
-    await untilObeyed(page);
+    await untilApplied(page);
     await untilFrames(page, (await stats(page)).framesPresented + 10);
     await page.keyboard.up("ArrowUp");
   };

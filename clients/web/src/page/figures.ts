@@ -60,7 +60,7 @@ export interface Figures {
   readonly resumes: readonly Tally[];
 }
 
-export class Recorder {
+export class FigureReader {
   private readonly history = new ScrapeHistory(LONG_MS + SLACK_MS);
 
   /** Adds the newest scrape and returns the figures. */

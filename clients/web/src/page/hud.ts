@@ -5,7 +5,7 @@
  */
 
 import { FIGURES, type Figure } from "../drift";
-import type { PlayerStats } from "../player";
+import type { PlayerStats } from "../player-types";
 import { element, milliseconds } from "./dom";
 
 const POLL_MS = 2000;

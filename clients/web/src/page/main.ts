@@ -5,9 +5,10 @@
  * statistics, read-only, to tests and scripts.
  */
 
-import type { ClientState } from "../client";
+import type { ClientState } from "../client-types";
 import { ConnectionLost, LightconeError, ServerRefusal } from "../errors";
-import { Player, type PlayerOptions, type PlayerStats } from "../player";
+import { Player } from "../player";
+import type { PlayerOptions, PlayerStats } from "../player-types";
 import type { WorldInfo } from "../protocol";
 import { unknownInputs, type Take } from "../take";
 import { Branches, makeStage, type Stage } from "./branches";

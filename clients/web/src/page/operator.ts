@@ -7,7 +7,7 @@
 import { LightconeError } from "../errors";
 import { parseMetrics, type Scrape } from "../metrics";
 import { element, milliseconds } from "./dom";
-import { Recorder, type Figures, type Latency, type Tally, type Timing } from "./figures";
+import { FigureReader, type Figures, type Latency, type Tally, type Timing } from "./figures";
 import { Sparkline } from "./sparkline";
 import "./style.css";
 import "./operator.css";
@@ -63,7 +63,7 @@ const TILES: readonly Tile[] = [
   },
 ];
 
-const recorder = new Recorder();
+const reader = new FigureReader();
 const lines = new Map(TILES.map(({ id }) => [id, new Sparkline()]));
 let readAt: Date | null = null;
 
@@ -100,7 +100,7 @@ async function refresh(): Promise<void> {
   const [status, metrics] = await Promise.all([fetchStatus(), fetchMetrics()]);
   const known = status !== "unreachable" && typeof metrics !== "string";
   if (known) {
-    show(recorder.read(metrics), metrics.at);
+    show(reader.read(metrics), metrics.at);
     readAt = new Date();
   } else {
     for (const line of lines.values()) line.push(performance.now(), null);

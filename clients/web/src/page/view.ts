@@ -4,7 +4,7 @@
  * Owns the elements of index.html and their texts. Knows no socket and no input; the page tells it what to show.
  */
 
-import type { ClientState } from "../client";
+import type { ClientState } from "../client-types";
 import { ServerRefusal } from "../errors";
 import type { ErrorCode, WorldInfo } from "../protocol";
 import { element } from "./dom";
