@@ -1,4 +1,4 @@
-"""The examples run, and what they wrap stays as it was."""
+"""The examples run and do not change the models that they wrap."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from examples import diffusers_unet, molecule
 from world.model.transformer import Conditioning
 
 
-def test_a_diffusers_unet_is_distilled_as_it_is() -> None:
+def test_a_diffusers_unet_is_distilled_unmodified() -> None:
     unet = diffusers_unet.small_unet()
     wrapped = diffusers_unet.Wrapped(unet, DDPMScheduler())
     assert type(wrapped.unet) is UNet2DModel
@@ -21,7 +21,7 @@ def test_a_diffusers_unet_is_distilled_as_it_is() -> None:
 
 
 def test_the_wrapped_unets_velocity_is_the_schedulers() -> None:
-    """From the UNet's noise, by the scheduler's own x0."""
+    """Compared with x0 computed from the UNet's noise prediction and the scheduler's levels."""
     scheduler = DDPMScheduler()
     unet = diffusers_unet.small_unet().requires_grad_(False)
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -30,12 +30,12 @@ def test_the_wrapped_unets_velocity_is_the_schedulers() -> None:
     noise = unet(x, 500).sample
     x0 = (x - share.float() * noise) / signal.float()
     sigma = (share / (signal + share)).float().expand(2)
-    own = diffusers_unet.Wrapped(unet, scheduler)(x / (signal + share).float(), sigma, Conditioning()).prediction
-    torch.testing.assert_close(own.float(), noise - x0, rtol=1e-4, atol=1e-4)
+    velocity = diffusers_unet.Wrapped(unet, scheduler)(x / (signal + share).float(), sigma, Conditioning()).prediction
+    torch.testing.assert_close(velocity.float(), noise - x0, rtol=1e-4, atol=1e-4)
 
 
 def test_a_molecule_keeps_its_bonds_in_one_step() -> None:
     atoms = molecule.main(num_steps=1500)
     bonds = (atoms - atoms.roll(1, dims=1)).norm(dim=2)
     assert float(bonds.mean()) == pytest.approx(2.0, abs=0.2)
-    assert float(bonds.std()) < 0.4, "of untrained atoms it is 0.9"
+    assert float(bonds.std()) < 0.4, "for untrained atoms it is 0.9"

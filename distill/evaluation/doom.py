@@ -107,10 +107,10 @@ def _real_or_generated(
 ) -> dict[str, float]:
     num = min(round(config.discriminator_seconds * world.card.fps), frames.shape[1])
     some = training.head(config.num_generated)
-    made = in_batches(student_generator(world), some, some.actions.frames(0, num))
+    generated = in_batches(student_generator(world), some, some.actions.frames(0, num))
     real, truth = training.truth[:, :num], starts.truth[:, :num]
     return {
-        "real_or_generated_accuracy": accuracy(train_discriminator(real, made), truth, frames[:, :num]),
+        "real_or_generated_accuracy": accuracy(train_discriminator(real, generated), truth, frames[:, :num]),
         "real_or_real_accuracy": accuracy(train_discriminator(real[::2], real[1::2]), truth[::2], truth[1::2]),
     }
 

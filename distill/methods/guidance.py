@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -35,11 +35,11 @@ class Guided:
         pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        given = self.network(x, sigma, cond, sigma_next=sigma_next, pattern=pattern, features=features)
+        conditional = self.network(x, sigma, cond, sigma_next=sigma_next, pattern=pattern, features=features)
         if self.scale == 1.0:
-            return given
-        bare = self.network(x, sigma, self.without, sigma_next=sigma_next, pattern=pattern).prediction
+            return conditional
+        unconditional = self.network(x, sigma, self.without, sigma_next=sigma_next, pattern=pattern).prediction
         low, high = self.sigma_range
         inside = ((sigma >= low) & (sigma <= high)).reshape(sigma.shape + (1,) * (x.ndim - sigma.ndim))
-        mixed = bare + self.scale * (given.prediction - bare)
-        return Output(mixed.where(inside, given.prediction), given.kv, given.features, given.log_var)
+        mixed = unconditional + self.scale * (conditional.prediction - unconditional)
+        return replace(conditional, prediction=mixed.where(inside, conditional.prediction))

@@ -1,4 +1,4 @@
-"""How teacher and students are timed against each other."""
+"""How teacher and students are timed for comparison."""
 
 import pytest
 
@@ -7,23 +7,23 @@ from benchmarks.distillation.comparison import Evaluated, in_turns
 
 
 class Machine:
-    """A clock and the work it times: every second that is asked for takes `slowness` of them."""
+    """A clock and simulated work: a second of work takes `slowness` seconds; the machine slows down on the way."""
 
     def __init__(self) -> None:
         self.now, self.slowness = 0.0, 1.0
-        self.worked: list[str] = []
+        self.done: list[str] = []
 
     def perf_counter(self) -> float:
         return self.now
 
     def work(self, name: str, seconds: float) -> None:
-        self.worked.append(name)
+        self.done.append(name)
         self.now += seconds * self.slowness
         if self.now >= 24:
             self.slowness = 3.0
 
 
-def test_a_machine_that_gets_slower_is_slower_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slowdown_of_the_machine_affects_all_rows_equally(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     monkeypatch.setattr(comparison, "time", machine)
 
@@ -38,6 +38,6 @@ def test_a_machine_that_gets_slower_is_slower_for_all(monkeypatch: pytest.Monkey
         )
 
     teacher, first, second = in_turns([entry("teacher", 10.0), entry("first", 1.0), entry("second", 1.0)], rounds=5)
-    assert machine.worked == ["teacher", "first", "second"] * 5
-    assert machine.slowness == 3.0, "the machine got slower on the way"
+    assert machine.done == ["teacher", "first", "second"] * 5
+    assert machine.slowness == 3.0, "the machine slowed down during the measurement"
     assert (teacher.sample_s, first.sample_s, second.sample_s) == (30.0, 3.0, 3.0)

@@ -1,7 +1,10 @@
-"""What `lightcone bench distill` writes: the report, and the column of the methods' table."""
+"""The output of `lightcone bench distill`: the report and the measured column of the methods' table."""
 
 from pathlib import Path
 
+import pytest
+
+from benchmarks.distill import PARTS, RESULTS
 from benchmarks.distillation.comparison import Row
 from benchmarks.distillation.measured import ROWS, with_measured
 from benchmarks.distillation.methods import METHODS
@@ -23,7 +26,7 @@ def table() -> Table:
     return Table("digits", "a machine", {"frechet": 0.1}, teacher + students)
 
 
-def test_the_report_compares_with_the_teacher_s_best_and_its_longest(tmp_path: Path) -> None:
+def test_the_report_compares_with_the_teachers_best_and_slowest_rows(tmp_path: Path) -> None:
     write_report(tmp_path / "benchmarks.md", [table()])
     report = (tmp_path / "benchmarks.md").read_text()
     assert "| knowledge_distillation | 2 | 0.5000 | 2.00× | 25.0× | 100 steps, 1 s |" in report
@@ -31,12 +34,18 @@ def test_the_report_compares_with_the_teacher_s_best_and_its_longest(tmp_path: P
     assert (tmp_path / "distillation.svg").read_text().startswith("<?xml")
 
 
-def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:
+def test_the_committed_report_is_what_the_generator_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.distillation.report.draw_plot", lambda *_: None)
+    write_report(tmp_path / "benchmarks.md", [Table.load(RESULTS / f"distill-{part}.json") for part in PARTS])
+    assert (tmp_path / "benchmarks.md").read_text() == (DOCS / "benchmarks.md").read_text()
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
     table().save(tmp_path / "t.json")
     assert Table.load(tmp_path / "t.json") == table()
 
 
-def test_the_methods_table_is_filled_and_filling_again_changes_nothing() -> None:
+def test_filling_the_methods_table_is_idempotent() -> None:
     before = "\n".join(
         [
             "| method | paper | measured at 2 steps |",
@@ -47,14 +56,14 @@ def test_the_methods_table_is_filled_and_filling_again_changes_nothing() -> None
         ]
     )
     after = with_measured(before, [table()])
-    told = "digits: frechet 0.5 (teacher 0.25), 25× faster"
-    assert f"| knowledge distillation | x | {told} |" in after
-    assert f"| sCT, sCD | x | {told}; {told} |" in after
+    cell = "digits: frechet 0.5 (teacher 0.25), 25× faster"
+    assert f"| knowledge distillation | x | {cell} |" in after
+    assert f"| sCT, sCD | x | {cell}; {cell} |" in after
     assert "| CausVid | x | – |" in after, "Pong was not measured"
     assert with_measured(after, [table()]) == after
 
 
-def test_every_method_has_its_line() -> None:
+def test_every_method_has_a_line_in_the_training_document() -> None:
     lines = (DOCS / "training.md").read_text().split("\n")
     named = {name for _, names in ROWS.values() for name in names}
     assert all(any(line.startswith(f"| {name} | ") for line in lines) for name in ROWS)

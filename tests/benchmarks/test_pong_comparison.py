@@ -1,4 +1,4 @@
-"""Causal students on the shipped Pong, each trained for one step: every row is there, and comes back from its file."""
+"""Causal students on the shipped Pong, each trained for one step: all rows are present and are stored for reuse."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ SETTING = PongSetting(
 
 
 @pytest.mark.slow
-def test_every_student_is_trained_and_measured_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_student_is_trained_measured_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = PongComparison(tmp_path, SETTING)
     rows = list(comparison.rows())
     names = ["teacher", *(name for student in (SHIPPED, *(s.name for s in STUDENTS)) for name in [student] * 2)]
@@ -31,12 +31,12 @@ def test_every_student_is_trained_and_measured_and_kept(tmp_path: Path, monkeypa
     assert all(row.quality.keys() == comparison.floor().keys() for row in rows)
     trained = [row for row in rows if row.method not in ("teacher", SHIPPED)]
     assert {row.train_steps for row in trained} == {1}
-    assert len({row.quality["drift_max"] for row in trained}) > len(STUDENTS), "each student plays its own way"
+    assert len({row.quality["drift_max"] for row in trained}) > len(STUDENTS), "students differ from each other"
 
     monkeypatch.setattr("benchmarks.distillation.pong_comparison.drift", None)
-    kept = [(row.method, row.num_steps, row.train_steps, _untimed(row)) for row in rows]
+    stored = [(row.method, row.num_steps, row.train_steps, _untimed(row)) for row in rows]
     again = PongComparison(tmp_path, SETTING).rows()
-    assert [(row.method, row.num_steps, row.train_steps, _untimed(row)) for row in again] == kept
+    assert [(row.method, row.num_steps, row.train_steps, _untimed(row)) for row in again] == stored
 
 
 def _untimed(row: Row) -> str:

@@ -1,5 +1,8 @@
-"""Every causal method on the process whose conditional law is known: a student that is trained as the benchmark trains
-it rolls out by that law, and one whose method is broken does not."""
+"""All causal methods, on the process with a known conditional law.
+
+Rollouts of a student trained with the benchmark's settings must follow that law; those of a sabotaged method must not.
+The quick toys train shorter, with fewer clips per step; `make check` runs them.
+"""
 
 import copy
 import logging
@@ -12,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.distillation import causal_methods
 from benchmarks.distillation.causal_comparison import NUM_ROLLOUTS, PRETRAINING_STEPS, law_floor
 from benchmarks.distillation.causal_methods import (
     CAUSAL_METHODS,
@@ -37,51 +41,57 @@ logger = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow
 
 FARTHEST = 2.0
-"""How far from the law a student may be, by the least distance of the teacher-forced network at any number of steps."""
+"""Limit of a student's distance from the law, as a multiple of the teacher-forced network's best at any step count."""
 
 FORCED = {"teacher_forcing": teacher_forcing, "diffusion_forcing": diffusion_forcing}
-"""What needs no teacher, and many steps."""
+"""Methods that need no teacher and sample in many steps."""
 FEW_STEP = {method.name: method for method in CAUSAL_METHODS}
+NAMES = [*FORCED, *FEW_STEP]
+
+
+def distances(
+    student: Transformer, counts: tuple[int, ...], *, renoise: bool, num_rollouts: int = NUM_ROLLOUTS
+) -> dict[int, float]:
+    """Return the distance from the law by number of steps."""
+    clips = ProcessClips(FRAMES).draw(num_rollouts, torch.Generator().manual_seed(3))
+    roll = partial(rolled_out, student, clips, shift=1.0, renoise=renoise)
+    found = {steps: law_distance(roll(steps), clips.actions) for steps in counts}
+    logger.info("%s", found)
+    return found
 
 
 @dataclass(frozen=True)
-class Discriminator:
-    given: Pretrained
-    best: float
+class Reference:
+    """The pretrained networks and the limit of a good student's distance."""
+
+    pretrained: Pretrained
+    farthest: float
 
     def distances(self, name: str) -> dict[int, float]:
-        """Of the student that method `name` trains, by its number of steps."""
+        """Train a student by method `name`; return its distances by number of steps."""
         if name in FORCED:
             return distances(train(FORCED[name](), PRETRAINING_STEPS), (TEACHER_STEPS[-1],), renoise=False)
         method = FEW_STEP[name]
-        student = train(method.make(self.given), method.num_steps, **method.trainer)
+        student = train(method.make(self.pretrained), method.num_steps, **method.trainer)
         return distances(student, STUDENT_STEPS, renoise=method.renoise)
 
     def good(self, found: dict[int, float]) -> bool:
-        return min(found.values()) <= FARTHEST * self.best
-
-
-def distances(student: Transformer, counts: tuple[int, ...], *, renoise: bool) -> dict[int, float]:
-    clips = ProcessClips(FRAMES).draw(NUM_ROLLOUTS, torch.Generator().manual_seed(3))
-    roll = partial(rolled_out, student, clips, shift=1.0, renoise=renoise)
-    return {steps: law_distance(roll(steps), clips.actions) for steps in counts}
+        return min(found.values()) <= self.farthest
 
 
 @cache
-def discriminator() -> Discriminator:
+def reference() -> Reference:
     causal = train(teacher_forcing(), PRETRAINING_STEPS)
     best = min(distances(causal, TEACHER_STEPS, renoise=False).values())
     logger.info("floor %s, the teacher's best %.4f", law_floor(), best)
-    return Discriminator(
-        Pretrained(teacher=train(bidirectional_teacher(network()), PRETRAINING_STEPS), causal=causal), best
-    )
+    teacher = train(bidirectional_teacher(network()), PRETRAINING_STEPS)
+    return Reference(Pretrained(teacher=teacher, causal=causal), FARTHEST * best)
 
 
-@pytest.mark.parametrize("method", [*FORCED, *FEW_STEP])
-def test_a_causal_student_rolls_out_by_the_law(method: str) -> None:
-    found = discriminator().distances(method)
-    logger.info("%s %s", method, found)
-    assert discriminator().good(found), (found, discriminator().best)
+@pytest.mark.parametrize("method", NAMES)
+def test_rollouts_of_a_causal_student_follow_the_law(method: str) -> None:
+    found = reference().distances(method)
+    assert reference().good(found), (found, reference().farthest)
 
 
 Break = Callable[[pytest.MonkeyPatch], None]
@@ -105,13 +115,13 @@ def _ends_of_other_clips(patch: pytest.MonkeyPatch) -> None:
 
 
 def _stale_target(patch: pytest.MonkeyPatch) -> None:
-    """The goal is told by the network that training began with."""
+    """Compute the target with the initial network throughout."""
     real = causal_consistency_loss
-    kept: list[Any] = []
+    initial: list[Any] = []
 
     def loss(student: Any, target: Any, *rest: Any, **named: Any) -> Tensor:
-        kept[:] = kept or [copy.deepcopy(target)]
-        return real(student, kept[0], *rest, **named)
+        initial[:] = initial or [copy.deepcopy(target)]
+        return real(student, initial[0], *rest, **named)
 
     patch.setattr("distill.tasks.causal_consistency.causal_consistency_loss", loss)
 
@@ -127,10 +137,61 @@ BROKEN: dict[str, Break] = {
 }
 
 
-@pytest.mark.parametrize("method", [*FORCED, *FEW_STEP])
-def test_a_broken_causal_method_is_found_out(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    there = discriminator()
+@pytest.mark.parametrize("method", NAMES)
+def test_a_broken_causal_method_is_detected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = reference()  # before the method is broken
     BROKEN[method](monkeypatch)
-    found = there.distances(method)
-    logger.info("%s %s", method, found)
-    assert not there.good(found), (found, there.best)
+    found = trained.distances(method)
+    assert not trained.good(found), (found, trained.farthest)
+
+
+QUICK_BATCH, QUICK_PRETRAINING, QUICK_STEPS, QUICK_ROLLOUTS = 64, 300, 150, 2000
+QUICK_COUNTS, QUICK_FARTHEST = (1, 2), 0.2
+QUICK_TRAINER: dict[str, Any] = {"lr": 2e-3, "ema_decay": 0.98}
+QUICK_CHANGES: dict[str, dict[str, Any]] = {
+    "causal_ode": {"ema_decay": 0.97},
+    "causal_consistency": {"ema_decay": 0.97},
+    "causvid": {"lr": 2e-4, "ema_decay": 0.97},
+    "self_forcing": {"lr": 2e-4, "ema_decay": 0.97},
+    "self_forcing_long": {"lr": 2e-4, "ema_decay": 0.97},
+}
+"""Settings for the short training: larger learning rates and shorter averages."""
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causal_methods, "BATCH", QUICK_BATCH)
+
+
+@cache
+def quick_pretrained() -> Pretrained:
+    """Networks trained with small batches; call it under `small_batches`."""
+    teacher = train(bidirectional_teacher(network()), QUICK_PRETRAINING, **QUICK_TRAINER)
+    return Pretrained(teacher=teacher, causal=train(teacher_forcing(), QUICK_PRETRAINING, **QUICK_TRAINER))
+
+
+def quick_distance(name: str, pretrained: Pretrained) -> float:
+    """Train a student by method `name` in small; return its least distance."""
+    if name in FORCED:
+        student, renoise, counts = train(FORCED[name](), QUICK_PRETRAINING, **QUICK_TRAINER), False, TEACHER_STEPS[-1:]
+    else:
+        method = FEW_STEP[name]
+        student = train(method.make(pretrained), QUICK_STEPS, **method.trainer | QUICK_CHANGES[name])
+        renoise, counts = method.renoise, QUICK_COUNTS
+    return min(distances(student, counts, renoise=renoise, num_rollouts=QUICK_ROLLOUTS).values())
+
+
+@pytest.mark.quick_toy
+@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.usefixtures("small_batches")
+def test_rollouts_of_a_quick_causal_student_follow_the_law(method: str) -> None:
+    assert quick_distance(method, quick_pretrained()) <= QUICK_FARTHEST
+
+
+@pytest.mark.quick_toy
+@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.usefixtures("small_batches")
+def test_a_quick_student_of_a_broken_causal_method_is_detected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretrained = quick_pretrained()  # before the method is broken
+    BROKEN[method](monkeypatch)
+    assert quick_distance(method, pretrained) > QUICK_FARTHEST

@@ -1,4 +1,4 @@
-"""The load benchmark's figures mean what they say, and it plays a real server with every kind of player."""
+"""The load benchmark: its figures, and a run with every kind of player on a real server."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from world.testing import tiny_world
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_mix_names_every_player() -> None:
+def test_a_mix_is_expanded_to_one_kind_per_player() -> None:
     assert kinds_of(["steady=2", "idle=1", "hostile=0"]) == ["steady", "steady", "idle"]
     for wrong in ("steady", "steady=", "steady=-1", "lazy=1"):
         with pytest.raises(ConfigError, match=f"mix has '{wrong}'; write KIND=N"):
             kinds_of([wrong])
 
 
-def test_jain_is_one_for_equal_shares_and_one_over_n_for_one_that_has_all() -> None:
+def test_jains_index_is_one_for_equal_shares_and_one_over_n_if_one_has_everything() -> None:
     assert jain([5, 5, 5, 5]) == 1.0
     assert jain([7, 0, 0, 0]) == 0.25
     assert jain([0, 0]) == 0.0
 
 
-def test_figures_are_of_those_who_play() -> None:
+def test_rates_and_latencies_are_those_of_steady_and_bursty_players() -> None:
     seen = [
         Seen("steady", frames=300, latencies_ms=[10.0] * 99, connected=1),
         Seen("bursty", frames=100, latencies_ms=[500.0], connected=1, queued=2),
@@ -54,20 +54,20 @@ def test_figures_are_of_those_who_play() -> None:
     }
 
 
-def test_who_is_let_in_when_all_is_over_has_not_entered() -> None:
+def test_a_player_admitted_after_the_measurement_does_not_count_as_entered() -> None:
     found = figures(
         [Seen("steady", frames=9, latencies_ms=[1.0], connected=1), Seen("steady", connected=1, queued=2)], 1.0
     )
     assert (found["queued"], found["entered"], found["p99_per_session"]) == (1, 0, [1.0, None])
 
 
-def test_growth_is_from_the_first_tenth_to_the_last() -> None:
+def test_memory_growth_compares_the_last_tenth_with_the_first() -> None:
     memory = Memory(0, [100.0, 100.0, *[150.0] * 16, 110.0, 110.0])
     assert memory.figures()["rss_growth"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("limit", [1, 5, 6, 8])
-def test_the_capacity_is_found(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_finds_the_capacity(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(_: Load, kinds: list[str]) -> dict[str, Any]:
         rate = 30.0 if len(kinds) <= limit else 20.0
         return {
@@ -95,7 +95,7 @@ def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> Non
         "--world",
         str(tmp_path / "tiny"),
         "--seconds",
-        "5",
+        "2",
         "--json",
         "--store",
     ]

@@ -244,5 +244,5 @@ def test_reconstruction_of_long_clips_in_pieces_agrees_with_the_codec(config: st
     num = 260 - 259 % world.codec.temporal_patch
     assert rebuilt.shape == (2, num, 32, 32, 3)
     latents, _ = world.encode(frames[:1, :num])
-    whole = world.decode(latents, world.codec.initial_state(1))[0]
-    assert (whole.int() - rebuilt[:1].int()).abs().max() <= 1
+    at_once = world.decode(latents, world.codec.initial_state(1))[0]
+    assert (at_once.int() - rebuilt[:1].int()).abs().max() <= 1

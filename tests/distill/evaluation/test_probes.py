@@ -34,10 +34,10 @@ def _sliding(num: int, seed: int) -> tuple[Tensor, Tensor]:
 def test_inverse_dynamics_recognises_motion_and_guesses_if_labels_are_meaningless() -> None:
     frames, labels = _sliding(24, seed=0)
     held_out, truth = _sliding(12, seed=1)
-    network = train_inverse_dynamics(frames, labels, (3,), num_steps=200)
+    network = train_inverse_dynamics(frames, labels, (3,), num_steps=80)
     assert balanced_accuracy(network, held_out, truth)[0] > 0.9
     mixed = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))].roll(5, dims=1)
-    guessing = train_inverse_dynamics(frames, mixed, (3,), num_steps=100)
+    guessing = train_inverse_dynamics(frames, mixed, (3,), num_steps=60)
     assert balanced_accuracy(guessing, held_out, truth)[0] == pytest.approx(1 / 3, abs=0.15)
 
 
@@ -61,9 +61,9 @@ def test_the_discriminator_finds_a_difference_only_if_there_is_one() -> None:
         smooth = rng.integers(60, 190, (num, 1, 4, 4, 3)).repeat(8, 2).repeat(8, 3).repeat(6, 1)
         return torch.from_numpy(np.clip(smooth + rng.normal(0, noise, smooth.shape), 0, 255).astype(np.uint8))
 
-    discriminator = train_discriminator(clips(24, 0, 0), clips(24, 20, 1), num_steps=60)
+    discriminator = train_discriminator(clips(24, 0, 0), clips(24, 20, 1), num_steps=40)
     assert accuracy(discriminator, clips(20, 0, 2), clips(20, 20, 3)) > 0.9
-    same = train_discriminator(clips(24, 5, 0), clips(24, 5, 1), num_steps=60)
+    same = train_discriminator(clips(24, 5, 0), clips(24, 5, 1), num_steps=40)
     assert accuracy(same, clips(30, 5, 2), clips(30, 5, 3)) == pytest.approx(0.5, abs=0.2)
 
 

@@ -77,10 +77,10 @@ def test_the_optimal_discriminator_is_the_log_ratio() -> None:
 
 
 def test_guidance_extrapolates_inside_its_range_only() -> None:
-    given = Conditioning(actions=torch.ones(1))
+    cond = Conditioning(actions=torch.ones(1))
     network = EDM(lambda x, s, cond: torch.full_like(x, 1.0 if cond.actions is None else 2.0))
     sigma = torch.tensor([0.3, 0.8], dtype=torch.float64)
     x = torch.zeros(2, 1, dtype=torch.float64)
-    out = Guided(network, 3.0, sigma_range=(0.5, 1.0))(x, sigma, given).prediction
+    out = Guided(network, 3.0, sigma_range=(0.5, 1.0))(x, sigma, cond).prediction
     x0 = x - expand(sigma, x) * out
     assert x0.flatten().tolist() == pytest.approx([2.0, 4.0])

@@ -112,8 +112,8 @@ def test_continuous_consistency_gradient_vanishes_at_the_exact_solution_only(tea
     config = ContinuousConfig(normaliser=None)
 
     def loss(student: Toy) -> Tensor:
-        given = Toy(exact_velocity) if teacher else None
-        return continuous_consistency_loss(student, x0, noise, t, NONE, config, teacher=given)
+        source = Toy(exact_velocity) if teacher else None
+        return continuous_consistency_loss(student, x0, noise, t, NONE, config, teacher=source)
 
     assert slope(loss, exact_consistency, 0.0) < 1e-9
     assert slope(loss, exact_consistency, 0.2) > 1e-3
@@ -125,8 +125,8 @@ def test_mean_flow_gradient_vanishes_at_the_exact_average_velocity_only(teacher:
     config = MeanFlowConfig(power=0.0)
 
     def loss(student: Toy) -> Tensor:
-        given = Toy(exact_velocity) if teacher else None
-        return mean_flow_loss(student, x0, noise, t, 0.5 * t, NONE, config, teacher=given)
+        source = Toy(exact_velocity) if teacher else None
+        return mean_flow_loss(student, x0, noise, t, 0.5 * t, NONE, config, teacher=source)
 
     assert slope(loss, exact_average, 0.0) < 1e-9
     assert slope(loss, exact_average, 0.2) > 1e-3

@@ -223,8 +223,8 @@ def test_clean_past_network_denoises_every_frame_given_the_clean_frames_before_i
     sigma = torch.full((1, 4), 0.5)
 
     def answer(clean: Tensor, noisy: Tensor) -> Tensor:
-        given = CleanPastNetwork(network, clean, TeacherForcing(config, 4))
-        return given(noisy, sigma, cond).prediction.detach()
+        conditioned = CleanPastNetwork(network, clean, TeacherForcing(config, 4))
+        return conditioned(noisy, sigma, cond).prediction.detach()
 
     before = answer(clean, noisy)
     for place in range(4):
