@@ -140,8 +140,8 @@ class Stepper:
     def ways(self) -> list[Way]:
         """Return all ways, each with its own cache of the same past."""
         packages, choice = compiled_transformer(self.world.transformer), self.world.kernel_choice
-        plain, heads = replace(choice, native_attention=False), dict.fromkeys((1, 2), eager_heads)
-        ways = [self._ring("ring, eager", self.world.transformer, heads, plain)]
+        plain, eager = replace(choice, native_attention=False), dict.fromkeys((1, 2), eager_heads)
+        ways = [self._ring("ring, eager", self.world.transformer, eager, plain)]
         if packages is not None and packages.fits(len(self.noise), 1):
             block: Any = self.world.transformer.blocks[0]
             heads = {n: compiled_heads(block, self.raw[n], rotation) for n, rotation in self.rotations.items()}

@@ -33,7 +33,7 @@ class MatrixProducts(TorchDispatchMode):
         out = func(*args, **kwargs or {})
         name = func._opname
         if name in WHOLE or name in PARTS:
-            kept = tuple(_without_gaps(a) if isinstance(a, Tensor) else a for a in args)
+            kept = tuple(without_gaps(a) if isinstance(a, Tensor) else a for a in args)
             self._record(lambda: func(*kept, **kwargs or {}), [*kept, out])
         elif ATTENTION in name:
             q, k, v = (a.detach().contiguous().flatten(0, 1) for a in args[:3])
@@ -54,7 +54,7 @@ class MatrixProducts(TorchDispatchMode):
         self.bytes += sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
 
-def _without_gaps(x: Tensor) -> Tensor:
+def without_gaps(x: Tensor) -> Tensor:
     """The tensor itself where it fills its memory, in any order of its axes; else a copy."""
     order = sorted(range(x.ndim), key=lambda axis: (x.stride(axis), x.shape[axis]))
     filled = x.permute(order[::-1]).is_contiguous()

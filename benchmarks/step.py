@@ -105,7 +105,8 @@ def _recorded_products(world: World, rollout: Rollout, held: Actions) -> MatrixP
     compiled, rings = world.compiled, rollout.arena.rings
     world.compiled = None
     rollout.arena.rings = replace(rings, kernel_choice=replace(rings.kernel_choice, native_attention=False))
-    with MatrixProducts() as products:
+    products = MatrixProducts()
+    with products:
         rollout.step(held)
     world.compiled, rollout.arena.rings = compiled, rings
     return products

@@ -1,7 +1,7 @@
-"""Compiles the kernels for GPUs that are not there: `python -m kernels.ahead_of_time`. Owns the matrix and the limits.
+"""Compile the kernels for GPUs that this machine lacks: `python -m kernels.ahead_of_time`. Owns variants and limits.
 
-Prints, as a Markdown table, what each kernel takes on each chip: registers, bytes spilled, shared memory, and which
-matrix instruction it uses. Ends with status 1 where a limit is broken. Not under TRITON_INTERPRET.
+Prints a Markdown table of what each kernel uses on each chip: registers, bytes spilled, shared memory, and the matrix
+instruction. Exits with status 1 if a limit is exceeded. Does not work under TRITON_INTERPRET.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One way to compile a kernel. types: of pointers and numbers, by name; constants: its constexprs, and arguments
-    that are None."""
+    """One way to compile a kernel. types: the types of pointers and numbers, by name. constants: its constexprs, and
+    arguments that are None."""
 
     name: str
     kernel: Any
@@ -50,7 +50,7 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What a kernel takes: bytes_spilled of registers to memory; shared_bytes; instruction: for matrices, or ""."""
+    """What a kernel uses. bytes_spilled: registers spilled to memory. instruction: for matrix products, or ""."""
 
     kernel: str
     chip: int
@@ -60,19 +60,19 @@ class Cost:
     instruction: str
 
     def broken(self, multiplies: bool) -> str:
-        """The limits that are broken, in words."""
-        found = []
+        """Return which limits are exceeded, in words."""
+        problems = []
         if self.bytes_spilled:
-            found.append(f"spills {self.bytes_spilled} bytes")
+            problems.append(f"spills {self.bytes_spilled} bytes")
         if self.shared_bytes > SHARED_LIMIT[self.chip]:
-            found.append(f"needs {self.shared_bytes} bytes of shared memory of {SHARED_LIMIT[self.chip]}")
+            problems.append(f"needs {self.shared_bytes} bytes of shared memory of {SHARED_LIMIT[self.chip]}")
         if multiplies and self.instruction != MATRIX_INSTRUCTION[self.chip]:
-            found.append(f"multiplies by {self.instruction or 'nothing'}")
-        return ", ".join(found)
+            problems.append(f"multiplies by {self.instruction or 'nothing'}")
+        return ", ".join(problems)
 
 
 def variants(chip: int) -> Iterator[Variant]:
-    """Shapes of Wan 1.3B (12 heads of 128, 1,536 channels) and of the shipped worlds (heads of 64)."""
+    """Yield the shapes of Wan 1.3B (12 heads of 128, 1,536 channels) and of the shipped worlds (heads of 64)."""
     for dim in (64, 128):
         for int8 in (False, True):
             for sink in (False, True):
@@ -140,10 +140,10 @@ def _modulate(channels: int) -> Variant:
 
 
 def cost(variant: Variant, chip: int) -> Cost:
-    """Compile it; needs no GPU."""
+    """Compile a variant and return what it uses; needs no GPU."""
     names = variant.kernel.arg_names
     signature = {n: "constexpr" if n in variant.constants else variant.types.get(n, "i32") for n in names}
-    aligned = [n for n in names if n not in variant.constants and not _whole_number(n)]
+    aligned = [n for n in names if n not in variant.constants and not _unaligned(n)]
     attributes = {(names.index(n),): [["tt.divisibility", 16]] for n in aligned if signature[n] != "fp32"}
     source = ASTSource(fn=variant.kernel, signature=signature, constexprs=variant.constants, attrs=attributes)
     options = {"num_warps": variant.num_warps, "num_stages": variant.num_stages}
@@ -160,13 +160,13 @@ def cost(variant: Variant, chip: int) -> Cost:
     )
 
 
-def _whole_number(name: str) -> bool:
-    """Sizes that need not be multiples of 16."""
+def _unaligned(name: str) -> bool:
+    """Return whether this argument need not be a multiple of 16."""
     return name in ("tokens", "frame_tokens", "heads", "num_sink", "scale", "eps")
 
 
 def _resources(cubin: bytes) -> dict[str, int]:
-    """Registers and stack of a compiled kernel: by Triton's own options, the stack is what is spilled."""
+    """Return registers and stack of a compiled kernel; with Triton's options the stack holds only spilled registers."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -176,7 +176,7 @@ def _resources(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="compile the kernels for GPUs that are not there")
+    parser = argparse.ArgumentParser(description="compile the kernels for GPUs that this machine lacks")
     parser.add_argument("--chips", type=int, nargs="+", choices=CHIPS, default=CHIPS)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()

@@ -1,5 +1,5 @@
-"""What Triton's interpreter gets wrong, put right: bf16 is cut off there instead of rounded. Owns the store's rounding;
-on a GPU all of it compiles away."""
+"""A workaround for Triton's interpreter, which truncates to bf16 instead of rounding. Owns the rounding before a store;
+on a GPU it compiles away."""
 
 import triton
 from torch import Tensor
@@ -7,13 +7,13 @@ from triton import language as tl
 
 
 def interpreted(x: Tensor) -> bool:
-    """Whether kernels on x run in the interpreter."""
+    """Return whether kernels on x run in the interpreter."""
     return x.device.type == "cpu"
 
 
 @triton.jit
 def stored(x, ptr, INTERPRETED: tl.constexpr):
-    """float32 x in the dtype that ptr points to, rounded to the nearest, ties to even."""
+    """Convert float32 x to the dtype that ptr points to, rounding to nearest, ties to even."""
     if INTERPRETED and ptr.dtype.element_ty == tl.bfloat16:
         bits = x.to(tl.int32, bitcast=True)
         bits = bits + 0x7FFF + ((bits >> 16) & 1)

@@ -1,4 +1,4 @@
-"""Wall time of a call. Owns the measuring of the programs that time each operation."""
+"""Wall time of a call, for the programs that time each operation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def median_ms(call: Callable[[], object], repeats: int) -> float:
-    """Median wall time of a call in milliseconds, after one unmeasured call."""
+    """Return the median wall time of a call in milliseconds, after one unmeasured call."""
     call()
     times = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What a user did, frame by frame. Owns the action tensor type; does not know which keys produce it."""
+"""User actions, frame by frame. Owns the action tensor type; does not know which keys produce it."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Actions:
         return Actions(self.buttons.to(device), self.axes.to(device))
 
     def vector(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Buttons (0 or 1) and axes side by side, `b f (n + m)`."""
+        """Return buttons (0 or 1) and axes, concatenated: `b f (n + m)`."""
         return torch.cat([self.buttons.to(dtype), self.axes.to(dtype)], dim=-1)
 
     @staticmethod
     def none(batch: int, num_frames: int, num_buttons: int, num_axes: int = 0) -> Actions:
-        """No button pressed, every axis at zero."""
+        """Return actions with no button pressed and every axis at zero."""
         return Actions(
             torch.zeros(batch, num_frames, num_buttons, dtype=torch.bool), torch.zeros(batch, num_frames, num_axes)
         )

@@ -1,4 +1,4 @@
-"""What a world says of itself. Owns the card and its JSON form; knows no tensors."""
+"""A world's description of itself. Owns the card and its JSON form; knows no tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from world.errors import CheckpointError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Button:
-    """A named button; `keys` are DOM `KeyboardEvent.code` values that press it."""
+    """A named button. keys: the DOM `KeyboardEvent.code` values that press it."""
 
     name: str
     label: str
@@ -19,7 +19,7 @@ class Button:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
-    """A named continuous control in [low, high]; `source` says what drives it, such as "mouse_x"."""
+    """A named continuous control in [low, high]. source: what drives it, such as "mouse_x"."""
 
     name: str
     label: str
@@ -30,11 +30,11 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldCard:
-    """A world's public description: what a player, a client or a license reader needs.
+    """A world's public description for players, clients and readers of its license.
 
-    pixelated: its pictures are made of blocks, to be enlarged with hard edges.
-    statistics: of real pictures, in grey levels: brightness, contrast, sharpness and motion, each with its mean over
-    stretches of two seconds and the standard deviation of such stretches.
+    pixelated: its frames consist of blocks and should be enlarged with hard edges. statistics: brightness, contrast,
+    sharpness and motion of real frames in grey levels, each as the mean over stretches of two seconds and the standard
+    deviation between such stretches.
     """
 
     name: str
@@ -60,12 +60,13 @@ class WorldCard:
 
     @staticmethod
     def from_json(fields: dict[str, Any]) -> WorldCard:
-        """Raises CheckpointError on a missing or unknown field."""
+        """Read a card. Raises CheckpointError on a missing or unknown field."""
         try:
             buttons = tuple(Button(**{**b, "keys": tuple(b["keys"])}) for b in fields["buttons"])
             axes = tuple(Axis(**a) for a in fields["axes"])
             statistics = {
-                name: (float(mean), float(usual)) for name, (mean, usual) in fields.get("statistics", {}).items()
+                name: (float(mean), float(deviation))
+                for name, (mean, deviation) in fields.get("statistics", {}).items()
             }
             return WorldCard(**{**fields, "buttons": buttons, "axes": axes, "statistics": statistics})
         except (KeyError, TypeError, ValueError, AttributeError) as exc:

@@ -1,8 +1,8 @@
-"""Which worlds there are. Owns the search for checkpoint folders by name; knows nothing of what is in them.
+"""The available worlds. Owns the search for checkpoint folders by name; does not know their contents.
 
 A world is a folder with a `world.json`. Names are looked up in `checkpoints/` of the current folder, where training
 writes, in the folders of the environment variable LIGHTCONE_WORLDS (separated as in PATH), and in the repository's
-`checkpoints/`; a folder elsewhere can always be given by its path.
+`checkpoints/`. Any other folder can be given by its path.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
 
 
 def roots() -> list[Path]:
-    """The folders that are searched, in this order, each once."""
+    """Return the folders to search, in this order, without duplicates."""
     named = [part for part in os.environ.get("LIGHTCONE_WORLDS", "").split(os.pathsep) if part]
     return list(dict.fromkeys(Path(root).resolve() for root in ["checkpoints", *named, str(SHIPPED)]))
 
 
 def worlds() -> dict[str, Path]:
-    """Every world by name; of two with one name the first root's wins."""
+    """Return every world by name; if two have the same name, the first root's wins."""
     found: dict[str, Path] = {}
     for root in roots():
         for card in sorted(root.glob(f"*/{CARD}")):
@@ -34,7 +34,7 @@ def worlds() -> dict[str, Path]:
 
 
 def find(name_or_path: str) -> Path:
-    """The folder of a world given by name or by path. Raises CheckpointError, saying which there are."""
+    """Return the folder of a world given by name or path. Raises CheckpointError, listing the known worlds."""
     known = worlds()
     if name_or_path in known:
         return known[name_or_path]
@@ -43,18 +43,18 @@ def find(name_or_path: str) -> Path:
         return path
     if path.is_dir():
         raise CheckpointError(f"{name_or_path} is a folder without a {CARD}; give the folder that holds one")
-    there = f"there are {', '.join(sorted(known))}" if known else "there is none yet"
+    names = f"there are {', '.join(sorted(known))}" if known else "there is none yet"
     raise CheckpointError(
-        f"no world {name_or_path!r} in {', '.join(map(str, roots()))} ({there}); "
+        f"no world {name_or_path!r} in {', '.join(map(str, roots()))} ({names}); "
         "give a world's name or folder, or make one with `lightcone train`"
     )
 
 
 def read_card(folder: Path) -> WorldCard:
-    """What a world says of itself, without loading its weights. Raises CheckpointError."""
+    """Read a world's card without loading its weights. Raises CheckpointError."""
     try:
         return WorldCard.from_json(json.loads((folder / CARD).read_text(encoding="utf-8"))["card"])
     except (json.JSONDecodeError, KeyError) as error:
         raise CheckpointError(
-            f"{folder / CARD} is not a world's description: {error!r}; write the world again"
+            f"{folder / CARD} is not a world's description: {error!r}; save the world again"
         ) from error

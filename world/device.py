@@ -1,4 +1,4 @@
-"""The machine: what it is, what it is good at by its own account, and where it keeps what can be made again."""
+"""This machine: its identity, its capabilities, and where caches are stored."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 
 def cache_root() -> Path:
-    """`$LIGHTCONE_CACHE`, or `lightcone` in the user's cache folder."""
+    """Return `$LIGHTCONE_CACHE`, or `lightcone` in the user's cache folder."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("LIGHTCONE_CACHE") or home / "lightcone")
 
 
 @cache
 def machine() -> list[str]:
-    """What code and timings hold for: system, kind of CPU, PyTorch."""
+    """Return what compiled code and timings depend on: system, CPU, PyTorch."""
     return [platform.platform(), _cpu_model(), str(torch.cpu.get_capabilities()), torch.__version__]
 
 
@@ -35,7 +35,7 @@ def default_device() -> torch.device:
 
 
 def has_fast_bf16() -> bool:
-    """Whether bf16 matrix products are quick here: today's CUDA devices, or a CPU with AVX512-BF16 or AMX."""
+    """Return whether bf16 matrix products are fast here: CUDA with bf16, or a CPU with AVX512-BF16 or AMX."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,11 +1,11 @@
-"""The error tree of the world package. Owns the exceptions users may catch; knows nothing of why they are raised.
+"""The error tree of the world package. Owns the exceptions that users may catch.
 
 LightconeError
 ├── CheckpointError     a checkpoint folder is missing, incomplete or of another version
 ├── ShapeError          frames, latents or actions do not have the shape the world needs
 ├── ActionError         an action names a button the world does not have
-├── StateError          bytes that are no saved session, or one of another format
-├── PatternError        an attention pattern that would break causality was asked for
+├── StateError          bytes are not a saved session, or one of another format
+├── PatternError        an attention pattern cannot be built, or would break causality
 └── CompilationError    passes cannot be compiled on this machine
 """
 
@@ -27,11 +27,11 @@ class ActionError(LightconeError, ValueError):
 
 
 class StateError(LightconeError, ValueError):
-    """Bytes that are no saved session, or one of another format."""
+    """Bytes are not a saved session, or one of another format."""
 
 
 class PatternError(LightconeError, ValueError):
-    """An attention pattern that cannot be built, or that would break causality."""
+    """An attention pattern cannot be built, or would break causality."""
 
 
 class CompilationError(LightconeError):

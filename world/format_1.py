@@ -1,7 +1,7 @@
-"""Names of checkpoint format 1 that differ from the code's. Owns the tables; nothing else knows the former names.
+"""Names of checkpoint format 1 that differ from the code's. Owns the tables; no other module knows the former names.
 
-Checkpoints, datasets and stored sessions keep the names of format 1 on disk, so that files and programs of any age fit
-together. All functions are pure.
+Checkpoints, datasets and stored sessions keep the names of format 1 on disk, so that old and new files work with old
+and new programs. All functions are pure.
 """
 
 from __future__ import annotations

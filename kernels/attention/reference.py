@@ -1,4 +1,4 @@
-"""Dense attention as it is defined. Owns the meaning of the operation; speed is the business of its neighbours."""
+"""The definition of dense attention. The other modules of this folder are the fast implementations."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def attention_reference(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Attention (arXiv:1706.03762, eq. 1) in at least float32: q `b lq n d`, k, v `b lk n d` -> `b lq n d`."""
+    """Compute attention (arXiv:1706.03762, eq. 1) in at least float32: q `b lq n d`, k, v `b lk n d` -> `b lq n d`."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     scores = torch.einsum("bqnd,bknd->bnqk", q.to(dtype), k.to(dtype)) / math.sqrt(q.shape[-1])
     if mask is not None:

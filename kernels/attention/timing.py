@@ -1,6 +1,6 @@
-"""Times the implementations of attention on this machine: `python -m kernels.attention.timing`.
+"""Time the implementations of attention on this machine: `python -m kernels.attention.timing`.
 
-Owns the evidence for the door's choice; nothing imports it.
+Owns the evidence for the dispatch rule; nothing imports it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SHAPES = ((1, 48, 624), (8, 48, 624), (1, 256, 1024), (4, 288, 288))  # b, lq, l
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`scaled_dot_product_attention` on `b l n d` tensors."""
+    """Run `scaled_dot_product_attention` on `b l n d` tensors."""
     return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
 
 def measure(shape: tuple[int, int, int], *, gradients: bool, repeats: int) -> tuple[float, float]:
-    """(fused, matmul) in milliseconds for bfloat16, 4 heads of 64 channels."""
+    """Return (fused, matmul) in milliseconds, in bfloat16 with 4 heads of 64 channels."""
     b, lq, lk = shape
     q, k, v = (torch.randn(b, length, 4, 64).bfloat16().requires_grad_(gradients) for length in (lq, lk, lk))
 

@@ -1,7 +1,7 @@
-"""GELU in its tanh form: the door. Owns the choice of implementation.
+"""GELU in its tanh form: dispatch. Owns the choice of implementation.
 
-½x·(1 + tanh u) is x·σ(2u), and on a CPU the exponential in σ costs a third of a tanh. Where gradients are wanted, and
-on a GPU, PyTorch's own is taken. `python -m kernels.gelu.timing` prints both.
+½x·(1 + tanh u) is x·σ(2u), and on a CPU the exponential in σ costs a third of a tanh. With gradients, and on a GPU,
+PyTorch's implementation is used. `python -m kernels.gelu.timing` prints both.
 """
 
 import math
@@ -16,7 +16,7 @@ _INNER, _OUTER = 0.044715, 2 * math.sqrt(2 / math.pi)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """½x·(1 + tanh(√(2/π)·(x + 0.044715x³))) (arXiv:1606.08415, section 2), in x's dtype."""
+    """Return ½x·(1 + tanh(√(2/π)·(x + 0.044715x³))) (arXiv:1606.08415, section 2), in x's dtype."""
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return F.gelu(x, approximate="tanh")
     if torch.compiler.is_compiling():

@@ -1,6 +1,6 @@
-"""Times both forms of GELU on this machine: `python -m kernels.gelu.timing`.
+"""Time both forms of GELU on this machine: `python -m kernels.gelu.timing`.
 
-Owns the evidence for the door's choice; nothing imports it.
+Owns the evidence for the dispatch rule; nothing imports it.
 """
 
 from __future__ import annotations

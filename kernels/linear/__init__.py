@@ -1,7 +1,7 @@
-"""Linear layers for inference, their weights laid out once: the door. Owns the choice; knows no models.
+"""Linear layers for inference with weights packed once: dispatch. Owns the choice; knows no models.
 
-In bfloat16 on a CPU with AMX tiles, a product with some tens of rows spends a good part of its time laying the weight
-out anew. `pack_linears` does that once. Everywhere else the layers stay as they are. `python -m kernels.linear.timing`
+In bfloat16 on a CPU with AMX tiles, a product with a few dozen rows spends a good part of its time reordering the
+weight. `pack_linears` does that once. Everywhere else the layers stay as they are. `python -m kernels.linear.timing`
 prints both on this machine.
 """
 
@@ -14,8 +14,8 @@ __all__ = ["pack_linears"]
 
 
 def pack_linears(module: nn.Module, rows: int) -> None:
-    """Pack every bfloat16 `nn.Linear` below `module`, in place, for inputs of about `rows` rows. Weights must not
-    change afterwards, nor move. Parameters keep their names; under autograd the layers run unpacked."""
+    """Pack every bfloat16 `nn.Linear` below `module`, in place, for inputs of about `rows` rows. The weights must not
+    be changed or moved afterwards. Parameters keep their names; under autograd the layers run unpacked."""
     if not can_pack():
         return
     for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""A linear layer with oneDNN's layout of its weight. Owns the path for bfloat16 on CPUs with AMX tiles."""
+"""A linear layer whose weight is in oneDNN's layout. Owns the path for bfloat16 on CPUs with AMX tiles."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 
 def can_pack() -> bool:
-    """Whether this CPU gains from it, and this PyTorch offers the operations (those its compiler uses)."""
+    """Return whether packing helps on this CPU and this PyTorch has the operations (those its compiler uses)."""
     operations = all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
     return operations and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 class PackedLinear(nn.Module):
-    """x·Wᵀ + b for bfloat16 x `… in`; weight and bias are `linear`'s own parameters."""
+    """x·Wᵀ + b for bfloat16 x `… in`; shares `linear`'s parameters weight and bias."""
 
     def __init__(self, linear: nn.Linear, rows: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Times packed linear layers against PyTorch's own on this machine: `python -m kernels.linear.timing`.
+"""Time packed linear layers against PyTorch's on this machine: `python -m kernels.linear.timing`.
 
-Owns the evidence for the door's choice; nothing imports it.
+Owns the evidence for the dispatch rule; nothing imports it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ NUM_LAYERS = 60
 
 
 def median_us(layers: list[nn.Module], x: Tensor, repeats: int) -> float:
-    """Median wall time of one layer in microseconds, going through as many as a step does, so that caches are cold."""
+    """Return the median wall time of one layer in microseconds, running as many as a step does, so that caches are
+    cold."""
     return 1e3 * median_ms(lambda: [layer(x) for layer in layers], repeats) / len(layers)
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description="time bfloat16 linear layers on this CPU, packed and not")
+    parser = argparse.ArgumentParser(description="time bfloat16 linear layers on this CPU, packed and unpacked")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=50)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f"packing pays: {can_pack()}, threads: {args.threads}")
+    print(f"packing helps: {can_pack()}, threads: {args.threads}")
     for num_in, num_out in SHAPES:
         plain: list[nn.Module] = [nn.Linear(num_in, num_out).bfloat16() for _ in range(NUM_LAYERS)]
         for rows in ROWS:

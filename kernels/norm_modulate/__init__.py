@@ -1,4 +1,4 @@
-"""Gated residual, norm and per-frame modulation between two layers: the door. Owns the choice of implementation."""
+"""Gated residual, norm and per-frame modulation between two layers: dispatch. Owns the choice of implementation."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def norm_modulate(
     kind: str = "layer",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """(r, h): r = x + gate·y, h = (norm(r)·weight + bias)·(1 + scale) + shift, in x's dtype; see the reference.
+    """Return r = x + gate·y and h = (norm(r)·weight + bias)·(1 + scale) + shift, in x's dtype; see the reference.
 
-    x, y `b t c`; gate, scale, shift `b f c`, of frames of t/f tokens; weight, bias `c`. What is None is left out.
-    kind: "layer" or "rms". Raises ValueError where the shapes do not fit.
+    x, y `b t c`; gate, scale, shift `b f c`, for frames of t/f tokens; weight, bias `c`. Parts that are None are left
+    out. kind: "layer" or "rms". Raises ValueError if the shapes do not fit.
     """
     _check(x, scale, shift, y, gate, weight, bias, kind)
-    if triton_runs(x) and not _wants_gradient(x, scale, shift, y, gate, weight, bias):
+    if triton_runs(x) and not _needs_gradient(x, scale, shift, y, gate, weight, bias):
         r, h = torch.ops.lightcone.norm_modulate(x, scale, shift, y, gate, weight, bias, kind, eps)
         return r, h
     return norm_modulate_eager(x, scale, shift, y=y, gate=gate, weight=weight, bias=bias, kind=kind, eps=eps)
@@ -51,7 +51,7 @@ def _check(
     if kind not in ("layer", "rms"):
         raise ValueError(f"norm_modulate: kind {kind!r}, expected 'layer' or 'rms'")
     if gate is not None and y is None:
-        raise ValueError("norm_modulate: a gate without y: give what it opens for")
+        raise ValueError("norm_modulate: gate without y: pass the y that it multiplies")
     b, t, c = x.shape
     frames = [m.shape for m in (gate, scale, shift) if m is not None]
     fit = (
@@ -61,17 +61,17 @@ def _check(
         and (not frames or (frames == [(b, frames[0][1], c)] * len(frames) and t % frames[0][1] == 0))
     )
     if not fit:
-        given = {"scale": scale, "shift": shift, "y": y, "gate": gate, "weight": weight, "bias": bias}
-        shapes = ", ".join(f"{name} {tuple(m.shape)}" for name, m in given.items() if m is not None)
+        parts = {"scale": scale, "shift": shift, "y": y, "gate": gate, "weight": weight, "bias": bias}
+        shapes = ", ".join(f"{name} {tuple(m.shape)}" for name, m in parts.items() if m is not None)
         raise ValueError(f"norm_modulate: x {tuple(x.shape)} and {shapes} do not fit")
 
 
-def _wants_gradient(*tensors: Tensor | None) -> bool:
+def _needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _triton(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from kernels.norm_modulate.triton import norm_modulate_triton  # here, since a CPU needs no Triton
+    from kernels.norm_modulate.triton import norm_modulate_triton  # imported here: a CPU needs no Triton
 
     return norm_modulate_triton(*arguments)
 

@@ -1,4 +1,4 @@
-"""Gated residual, norm and modulation by PyTorch's own operations, in the tensors' dtype. Owns the path for CPUs and
+"""Gated residual, norm and modulation by PyTorch's operations, in the tensors' dtype. Owns the path for CPUs and
 training."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def norm_modulate_eager(
     kind: str = "layer",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """As `norm_modulate_reference`, with as few operations as it takes; they round in between."""
+    """Compute `norm_modulate_reference` in as few operations as possible; each rounds its result."""
     if y is not None:
         x = x + (y if gate is None else _over_frames(y, gate).mul(gate[:, :, None]).flatten(1, 2))
     c = x.shape[-1:]
@@ -39,6 +39,6 @@ def norm_modulate_eager(
 
 
 def _over_frames(x: Tensor, modulation: Tensor) -> Tensor:
-    """`b t c` → `b f t/f c`."""
+    """View `b t c` as `b f t/f c`."""
     frames: Tensor = x.unflatten(1, (modulation.shape[1], -1))
     return frames

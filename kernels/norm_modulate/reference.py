@@ -1,4 +1,4 @@
-"""Gated residual, norm, per-frame modulation, as they are defined. Owns the meaning; speed is its neighbours'."""
+"""The definition of gated residual, norm and per-frame modulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def norm_modulate_reference(
     kind: str = "layer",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """(r, h): r = x + gate·y, h = norm(r)·weight + bias, times 1 + scale, plus shift (arXiv:2212.09748, §3.2).
+    """Return r = x + gate·y and h = (norm(r)·weight + bias)·(1 + scale) + shift (arXiv:2212.09748, §3.2).
 
     x, y `b t c`; gate, scale, shift `b f c`, of frames of t/f tokens each; weight, bias `c`. Parts that are None are
     left out. kind: "layer" (arXiv:1607.06450) or "rms" (arXiv:1910.07467). Arithmetic in at least float32, both
@@ -42,5 +42,5 @@ def norm_modulate_reference(
 
 
 def _of_tokens(per_frame: Tensor, x: Tensor) -> Tensor:
-    """`b f c` → `b t c`."""
+    """Repeat `b f c` to `b t c`."""
     return per_frame.repeat_interleave(x.shape[1] // per_frame.shape[1], dim=1)

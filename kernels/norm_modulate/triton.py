@@ -1,4 +1,4 @@
-"""Gated residual, norm and modulation in one pass over memory. Owns the Triton kernel: one program a token."""
+"""Gated residual, norm and modulation in one pass over memory. Owns the Triton kernel: one program per token."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def norm_modulate_triton(
     kind: str = "layer",
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """As `norm_modulate_reference`; any strides but the last, which must be 1 (others are copied)."""
+    """Compute `norm_modulate_reference`. Tensors whose last stride is not 1 are copied first."""
     y, gate, scale, shift = (None if part is None else _dense(part) for part in (y, gate, scale, shift))
     x = _dense(x)
     b, t, c = x.shape

@@ -1,7 +1,7 @@
-"""RMS norm and rotary embedding with a backward written by hand. Owns the path for training and CPUs.
+"""RMS norm and rotary embedding with a hand-written backward pass. Owns the path for training and CPUs.
 
-Autograd through the definition makes about twenty passes over memory each way; this makes half of that and saves x
-alone.
+Autograd through the definition makes about twenty passes over memory each way; this makes half as many and saves only
+x.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 def norm_rope_forward(x: Tensor, weight: Tensor, turn: Tensor, eps: float, dims: tuple[int, ...]) -> Tensor:
-    """norm_rope without gradients, the norm over `dims`: as few passes and calls as it takes. x `… n d`; weight and
-    turn, complex `… d/2`, as broadcast to it."""
+    """Compute norm_rope without gradients, the norm over `dims`, in as few passes and calls as possible. x `… n d`;
+    weight and turn, complex `… d/2`, broadcast to it."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     unit = x.to(dtype)
     norm = torch.linalg.vector_norm(unit, dim=dims, keepdim=True)
@@ -56,6 +56,6 @@ class NormRope(torch.autograd.Function):
 
 
 def _rotate_(x: Tensor, turn: Tensor) -> Tensor:
-    """Multiply adjacent channels, as complex numbers, in place."""
+    """Multiply pairs of adjacent channels, as complex numbers, in place."""
     torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turn)
     return x

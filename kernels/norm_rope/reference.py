@@ -1,13 +1,13 @@
-"""RMS norm and rotary embedding of queries or keys, as they are defined. Owns the meaning; speed is its neighbours'."""
+"""The definition of RMS norm and rotary embedding of queries or keys."""
 
 import torch
 from torch import Tensor
 
 
 def rope_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(x₂ᵢ + j·x₂ᵢ₊₁)·(cos + j·sin) (arXiv:2104.09864, eq. 34): x `b l n d`, cos, sin `[b] l d/2` → `b l n d`.
+    """Return (x₂ᵢ + j·x₂ᵢ₊₁)·(cos + j·sin) (arXiv:2104.09864, eq. 34): x `b l n d`, cos, sin `[b] l d/2` → `b l n d`.
 
-    Adjacent channels make the pairs, as in Wan (arXiv:2503.20314).
+    Pairs are adjacent channels, as in Wan (arXiv:2503.20314).
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     even, odd = x.to(dtype).unflatten(-1, (-1, 2)).unbind(-1)  # b l n d/2 each
@@ -16,7 +16,7 @@ def rope_reference(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def norm_rope_reference(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """x/√(mean x² + eps)·weight (arXiv:1910.07467, eq. 4), then rotated: x `b l n d` → the same, in x's dtype.
+    """Return x/√(mean x² + eps)·weight (arXiv:1910.07467, eq. 4), rotated: x `b l n d` → the same, in x's dtype.
 
     weight `d`: the norm is per head; weight `n d`: over all heads. Arithmetic in at least float32.
     """

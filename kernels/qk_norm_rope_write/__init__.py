@@ -1,4 +1,4 @@
-"""Queries and keys made ready and keys and values written to a ring, in one go: the door. Owns the choice."""
+"""Norm and rotation of queries and keys, and the write of keys and values to a ring, in one pass: dispatch."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def qk_norm_rope_write(
     sink_sin: Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor | None]:
-    """(query, query for sink keys) `b t h d`: RMS norm, then rotary embedding. Keys and values go, in place, into the
-    t rows from `places` on of each row's slot: keys, values `s l h d`, int8 where scales `s l h` (float32) are given.
+    """Return query and query for sink keys, `b t h d`: RMS norm, then rotary embedding. Write keys and values in place
+    into t rows of each batch row's slot, starting at `places`: keys, values `s l h d`, int8 if scales `s l h`
+    (float32) are given.
 
-    q, k, v `b t h d`, raw; weights `d`, `h d` or None; cos, sin `b t d/2`; slots, places int32 `b`, on the device: no
-    value of theirs is read on the host. See the reference. Raises ValueError where the shapes do not fit.
+    q, k, v `b t h d`, raw; weights `d`, `h d` or None; cos, sin `b t d/2`; slots, places int32 `b`, on the device:
+    their values are not read on the host. See the reference. Raises ValueError if the shapes do not fit.
     """
     _check(q, k, v, q_weight, k_weight, cos, keys, values, slots, places, key_scales, value_scales)
     check_layout(keys, values, key_scales, value_scales)
@@ -90,7 +91,7 @@ def _check(
 
 
 def _triton(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from kernels.qk_norm_rope_write.triton import qk_norm_rope_write_triton  # here, since a CPU needs no Triton
+    from kernels.qk_norm_rope_write.triton import qk_norm_rope_write_triton  # imported here: a CPU needs no Triton
 
     return qk_norm_rope_write_triton(*arguments)
 

@@ -1,6 +1,6 @@
-"""Norm, rotation and the write to the ring in one pass. Owns the Triton kernel: one program a token, all its heads.
+"""Norm, rotation and the write to the ring in one pass. Owns the Triton kernel: one program per token, for all heads.
 
-A head's channels are loaded as pairs, even and odd apart, so that a rotation needs no shuffle.
+A head's channels are loaded as pairs, even and odd ones separately, so that a rotation needs no shuffle.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _normed(even, odd, weight_ptr, at, inside, width, eps, NORM: tl.constexpr):
 def _put(
     cache_ptr, scales_ptr, at, scales_at, even, odd, heads_inside, inside, INT8: tl.constexpr, INTERPRETED: tl.constexpr
 ):
-    """Store a token's heads, in the cache's dtype or as int8 with a scale a head."""
+    """Store a token's heads in the cache's dtype, or as int8 with one scale per head."""
     if INT8:
         largest = tl.maximum(tl.max(tl.abs(even), 1), tl.max(tl.abs(odd), 1))
         scale = largest / 127.0
@@ -144,8 +144,8 @@ def qk_norm_rope_write_triton(
     sink_sin: Tensor | None = None,
     eps: float = 1e-6,
 ) -> tuple[Tensor, Tensor]:
-    """As `qk_norm_rope_write_reference`, with an empty second result where there is no sink. q, k, v of unequal strides
-    are copied, and so are angles; the door sees to the caches'."""
+    """Compute `qk_norm_rope_write_reference`; the second result is empty if there is no sink. q, k, v with unequal
+    strides are copied, and so are angles; dispatch has checked the layout of the caches."""
     if q.stride() != k.stride() or q.stride() != v.stride() or q.stride(-1) != 1:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     angles = [angle for angle in (cos, sin, sink_cos, sink_sin) if angle is not None]

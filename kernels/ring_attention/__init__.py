@@ -1,6 +1,6 @@
-"""Attention over ring slots: the door. Owns the choice of implementation; knows no windows, chunks or positions.
+"""Attention over ring slots: dispatch. Owns the choice of implementation; knows no windows, chunks or positions.
 
-A slot's valid rows come first, in any order; attention is dense over them, so there is no mask, no roll and no copy.
+A slot's valid rows come first, in any order; attention is dense over them, so it needs no mask, roll or copy.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def ring_attention(
     value_scales: Tensor | None = None,
     gate: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(attended `b t h d`, log-sum-exp float32 `b t h`, by which `merged` joins disjoint parts of the keys).
+    """Return attended values `b t h d`, and the log-sum-exp float32 `b t h` with which `merged` joins results over
+    disjoint parts of the keys.
 
-    q, q_sink `b t h d`; keys, values `s l h d`, int8 where scales `s l h` are given; slots, num_valid int32 `b`, on
-    the device; gate `b t h`. See the reference. Raises ValueError where the shapes do not fit.
+    q, q_sink `b t h d`; keys, values `s l h d`, int8 if scales `s l h` are given; slots, num_valid int32 `b`, on the
+    device; gate `b t h`. See the reference. Raises ValueError if the shapes do not fit.
     """
     _check(q, keys, values, slots, num_valid, q_sink, num_sink, key_scales, value_scales, gate)
     check_layout(keys, values, key_scales, value_scales)
@@ -76,11 +77,11 @@ def _check(
             f"{tuple(slots.shape)}, num_valid {tuple(num_valid.shape)} do not fit, or q_sink, gate or scales do not"
         )
     if num_sink and q_sink is None:
-        raise ValueError(f"ring_attention: num_sink {num_sink} without q_sink: give the queries that meet the sink")
+        raise ValueError(f"ring_attention: num_sink {num_sink} without q_sink: pass the queries for sink keys")
 
 
 def _triton(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from kernels.ring_attention.triton import ring_attention_triton  # here, since a CPU needs no Triton
+    from kernels.ring_attention.triton import ring_attention_triton  # imported here: a CPU needs no Triton
 
     return ring_attention_triton(*arguments)
 

@@ -1,4 +1,4 @@
-"""Block sizes of ring attention by chip. Owns the table; `python -m kernels.ahead_of_time` shows what each costs."""
+"""Block sizes of ring attention by chip. Owns the table; `python -m kernels.ahead_of_time` prints what each uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """queries, keys: rows of a tile. warps, stages: of the launch."""
+    """Block sizes of a launch. queries, keys: rows of a tile. warps, stages: launch options."""
 
     queries: int
     keys: int
@@ -25,7 +25,8 @@ INTERPRETED = Blocks(queries=32, keys=32, warps=1, stages=1)
 
 
 def blocks_of(capability: tuple[int, int], *, int8: bool) -> Blocks:
-    """The largest that spill nothing: data centre chips hold more of a tile in shared and tensor memory."""
+    """Return the largest blocks without register spills: data-centre chips can keep more of a tile in shared and tensor
+    memory."""
     if capability[0] in (9, 10):
         return HOPPER if capability[0] == 9 else BLACKWELL
     return OTHERS_INT8 if int8 else OTHERS

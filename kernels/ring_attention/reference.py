@@ -1,4 +1,4 @@
-"""Attention over the valid rows of ring slots, as it is defined. Owns the meaning; speed is its neighbours'."""
+"""The definition of attention over the valid rows of ring slots."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def ring_attention_reference(
     value_scales: Tensor | None = None,
     gate: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(attended `b t h d` in q's dtype, log-sum-exp of the scores float32 `b t h`).
+    """Return attended values `b t h d` in q's dtype, and the log-sum-exp of the scores, float32 `b t h`.
 
-    q, q_sink `b t h d`; keys, values `s l h d`, of which a row of the batch sees the first `num_valid` (integers `b`,
-    at least 1) rows of its slot (`slots`, integers `b`), in any order (arXiv:1706.03762, eq. 1: a softmax does not
-    care). q_sink meets the first `num_sink` of them in q's place. Scales `s l h`: of int8 keys and values. gate
-    `b t h`: its sigmoid multiplies what a head attends to. Arithmetic in at least float32.
+    q, q_sink `b t h d`; keys, values `s l h d`, of which a batch row sees the first `num_valid` (integers `b`, at
+    least 1) rows of its slot (`slots`, integers `b`), in any order (arXiv:1706.03762, eq. 1: a softmax does not depend
+    on it). q_sink replaces q for the first `num_sink` of them. Scales `s l h`: of int8 keys and values. gate `b t h`:
+    its sigmoid multiplies a head's output. Arithmetic in at least float32.
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
     k, v = (_rows(cache, scales, slots, dtype) for cache, scales in ((keys, key_scales), (values, value_scales)))
@@ -43,7 +43,7 @@ def ring_attention_reference(
 
 
 def merged(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """What attention over all keys gives, from what it gave over disjoint parts of them: (attended, log-sum-exp)."""
+    """Join attention over disjoint parts of the keys to attention over all: (attended, log-sum-exp)."""
     weights = torch.stack([lse for _, lse in parts]).softmax(0)  # part b t h
     out = sum(weight[..., None] * part.to(weight.dtype) for weight, (part, _) in zip(weights, parts, strict=True))
     assert isinstance(out, Tensor)

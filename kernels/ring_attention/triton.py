@@ -1,8 +1,8 @@
-"""Attention over the valid rows of ring slots, without masks but in a last block. Owns the Triton kernel.
+"""Attention over the valid rows of ring slots, with a mask only in the last block. Owns the Triton kernel.
 
-The running softmax of FlashAttention (arXiv:2205.14135, algorithm 1), in base 2. Which slot a row of the batch reads
-and how many of its rows are valid comes from device tensors, so that one launch, or one captured graph, serves any
-mix of sessions.
+The running softmax of FlashAttention (arXiv:2205.14135, algorithm 1), in base 2. The slot that a batch row reads and
+its number of valid rows come from device tensors, so that one launch, or one captured graph, serves any mix of
+sessions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _over_blocks(
     BLOCK_D: tl.constexpr,
     EVEN_D: tl.constexpr,
 ):
-    """Go on over rows first … last, whole blocks of them, of which those below `end` count."""
+    """Continue over rows first … last in whole blocks; rows from `end` on are ignored."""
     d = tl.arange(0, BLOCK_D)
     for start in range(first, last, BLOCK_N):
         n = start + tl.arange(0, BLOCK_N)
@@ -81,7 +81,7 @@ def _over_blocks(
 
 @triton.jit
 def _scaled(q_ptr, at, inside, scale, INTERPRETED: tl.constexpr):
-    """Queries times the softmax's scale, in their own dtype."""
+    """Return queries times the softmax's scale, in their dtype."""
     q = tl.load(q_ptr + at, mask=inside, other=0.0)
     if INTERPRETED:
         return q.to(tl.float32) * scale
@@ -143,7 +143,7 @@ def ring_attention_kernel(
     largest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     attended = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     for part in tl.static_range(0 if SINK else 1, 2):
-        # part 0: the sink, met by its own queries; part 1: all other valid rows
+        # part 0: the sink, with its own queries; part 1: all other valid rows
         if part == 0:
             q = _scaled(q_sink_ptr, at, inside, scale, INTERPRETED)
             first = valid * 0
@@ -186,7 +186,7 @@ def ring_attention_triton(
     gate: Tensor | None = None,
     blocks: Blocks | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `ring_attention_reference`; the door sees to the layout of the caches. blocks: other than this chip's."""
+    """Compute `ring_attention_reference`; dispatch has checked the caches' layout. blocks: override this chip's."""
     if q.stride(-1) != 1 or (q_sink is not None and q_sink.stride() != q.stride()):
         q, q_sink = q.contiguous(), None if q_sink is None else q_sink.contiguous()
     if q_sink is None:

@@ -1,9 +1,9 @@
-// Chunks of keys and values written into rings, each before it attends: for CPUs with AVX512-BF16.
+// Write chunks of keys and values into rings, each before it attends: for CPUs with AVX512-BF16.
 //
 // A task is up to 16 queries of one head, in the 16 lanes of a register: scores, softmax and sums stay in their lanes, so
-// nothing is added across a register before the result is turned around at the end. Keys are read where they lie, two
-// channels at a time, broadcast to all lanes. Products are in bf16 pairs with sums in float32; scores and softmax are
-// float32; weights are rounded to bf16 for the product with the values.
+// nothing is added across lanes, and only the result is transposed at the end. Keys are read in place, two channels at a
+// time, and broadcast to all lanes. Products are of bf16 pairs with sums in float32; scores and softmax are float32;
+// weights are rounded to bf16 for the product with the values.
 
 #include <immintrin.h>
 
@@ -22,7 +22,7 @@
 namespace {
 
 constexpr int64_t kLanes = 16;  // queries of a task, and keys or channels of a block
-using Bits = uint16_t;          // a bf16 as it lies in memory
+using Bits = uint16_t;          // the bits of a bf16
 
 __m512bh as_pairs(__m512i x) { return (__m512bh)x; }
 
@@ -36,20 +36,20 @@ struct Aligned {
   void operator()(void* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
 };
 
-// A thread's own memory, kept from call to call.
+// Per-thread scratch memory, reused by later calls.
 template <typename T>
-T* scratch(std::unique_ptr<void, Aligned>& kept, int64_t& room, int64_t count) {
-  if (room < count) {
-    kept.reset(::operator new[](count * sizeof(T), std::align_val_t(64)));
-    room = count;
+T* scratch(std::unique_ptr<void, Aligned>& memory, int64_t& capacity, int64_t count) {
+  if (capacity < count) {
+    memory.reset(::operator new[](count * sizeof(T), std::align_val_t(64)));
+    capacity = count;
   }
-  return static_cast<T*>(kept.get());
+  return static_cast<T*>(memory.get());
 }
 
-// 2^x for x <= 0, to about 2e-6 of itself.
+// 2^x for x <= 0, with a relative error of about 2e-6.
 __m512 exp2_of(__m512 x) {
   const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 part = _mm512_sub_ps(x, whole);  // in [-1/2, 1/2]: Taylor's series of exp(part ln 2)
+  const __m512 part = _mm512_sub_ps(x, whole);  // in [-1/2, 1/2]: Taylor series of exp(part ln 2)
   __m512 y = _mm512_set1_ps(1.3333558e-3f);
   y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(9.6181291e-3f));
   y = _mm512_fmadd_ps(y, part, _mm512_set1_ps(5.5504109e-2f));
@@ -59,13 +59,13 @@ __m512 exp2_of(__m512 x) {
   return _mm512_scalef_ps(y, whole);
 }
 
-// Tokens of one head, `stride` apart, channels beside each other.
+// Tokens of one head, `stride` apart, with contiguous channels.
 struct Tokens {
   const Bits* first;
   int64_t stride;
 };
 
-// Queries of a task as pairs of channels: d/2 registers, 0 in lanes without a query.
+// Packs the queries of a task as pairs of channels: d/2 registers, 0 in lanes without a query.
 void pack_queries(Tokens q, int64_t count, int64_t dim, Bits* packed) {
   std::memset(packed, 0, dim * kLanes * sizeof(Bits));
   for (int64_t lane = 0; lane < count; ++lane)
@@ -73,7 +73,7 @@ void pack_queries(Tokens q, int64_t count, int64_t dim, Bits* packed) {
       std::memcpy(packed + i * kLanes + 2 * lane, q.first + lane * q.stride + i, 2 * sizeof(Bits));
 }
 
-// Products of N keys with the queries: scores of N keys, 16 lanes each. Returns the largest of each lane.
+// Multiplies N keys with the queries: scores of N keys, 16 lanes each. Returns the largest score of each lane.
 template <int N>
 __m512 block_scores(const Bits* packed, const Bits* keys, int64_t dim, float* scores, __m512 largest) {
   __m512 sums[N];
@@ -100,14 +100,14 @@ __m512 all_scores(
   return largest;
 }
 
-// Weights of two keys, rounded, side by side in each lane.
+// Rounds the weights of two keys and puts them side by side in each lane.
 __m512i weight_pair(__m512 even, __m512 odd) {
   const __m512i first = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
   const __m512i second = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
   return _mm512_or_si512(first, _mm512_slli_epi32(second, 16));
 }
 
-// exp(scores - largest) as pairs of keys; returns 1/their sum. An odd number of keys is filled up with weight 0.
+// Computes exp(scores - largest) as pairs of keys and returns 1/their sum. An odd number of keys is padded with weight 0.
 __m512 softmax(const float* scores, __m512 largest, int64_t num_keys, float scale, Bits* weights) {
   const __m512 by = _mm512_set1_ps(scale * float(M_LOG2E));
   const __m512 top = _mm512_mul_ps(largest, by);
@@ -122,7 +122,7 @@ __m512 softmax(const float* scores, __m512 largest, int64_t num_keys, float scal
   return _mm512_div_ps(_mm512_set1_ps(1.0f), sum);
 }
 
-// Values of two keys side by side in each channel.
+// Interleaves the values of two keys channel by channel.
 void pair_values(const Bits* values, int64_t num_keys, int64_t dim, Bits* pairs) {
   alignas(64) Bits low[32], high[32];
   for (int i = 0; i < 16; ++i) {
@@ -141,7 +141,7 @@ void pair_values(const Bits* values, int64_t num_keys, int64_t dim, Bits* pairs)
     }
 }
 
-// Weighted sums of 16 channels from `channel` on, 16 lanes each.
+// Computes weighted sums of 16 channels from `channel` on, 16 lanes each.
 void block_sums(
     const Bits* weights, const Bits* pairs, int64_t num_keys, int64_t dim, int64_t channel, __m512 root, float* out) {
   __m512 sums[kLanes];
@@ -155,8 +155,8 @@ void block_sums(
   for (int i = 0; i < kLanes; ++i) _mm512_store_ps(out + i * kLanes, _mm512_mul_ps(sums[i], root));
 }
 
-// From 16 lanes a channel to channels that lie together.
-void turn_around(const float* sums, int64_t count, int64_t dim, Bits* out, int64_t stride) {
+// Transposes from 16 lanes per channel to contiguous channels.
+void transpose(const float* sums, int64_t count, int64_t dim, Bits* out, int64_t stride) {
   const __m512i rows = _mm512_mullo_epi32(
       _mm512_set1_epi32(kLanes), _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
   for (int64_t lane = 0; lane < count; ++lane)
@@ -166,7 +166,7 @@ void turn_around(const float* sums, int64_t count, int64_t dim, Bits* out, int64
     }
 }
 
-// Up to 16 queries of one head against all keys of its ring. q_sink without a first: no sink.
+// Attends with up to 16 queries of one head to all keys of its ring. q_sink.first is null if there is no sink.
 void attend(
     Tokens q,
     Tokens q_sink,
@@ -178,11 +178,11 @@ void attend(
     int64_t dim,
     Bits* out,
     int64_t out_stride) {
-  thread_local std::unique_ptr<void, Aligned> kept;
-  thread_local int64_t room = 0;
+  thread_local std::unique_ptr<void, Aligned> memory;
+  thread_local int64_t capacity = 0;
   const int64_t even_keys = num_keys + num_keys % 2;
   const int64_t floats = (even_keys + dim) * kLanes, packed = dim * kLanes;
-  float* scores = scratch<float>(kept, room, floats + (packed + even_keys * (kLanes + dim)) / 2);
+  float* scores = scratch<float>(memory, capacity, floats + (packed + even_keys * (kLanes + dim)) / 2);
   float* sums = scores + even_keys * kLanes;
   Bits* queries = reinterpret_cast<Bits*>(scores + floats);
   Bits* weights = queries + packed;
@@ -201,10 +201,10 @@ void attend(
   pair_values(values, num_keys, dim, pairs);
   for (int64_t channel = 0; channel < dim; channel += kLanes)
     block_sums(weights, pairs, num_keys, dim, channel, root, sums + channel * kLanes);
-  turn_around(sums, count, dim, out, out_stride);
+  transpose(sums, count, dim, out, out_stride);
 }
 
-// A tensor `b l n d`, channels beside each other.
+// A tensor `b l n d` with contiguous channels.
 struct Heads {
   const Bits* data = nullptr;
   int64_t at_b = 0, at_l = 0, at_n = 0;
@@ -214,7 +214,7 @@ struct Heads {
   Heads(const at::Tensor& x, at::IntArrayRef sizes, const char* name) {
     TORCH_CHECK_VALUE(
         x.dim() == 4 && x.scalar_type() == at::kBFloat16 && x.sizes() == sizes && x.stride(3) == 1, "write_attend: ",
-        name, " is ", x.scalar_type(), " ", x.sizes(), ", expected bfloat16 ", sizes, ", channels beside each other");
+        name, " is ", x.scalar_type(), " ", x.sizes(), ", expected bfloat16 ", sizes, " with contiguous channels");
     data = reinterpret_cast<const Bits*>(x.const_data_ptr());
     at_b = x.stride(0), at_l = x.stride(1), at_n = x.stride(2);
   }
@@ -224,7 +224,7 @@ struct Heads {
   }
 };
 
-// q, k, v `b l n d`; keys, values `s n f t d`; rows: of each chunk, int64 `b n chunk_frames`, flat.
+// q, k, v `b l n d`; keys, values `s n f t d`; rows: per chunk, int64 `b n chunk_frames`, flat.
 at::Tensor write_attend(
     const at::Tensor& q,
     const at::Tensor& k,
@@ -240,7 +240,7 @@ at::Tensor write_attend(
       keys.dim() == 5 && keys.scalar_type() == at::kBFloat16 && values.scalar_type() == at::kBFloat16 &&
           keys.sizes() == values.sizes() && keys.is_contiguous() && values.is_contiguous(),
       "write_attend: keys are ", keys.scalar_type(), " ", keys.sizes(), ", values ", values.scalar_type(), " ",
-      values.sizes(), ", expected bfloat16 (s, n, f, t, d) without gaps");
+      values.sizes(), ", expected contiguous bfloat16 (s, n, f, t, d)");
   const int64_t batch = q.size(0), length = q.size(1), heads = q.size(2), dim = q.size(3);
   const int64_t frames = keys.size(2), tokens = keys.size(3), chunks = rows.size();
   TORCH_CHECK_VALUE(
@@ -252,8 +252,8 @@ at::Tensor write_attend(
   for (const at::Tensor& places : rows) {
     TORCH_CHECK_VALUE(
         places.scalar_type() == at::kLong && places.is_contiguous() && places.numel() == batch * heads * chunk_frames,
-        "write_attend: rows are ", places.scalar_type(), " ", places.sizes(), ", expected int64 (",
-        batch * heads * chunk_frames, ") without gaps");
+        "write_attend: rows are ", places.scalar_type(), " ", places.sizes(), ", expected contiguous int64 (",
+        batch * heads * chunk_frames, ")");
     const int64_t* row = places.const_data_ptr<int64_t>();
     const auto [least, most] = std::minmax_element(row, row + places.numel());
     TORCH_CHECK_INDEX(

@@ -1,5 +1,5 @@
-"""The machine code of `write_attend`: where it can run, how it is compiled, how it is loaded. Owns the compiler's call
-and the operation that the library registers, `torch.ops.lightcone_avx512.write_attend`."""
+"""The machine code of `write_attend`: where it can run, how it is compiled and loaded. Owns the compiler call and the
+operation that the library registers, `torch.ops.lightcone_avx512.write_attend`."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _loaded = False
 
 
 def can_run() -> bool:
-    """Whether this CPU has what the code is made of."""
+    """Return whether this CPU has the instructions that the code uses."""
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def can_build() -> bool:
-    """Whether there is a compiler as well."""
+    """Return whether this CPU can run the code and a compiler is installed."""
     return can_run() and shutil.which("g++") is not None
 
 
 @cache
 def digest() -> str:
-    """Of what the library is made from, but for the machine and PyTorch."""
+    """Return the digest of source and flags; the library also depends on the machine and PyTorch."""
     return hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
 
 
 def build(path: Path) -> None:
-    """Compile the library to `path`, for this machine and this PyTorch. Raises RuntimeError with the compiler's own
-    words where it fails."""
+    """Compile the library to `path`, for this machine and this PyTorch. Raises RuntimeError with the compiler's
+    message."""
     root = Path(torch.__file__).parent
     include, libraries = root / "include", root / "lib"
     work = path.with_suffix(".partial")
@@ -51,7 +51,7 @@ def build(path: Path) -> None:
 
 
 def load(path: Path) -> None:
-    """Register the operation; a process does so once. Raises OSError where the file is damaged."""
+    """Load the library and register its operation, once per process. Raises OSError if the file is damaged."""
     global _loaded
     if _loaded:
         return
@@ -61,6 +61,7 @@ def load(path: Path) -> None:
 
 
 def is_loaded() -> bool:
+    """Return whether this process has loaded the library."""
     return _loaded
 
 

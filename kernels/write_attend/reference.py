@@ -1,4 +1,4 @@
-"""Chunks written into rings, each before it attends, as it is defined. Owns the meaning; speed is its neighbours'."""
+"""The definition of chunks that are written into rings, each before it attends."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ def write_attend_reference(
     q_sink: Tensor | None = None,
     num_sink: int = 0,
 ) -> Tensor:
-    """Attended values `b l n d`, in the dtype that is given; keys and values `s n f t d` (slot, head, frame, token) are
-    written in place.
+    """Return attended values `b l n d` in the inputs' dtype; write to keys and values `s n f t d` (slot, head, frame,
+    token) in place.
 
-    q, k, v `b l n d`: of as many chunks as there are rows, one after another; normalised and rotated. rows: of each
-    chunk, int64 `b·n·chunk_frames`, where its frames go in keys seen as `s·n·f t d`. A chunk sees all frames of its
-    slot, itself among them, but not the chunks after it. q_sink `b l n d` meets the first `num_sink` tokens in q's
-    place.
+    q, k, v `b l n d`: consecutive chunks, as many as there are rows; normalised and rotated. rows: per chunk, int64
+    `b·n·chunk_frames`, where its frames are written in keys viewed as `s·n·f t d`. A chunk sees all frames of its
+    slot including itself, but not the chunks after it. q_sink `b l n d` replaces q for the first `num_sink` tokens.
     """
     frames, tokens, dim = keys.shape[2:]
     length = q.shape[1] // len(rows)

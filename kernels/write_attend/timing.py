@@ -1,6 +1,6 @@
-"""Times both ways to write and attend on this machine: `python -m kernels.write_attend.timing`. Compiles for that.
+"""Compile and time the machine code on this machine: `python -m kernels.write_attend.timing`.
 
-Owns the evidence for the door's use; nothing imports it.
+Owns the evidence for using it; nothing imports it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEADS, FRAMES, TOKENS, DIM = 3, 16, 30, 64
 
 
 def by_products(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, rows: list[Tensor]) -> Tensor:
-    """The same by PyTorch's operations."""
+    """Compute the same by PyTorch's operations."""
     parts = []
     for number, row in enumerate(rows):
         part = slice(number * TOKENS, (number + 1) * TOKENS)
@@ -49,9 +49,9 @@ def main() -> None:
         keys, values = (torch.randn(sessions, HEADS, FRAMES, TOKENS, DIM).bfloat16() for _ in range(2))
         q, k, v = torch.randn(3, sessions, HEADS, chunks * TOKENS, DIM).bfloat16().transpose(2, 3)
         rows = [torch.arange(sessions * HEADS) * FRAMES + 5 + number for number in range(chunks)]
-        given = (q, k, v, keys, values, rows)
-        ours = median_ms(lambda given=given: write_attend(*given), args.repeats)  # type: ignore[misc]  # a default binds
-        theirs = median_ms(lambda given=given: by_products(*given), args.repeats)  # type: ignore[misc]  # it
+        inputs = (q, k, v, keys, values, rows)
+        ours = median_ms(lambda x=inputs: write_attend(*x), args.repeats)  # type: ignore[misc]  # a default binds it
+        theirs = median_ms(lambda x=inputs: by_products(*x), args.repeats)  # type: ignore[misc]
         print(f"{sessions} sessions, {chunks} chunks: {1e3 * ours:.0f} us, by products {1e3 * theirs:.0f} us")
 
 

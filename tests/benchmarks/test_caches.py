@@ -1,4 +1,4 @@
-"""The other ways to keep a cache give the ring's pictures: the same network, the same past, past the ring's wrap."""
+"""The alternative caches give the ring's results: same network, same past, beyond the ring's wrap."""
 
 import warnings
 
@@ -18,13 +18,13 @@ def stepper() -> Stepper:
 
 def _eager(stepper: Stepper) -> dict[str, Way]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # flex_attention says that it had rather be compiled
+        warnings.simplefilter("ignore")  # flex_attention advises compiling
         return {way.name: way for way in stepper.ways() if way.name.endswith("eager")}
 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_steps_are_the_same(stepper: Stepper) -> None:
+def test_steps_are_equal(stepper: Stepper) -> None:
     ways = _eager(stepper)
     assert len(ways) == 3
     found = []
@@ -33,12 +33,12 @@ def test_steps_are_the_same(stepper: Stepper) -> None:
         for other in others:
             torch.testing.assert_close(other, ring, atol=TOLERANCE, rtol=TOLERANCE)
         found.append(ring)
-    assert not torch.allclose(found[0], found[-1], atol=0.01), "what is in the cache matters"
+    assert not torch.allclose(found[0], found[-1], atol=0.01), "the cache's content matters"
 
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_the_timed_part_is_the_same(stepper: Stepper) -> None:
+def test_the_timed_parts_are_equal(stepper: Stepper) -> None:
     ring, *others = (way.part(2, stepper.raw[2], stepper.rotations[2]) for way in _eager(stepper).values())
     for other in others:
         torch.testing.assert_close(other, ring, atol=TOLERANCE, rtol=TOLERANCE)

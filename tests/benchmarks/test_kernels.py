@@ -1,4 +1,4 @@
-"""The kernels' floors: bytes and operations counted again, another way, and what is printed without a GPU."""
+"""The kernels' floors: bytes and operations counted in a second way, and the output without a GPU."""
 
 import json
 
@@ -9,7 +9,7 @@ from benchmarks.kernels import CHIPS, SHAPES, Chip, Shape, Work, works
 from lightcone import main
 
 
-def test_operations_and_bytes_are_those_of_the_tensors() -> None:
+def test_operations_and_bytes_match_the_tensors() -> None:
     shape = Shape(name="small", sessions=2, frames=3, tokens=6, valid=10, heads=4, dim=8)
     b, t, n, c = 2, 6, 10, 32
     activation, frame, cache = (torch.empty(b, size, c, dtype=torch.bfloat16).nbytes for size in (t, 3, n))

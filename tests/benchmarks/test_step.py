@@ -1,4 +1,4 @@
-"""The step benchmark on a small world: its figures hang together, and it steps as often as it says."""
+"""The step benchmark on a small world: its figures are consistent, and it takes the steps it reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import lightcone
-from benchmarks.matrix_products import MatrixProducts, _without_gaps
+from benchmarks.matrix_products import MatrixProducts, without_gaps
 from benchmarks.step import WARM_UP_STEPS, measure
 from world.actions import Actions
 from world.testing import tiny_world
@@ -52,7 +52,7 @@ def test_every_matrix_product_is_counted_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "kept"),
+    ("x", "shared"),
     [
         (torch.zeros(2, 3, 4), True),
         (torch.zeros(2, 3, 4).transpose(1, 2), True),
@@ -62,11 +62,11 @@ def test_every_matrix_product_is_counted_once() -> None:
         (torch.zeros(2, 1, 4).expand(2, 3, 4), False),
     ],
 )
-def test_a_products_tensors_keep_their_layout_but_for_gaps(x: torch.Tensor, kept: bool) -> None:
-    found = _without_gaps(x)
+def test_a_product_s_tensors_keep_their_layout_without_gaps(x: torch.Tensor, shared: bool) -> None:
+    found = without_gaps(x)
     assert torch.equal(found, x)
-    assert (found.data_ptr() == x.data_ptr()) == kept
-    assert not kept or found.stride() == x.stride()
+    assert (found.data_ptr() == x.data_ptr()) == shared
+    assert not shared or found.stride() == x.stride()
 
 
 def test_the_command_prints_one_json_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

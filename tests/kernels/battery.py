@@ -1,5 +1,5 @@
-"""A wide battery of inputs, on which a changed kernel is compared with the original, bit by bit: `python -m
-tests.kernels.battery KERNEL FOLDER` (FOLDER: where the original's repository is). Status 1 where any output differs.
+"""Compare a changed kernel bit by bit with the original on a wide battery of inputs: `python -m tests.kernels.battery
+KERNEL FOLDER` (FOLDER: the original's repository). Exits with status 1 if any output differs.
 
 The original is loaded from FOLDER, the kernel to compare from the working directory; both in this process.
 """
@@ -90,7 +90,7 @@ def loaded(kernel: str, root: Path) -> Callable[..., Any]:
 
 
 def outputs(function: Callable[..., Any], arguments: dict[str, Any]) -> list[Tensor]:
-    """What it returns, and all it may have written to."""
+    """Return the function's results and all tensors it may have written to."""
     own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in arguments.items()}
     returned = function(**own)
     return [t for t in (*returned, *own.values()) if isinstance(t, Tensor)]

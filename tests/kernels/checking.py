@@ -1,4 +1,4 @@
-"""What the tests of Triton kernels share: outputs between guards, and how far from exact a result may be."""
+"""Helpers of the kernels' tests: guarded outputs, and the allowed error."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 
 @contextmanager
 def guarded_triton() -> Iterator[None]:
-    """Triton kernels inside; what they allocate lies between guards and starts as NaN. Fails where a guard was written
-    to, or where an element never was."""
+    """Run Triton kernels inside. Allocations lie between guards and start as NaN; fails if a guard was written to or an
+    element was not."""
     buffers: list[tuple[Tensor, Tensor]] = []
 
     def empty(shape: tuple[int, ...], *, dtype: torch.dtype, device: Any) -> Tensor:
@@ -45,6 +45,6 @@ def guarded_triton() -> Iterator[None]:
 
 
 def assert_as_exact(ours: Tensor, eager: Tensor, exact: Tensor) -> None:
-    """FlashAttention's rule: no farther from the exact result than twice what PyTorch is in the same dtype."""
+    """Assert FlashAttention's rule: an error of at most twice PyTorch's in the same dtype."""
     error, allowed = ((x.double() - exact).abs().max() for x in (ours, eager))
     assert error <= 2 * allowed + 1e-6 * (1 + exact.abs().max()), f"{float(error):.3g}, PyTorch {float(allowed):.3g}"

@@ -1,10 +1,10 @@
-"""A test of the tests: faults put into the Triton kernels one at a time. `python -m tests.kernels.mutations`.
+"""Mutation tests of the Triton kernels, one fault at a time: `python -m tests.kernels.mutations`.
 
-Every place of a kernel at which an operator below fits gives a mutant: its module is written with that one change and
-the kernel's tests run on it, in a process of their own, since a wrong bound may crash it. A mutant that the tests let
-pass is run on a wide battery of inputs beside the original: where any output differs, the tests have missed it; where
-none does, the change is without effect (a mask that another mask implies, an address that a stride of 0 hides …).
-Prints every mutant that was not caught, and the share caught of those that change an output; status 1 below 95 %.
+Each place of a kernel where an operator below applies gives one mutant: the module is written with that one change and
+the kernel's tests run on it in a separate process, since a wrong bound may crash it. A mutant that passes the tests is
+compared with the original on a wide battery of inputs: if any output differs, the tests have missed it; if none does,
+the change has no effect (a mask that another mask implies, an address that a stride of 0 hides …). Prints every mutant
+that was not caught, and the share caught of those that change an output; exits with status 1 below 95 %.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def mutants(kernel: str) -> Iterator[Mutant]:
-    """All faults of one kernel's module, those outside of jit functions left out."""
+    """Yield all mutants of one kernel's module; only jit functions are changed."""
     tree = ast.parse((ROOT / "kernels" / kernel / "triton.py").read_text(encoding="utf-8"))
     nodes = list(ast.walk(tree))
     inside = {
@@ -76,7 +76,7 @@ def mutants(kernel: str) -> Iterator[Mutant]:
 
 
 def faults(node: ast.AST) -> list[tuple[str, ast.AST]]:
-    """(what is changed, the node in its place) for every operator that fits."""
+    """Return (what is changed, the replacement node) for every operator that applies."""
     found: list[tuple[str, ast.AST]] = []
 
     def change(**fields: object) -> None:
@@ -101,7 +101,7 @@ def faults(node: ast.AST) -> list[tuple[str, ast.AST]]:
     if isinstance(node, ast.Call):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if name in OTHER_FUNCTION:
-            change(func=ast.Attribute(node.func.value, OTHER_FUNCTION[name], ast.Load()))  # type: ignore[attr-defined]  # it has a name, so it is an attribute
+            change(func=ast.Attribute(node.func.value, OTHER_FUNCTION[name], ast.Load()))  # type: ignore[attr-defined]  # a named function is an attribute
         if any(keyword.arg == "mask" for keyword in node.keywords):
             change(keywords=[k for k in node.keywords if k.arg not in ("mask", "other")])
         if name == "where":
@@ -115,7 +115,7 @@ def faults(node: ast.AST) -> list[tuple[str, ast.AST]]:
 
 
 def _reads_itself(node: ast.Assign | ast.AugAssign) -> bool:
-    """Whether the statement changes a name that was there before, so that it can be left out."""
+    """Return whether the statement updates an existing name, so that it can be removed."""
     if isinstance(node, ast.AugAssign):
         return True
     target = node.targets[0]
@@ -135,8 +135,8 @@ def _is_jit(function: ast.FunctionDef) -> bool:
     return any("jit" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
-def judged(mutant: Mutant) -> Verdict:
-    """Run the kernel's tests on the mutant, and where they pass, the battery."""
+def tested(mutant: Mutant) -> Verdict:
+    """Run the kernel's tests on the mutant and, if they pass, the battery."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("kernels", "tests/kernels"):
@@ -163,8 +163,8 @@ def _passes(command: list[str], folder: Path) -> bool:
     return done.returncode == 0
 
 
-class Kept:
-    """`judged`, with verdicts kept in a file, one JSON object a line; they hold for kernels and tests as they are."""
+class StoredVerdicts:
+    """`tested`, with verdicts stored in a file, one JSON object per line; valid for the present kernels and tests."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -176,7 +176,7 @@ class Kept:
     def __call__(self, mutant: Mutant) -> Verdict:
         key = hashlib.sha256((self._tree + mutant.kernel + mutant.source).encode()).hexdigest()
         if key not in self._known:
-            self._known[key] = judged(mutant)
+            self._known[key] = tested(mutant)
             if self._path is not None:
                 with self._path.open("a") as file:
                     file.write(json.dumps({"key": key, **asdict(self._known[key])}) + "\n")
@@ -184,17 +184,17 @@ class Kept:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="put faults into the kernels and see whether the tests notice")
+    parser = argparse.ArgumentParser(description="put faults into the kernels and check whether the tests notice")
     parser.add_argument("--kernels", nargs="+", choices=KERNELS, default=KERNELS)
-    parser.add_argument("--every", type=int, default=1, help="only each n-th mutant, for a quick look")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th mutant, for a quick check")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--kept", type=Path, help="a file of verdicts, by which a run that was stopped goes on")
+    parser.add_argument("--kept", type=Path, help="file of verdicts, to resume an interrupted run")
     parser.add_argument("--json", action="store_true", help="print all verdicts as JSON")
     args = parser.parse_args()
     every = [mutant for kernel in args.kernels for mutant in mutants(kernel)][:: args.every]
     verdicts = []
     with ThreadPoolExecutor(args.processes) as pool:
-        for verdict in pool.map(Kept(args.kept), every):
+        for verdict in pool.map(StoredVerdicts(args.kept), every):
             verdicts.append(verdict)
             if verdict.outcome != "caught":
                 print(f"{verdict.kernel}:{verdict.line} {verdict.outcome}: {verdict.what}", file=sys.stderr, flush=True)

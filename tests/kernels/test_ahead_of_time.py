@@ -1,5 +1,5 @@
-"""The kernels compile for chips that are not there, within their limits; in a process of its own, since Triton decides
-when a kernel is loaded whether to interpret it."""
+"""The kernels compile within the limits of chips that this machine lacks; in a separate process, since Triton decides
+when it loads a kernel whether to interpret it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def test_every_kernel_compiles_within_the_chips_limits(chip: int) -> None:
     assert {cost["instruction"] for cost in costs if "attention" in cost["kernel"]} == {MATRIX_INSTRUCTION[chip]}
 
 
-def test_a_broken_limit_is_named() -> None:
+def test_an_exceeded_limit_is_reported() -> None:
     cost = Cost(kernel="k", chip=86, registers=255, bytes_spilled=8, shared_bytes=200_000, instruction="")
     words = cost.broken(multiplies=True)
     assert "spills 8 bytes" in words

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import kernels.attention as door
+import kernels.attention as dispatch
 from kernels.attention import attention
 from kernels.attention.matmul import matmul_attention
 from kernels.attention.reference import attention_reference
@@ -26,12 +26,12 @@ def _inputs(shape: tuple[int, int, int, int, int], dtype: torch.dtype) -> tuple[
 
 
 def _mask(lq: int, lk: int) -> Tensor:
-    """Causal from the end, so that every query sees at least its first key."""
+    """Return a mask that is causal from the end, so that every query sees at least its first key."""
     return torch.arange(lk)[None] <= torch.arange(lq)[:, None] + max(lk - lq, 0)
 
 
 def _definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Written out a second time, with loops over heads, so that the reference is checked as well."""
+    """A second definition with loops over heads, so that the reference is checked as well."""
     out = torch.zeros_like(q, dtype=torch.float64)
     for b in range(q.shape[0]):
         for n in range(q.shape[2]):
@@ -68,7 +68,7 @@ def test_gradients_equal_the_reference(implementation: Callable[..., Tensor]) ->
 
 
 @pytest.mark.parametrize("implementation", [attention, attention_reference, matmul_attention])
-def test_a_hidden_key_changes_nothing_and_a_seen_one_does(implementation: Callable[..., Tensor]) -> None:
+def test_masked_keys_change_nothing_and_visible_ones_do(implementation: Callable[..., Tensor]) -> None:
     q, k, v = _inputs((1, 4, 6, 2, 8), torch.float32)
     mask = torch.ones(4, 6, dtype=torch.bool)
     mask[:, 3] = False
@@ -94,7 +94,7 @@ def test_the_order_of_keys_does_not_matter() -> None:
         (False, False, torch.float32, False),
     ],
 )
-def test_the_door_picks_by_device_and_dtype(
+def test_dispatch_is_by_device_and_dtype(
     monkeypatch: pytest.MonkeyPatch, amx: bool, gradients: bool, dtype: torch.dtype, matmul: bool
 ) -> None:
     calls = []
@@ -103,9 +103,8 @@ def test_the_door_picks_by_device_and_dtype(
         calls.append(args)
         return matmul_attention(*args, **kwargs)
 
-    monkeypatch.setattr(door, "matmul_attention", spy)
-    monkeypatch.setattr(door, "_HAS_AMX", amx)
-    monkeypatch.setattr(door, "_preferred", None)  # a world that was tuned in this process leaves its preference
+    monkeypatch.setattr(dispatch, "matmul_attention", spy)
+    monkeypatch.setattr(dispatch, "_HAS_AMX", amx)
     q, k, v = _inputs((1, 3, 4, 2, 8), dtype)
     attention(q.requires_grad_(gradients), k, v)
     assert bool(calls) is matmul
@@ -119,7 +118,7 @@ def test_autocast_decides_the_dtype_of_the_products() -> None:
     torch.testing.assert_close(out.double(), _definition(q, k, v, None), atol=3e-2, rtol=0)
 
 
-def test_shapes_that_do_not_fit_are_named() -> None:
+def test_shapes_that_do_not_fit_are_reported() -> None:
     q, k, v = _inputs((1, 3, 4, 2, 8), torch.float32)
     with pytest.raises(ValueError, match=r"k \(1, 4, 1, 8\)"):
         attention(q, k[:, :, :1], v[:, :, :1])

@@ -1,4 +1,4 @@
-"""GELU by a sigmoid against its definition in float64, and where it is left to PyTorch."""
+"""GELU by a sigmoid against its definition in float64, and when PyTorch's is used."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def _input(dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_it_is_as_exact_as_pytorchs(dtype: torch.dtype) -> None:
+def test_accuracy_equals_pytorchs(dtype: torch.dtype) -> None:
     x = _input(dtype)
     exact = F.gelu(x.double(), approximate="tanh")
     ours, theirs = (gelu(x) - exact).abs().max(), (F.gelu(x, approximate="tanh") - exact).abs().max()
@@ -23,14 +23,14 @@ def test_it_is_as_exact_as_pytorchs(dtype: torch.dtype) -> None:
     assert ours <= 2 * theirs + torch.finfo(dtype).tiny
 
 
-def test_its_gradient_is_pytorchs() -> None:
+def test_the_gradient_is_pytorchs() -> None:
     x = _input(torch.float64).requires_grad_()
     (ours,), (theirs,) = (torch.autograd.grad(f.sum(), x) for f in (gelu(x), F.gelu(x, approximate="tanh")))
     assert torch.equal(ours, theirs)
 
 
 @torch.no_grad()
-def test_its_input_is_left_alone() -> None:
+def test_the_input_is_not_changed() -> None:
     x = _input(torch.float32)
     before = x.clone()
     gelu(x)

@@ -1,4 +1,4 @@
-"""Packed linear layers give what plain ones give, keep their parameters, and learn as before."""
+"""Packed linear layers compute the same as plain ones, keep their parameters, and train as before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def network() -> nn.Sequential:
 
 @needs_packing
 @pytest.mark.parametrize("rows", [1, 30, 45, 200])
-def test_outputs_are_those_of_the_plain_layers(rows: int) -> None:
+def test_outputs_equal_those_of_plain_layers(rows: int) -> None:
     plain, packed = network().bfloat16(), network().bfloat16()
     pack_linears(packed, rows=30)
     assert [type(m) for m in packed.modules()].count(PackedLinear) == 2
@@ -32,15 +32,15 @@ def test_parameters_keep_their_names_and_gradients() -> None:
     packed, plain = network().bfloat16(), network().bfloat16()
     pack_linears(packed, rows=30)
     assert list(packed.state_dict()) == list(plain.state_dict())
-    for one in (packed, plain):
-        one(torch.ones(2, 24).bfloat16()).sum().backward()
+    for module in (packed, plain):
+        module(torch.ones(2, 24).bfloat16()).sum().backward()
     for a, b in zip(packed.parameters(), plain.parameters(), strict=True):
         assert a.grad is not None
         assert b.grad is not None
         assert torch.equal(a.grad, b.grad)
 
 
-def test_float32_layers_are_left_alone() -> None:
+def test_float32_layers_are_not_packed() -> None:
     net = network()
     pack_linears(net, rows=30)
     assert type(net[0]) is nn.Linear

@@ -1,5 +1,4 @@
-"""Gated residual, norm and modulation: the Triton kernel against the definition in float64, the definition's gradient,
-and what is refused."""
+"""Gated residual, norm and modulation: the Triton kernel against the definition in float64, gradients, and errors."""
 
 from typing import Any
 
@@ -15,7 +14,7 @@ PARTS = ("y", "gate", "scale", "shift", "weight", "bias")
 
 
 def given(b: int, t: int, f: int, c: int, dtype: torch.dtype, without: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    modulation = draw(b, f, 6, c, seed=1, dtype=dtype).unbind(2)  # views with gaps, as the model has them
+    modulation = draw(b, f, 6, c, seed=1, dtype=dtype).unbind(2)  # non-contiguous views, as in the model
     every = {
         "x": draw(b, t, c, dtype=dtype),
         "y": draw(b, t, c, seed=2, dtype=dtype),
@@ -34,7 +33,7 @@ def called(parts: dict[str, Tensor], kind: str) -> tuple[Tensor, Tensor]:
 
 
 def defined(parts: dict[str, Tensor], kind: str) -> tuple[Tensor, Tensor]:
-    """The definition in float64."""
+    """Compute the definition in float64."""
     exact = {name: value.double() for name, value in parts.items()}
     named: dict[str, Any] = {name: exact.get(name) for name in ("y", "gate", "weight", "bias")}
     return norm_modulate_reference(exact["x"], exact.get("scale"), exact.get("shift"), kind=kind, **named)
@@ -53,7 +52,9 @@ def check(parts: dict[str, Tensor], kind: str) -> None:
 @pytest.mark.parametrize(
     ("b", "t", "f", "c"), [(1, 1, 1, 1), (2, 6, 3, 5), (3, 4, 4, 16), (1, 9, 1, 33), (2, 8, 2, 64)]
 )
-def test_the_kernel_is_as_near_as_twice_pytorchs(b: int, t: int, f: int, c: int, kind: str, dtype: torch.dtype) -> None:
+def test_the_kernel_s_error_is_at_most_twice_pytorchs(
+    b: int, t: int, f: int, c: int, kind: str, dtype: torch.dtype
+) -> None:
     check(given(b, t, f, c, dtype), kind)
 
 
@@ -72,14 +73,14 @@ def test_random_shapes() -> None:
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize("without", [(), *[(part,) for part in PARTS if part != "y"], ("y", "gate"), PARTS])
-def test_pytorchs_own_operations_are_the_definition(without: tuple[str, ...], kind: str) -> None:
+def test_pytorchs_operations_equal_the_definition(without: tuple[str, ...], kind: str) -> None:
     parts = {name: value.double() for name, value in given(2, 6, 3, 20, torch.float32, without).items()}
     for ours, true in zip(called(parts, kind), defined(parts, kind), strict=True):
         torch.testing.assert_close(ours, true, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
-def test_the_gradient_is_the_definitions(kind: str) -> None:
+def test_the_gradient_equals_the_definitions(kind: str) -> None:
     parts = {n: v.double().detach().requires_grad_(True) for n, v in given(2, 4, 2, 3, torch.float32).items()}
     for operation in (norm_modulate, norm_modulate_reference):
         assert torch.autograd.gradcheck(
@@ -90,15 +91,15 @@ def test_the_gradient_is_the_definitions(kind: str) -> None:
         )
 
 
-def test_where_gradients_are_wanted_the_kernel_is_not_taken() -> None:
+def test_the_kernel_is_not_used_with_gradients() -> None:
     parts = given(1, 4, 2, 8, torch.float32)
     parts["x"].requires_grad_(True)
-    with pytest.raises(AssertionError), guarded_triton():  # nothing was allocated by a kernel
+    with pytest.raises(AssertionError), guarded_triton():  # no kernel allocated anything
         called(parts, "layer")[1].sum().backward()
     assert parts["x"].grad is not None
 
 
-def test_the_operation_is_a_good_citizen() -> None:
+def test_the_operation_passes_opcheck() -> None:
     parts = given(2, 6, 3, 20, torch.float32)
     every = (parts["x"], *(parts[name] for name in ("scale", "shift", "y", "gate", "weight", "bias")), "layer", 1e-6)
     torch.library.opcheck(torch.ops.lightcone.norm_modulate.default, every)
@@ -115,7 +116,7 @@ def test_the_operation_is_a_good_citizen() -> None:
         ({"y": None}, "a gate without y"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes: dict[str, Tensor | None], says: str) -> None:
+def test_arguments_that_do_not_fit_are_rejected(changes: dict[str, Tensor | None], says: str) -> None:
     parts = {**given(2, 6, 3, 20, torch.float32), **changes}
     with pytest.raises(ValueError, match=says):
         called({name: value for name, value in parts.items() if value is not None}, "layer")

@@ -14,7 +14,7 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize(("b", "length", "heads", "dim"), [(2, 5, 3, 8), (1, 1, 1, 2), (3, 7, 2, 6)])
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("batched_angles", [False, True])
-def test_values_and_gradients_are_the_definitions(
+def test_values_and_gradients_equal_the_definition(
     b: int, length: int, heads: int, dim: int, full: bool, batched_angles: bool
 ) -> None:
     x, weight = draw(b, length, heads, dim), 1 + 0.3 * draw(*((heads, dim) if full else (dim,)), seed=1)
@@ -25,7 +25,7 @@ def test_values_and_gradients_are_the_definitions(
         inputs = x.clone().requires_grad_(True), weight.clone().requires_grad_(True)
         out = operation(inputs[0], inputs[1], angle.cos(), angle.sin(), 1e-6)
         (out * seen).sum().backward()
-        with torch.no_grad():  # the path without gradients is its own
+        with torch.no_grad():  # the path without gradients is a separate one
             torch.testing.assert_close(operation(inputs[0], inputs[1], angle.cos(), angle.sin(), 1e-6), out)
         results.append((out.detach(), inputs[0].grad, inputs[1].grad))
     for ours, definition in zip(*results, strict=True):
@@ -34,7 +34,7 @@ def test_values_and_gradients_are_the_definitions(
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rounding_is_no_worse_than_twice_the_definitions(dtype: torch.dtype, gradients: bool) -> None:
+def test_rounding_error_is_at_most_twice_the_definitions(dtype: torch.dtype, gradients: bool) -> None:
     x, weight, angle = draw(2, 9, 3, 16), 1 + 0.3 * draw(16, seed=1), draw(9, 8, seed=2)
     low = x.to(dtype), weight.to(dtype), angle.cos().float(), angle.sin().float()
     exact = norm_rope_reference(low[0].double(), low[1].double(), angle.cos(), angle.sin(), 1e-6)
@@ -53,7 +53,7 @@ def test_the_input_is_not_written_to() -> None:
         assert torch.equal(x, before)
 
 
-def test_misfits_are_named() -> None:
+def test_shapes_that_do_not_fit_are_reported() -> None:
     with pytest.raises(ValueError, match=r"weight \(5,\)"):
         norm_rope(torch.zeros(1, 3, 2, 4), torch.ones(5), torch.zeros(3, 2), torch.ones(3, 2))
 
@@ -61,7 +61,7 @@ def test_misfits_are_named() -> None:
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("batched_angles", [False, True])
-def test_queries_and_keys_beside_each_other_are_two_of_them(full: bool, gradients: bool, batched_angles: bool) -> None:
+def test_joint_queries_and_keys_equal_separate_ones(full: bool, gradients: bool, batched_angles: bool) -> None:
     qkv = draw(2, 5, 3, 4, 8).requires_grad_(gradients)
     weights = [1 + 0.3 * draw(*((4, 8) if full else (8,)), seed=seed) for seed in (1, 2)]
     angle = draw(*((2,) if batched_angles else ()), 5, 4, seed=3)

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the kernels: that a captured graph serves other slots than it was captured with."""
+"""A check that needs a GPU: a captured graph works for other slots than those it was captured with."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Norm, rotation and write to the ring: the kernel against the definition in float64; it touches nothing else."""
+"""Norm, rotation and write to the ring: the kernel against the definition in float64; nothing else is written."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class Case:
     by_head: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """Named tensors of a call; the caches are filled with a value that a write would change."""
+        """Return the named tensors of a call; the caches hold a value that any write changes."""
         q, k, v = draw(self.b, self.t, 3, self.heads, self.dim, dtype=self.dtype).unbind(2)
         weight = {"none": None, "head": (self.dim,), "full": (self.heads, self.dim)}[self.norm]
         angle = 3 * draw(self.b, self.t, self.dim // 2, seed=2)
@@ -43,7 +43,7 @@ class Case:
             dtype=torch.int8 if self.int8 else self.dtype,
             device=DEVICE,
         )
-        if self.by_head:  # a view whose heads' rows lie together
+        if self.by_head:  # a view with contiguous rows per head
             cache = cache.transpose(1, 2).contiguous().transpose(1, 2)
         scales = torch.full(cache.shape[:3], UNTOUCHED, device=DEVICE) if self.int8 else None
         return {
@@ -66,7 +66,7 @@ class Case:
 
 
 def exact(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same call on copies in float64, with caches in float64."""
+    """Return the same call on float64 copies, caches included."""
     found = {}
     for name, value in arguments.items():
         small = name in ("slots", "places") or value is None
@@ -76,7 +76,7 @@ def exact(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def eager(x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-    """As a model would write it, every step in the tensors' dtype."""
+    """The naive form: every step in the tensors' dtype."""
     if weight is not None:
         dims = tuple(range(-weight.ndim, 0))
         x = x * torch.rsqrt(x.square().mean(dims, keepdim=True) + 1e-6) * weight
@@ -100,20 +100,20 @@ def check(case: Case) -> None:
     plain = {"keys": eager(a["k"], a["k_weight"], a["cos"], a["sin"]), "values": a["v"]}
     written = torch.zeros(case.num_slots, case.length, dtype=torch.bool, device=DEVICE)
     for row in range(case.b):
-        place = int(a["places"][row])
-        where = int(a["slots"][row]), slice(place, place + case.t)
-        written[where] = True
+        start = int(a["places"][row])
+        rows = int(a["slots"][row]), slice(start, start + case.t)
+        written[rows] = True
         for name, new in plain.items():
             if case.int8:
-                scales = a[f"{name[:-1]}_scales"][where]
-                largest = true[name][where].abs().amax(-1)
+                scales = a[f"{name[:-1]}_scales"][rows]
+                largest = true[name][rows].abs().amax(-1)
                 torch.testing.assert_close(scales.double(), largest / 127, rtol=2e-2, atol=1e-6)
-                error = (a[name][where].double() * scales[..., None].double() - true[name][where]).abs()
-                rounding = 2 * (new[row].double() - true[name][where]).abs().max()
+                error = (a[name][rows].double() * scales[..., None].double() - true[name][rows]).abs()
+                rounding = 2 * (new[row].double() - true[name][rows]).abs().max()
                 assert (error <= 0.51 * scales[..., None] + rounding + 1e-6).all()
-                assert a[name][where].abs().amax() == 127
+                assert a[name][rows].abs().amax() == 127
             else:
-                assert_as_exact(a[name][where], new[row], true[name][where])
+                assert_as_exact(a[name][rows], new[row], true[name][rows])
     for name, old in before.items():
         assert torch.equal(a[name][~written], old[~written]), "another row was written to"
         if case.int8:
@@ -123,7 +123,7 @@ def check(case: Case) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("norm", ["none", "head", "full"])
 @pytest.mark.parametrize("int8", [False, True])
-def test_the_kernel_is_as_near_as_twice_pytorchs(norm: str, int8: bool, dtype: torch.dtype) -> None:
+def test_the_kernel_s_error_is_at_most_twice_pytorchs(norm: str, int8: bool, dtype: torch.dtype) -> None:
     check(Case(norm=norm, int8=int8, dtype=dtype, sink=True))
 
 
@@ -135,13 +135,13 @@ def test_odd_shapes(b: int, t: int, heads: int, dim: int, norm: str) -> None:
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_a_cache_whose_heads_lie_apart(int8: bool) -> None:
+def test_a_cache_with_separated_heads(int8: bool) -> None:
     check(Case(by_head=True, int8=int8))
 
 
-@pytest.mark.parametrize("place", range(9))
-def test_every_place_of_the_ring(place: int) -> None:
-    check(Case(places=(place, 8 - place)))
+@pytest.mark.parametrize("position", range(9))
+def test_every_ring_position(position: int) -> None:
+    check(Case(places=(position, 8 - position)))
 
 
 def test_random_shapes() -> None:
@@ -151,7 +151,7 @@ def test_random_shapes() -> None:
         check(Case(b=b, t=t, heads=heads, dim=2 * pairs, norm="head" if number % 2 else "full", sink=number % 3 == 0))
 
 
-def test_angles_in_layouts_of_their_own() -> None:
+def test_angles_in_other_layouts() -> None:
     arguments = Case(sink=True).arguments()
     for name in ("sin", "sink_cos"):
         arguments[name] = arguments[name].transpose(0, 2).contiguous().transpose(0, 2)
@@ -162,7 +162,7 @@ def test_angles_in_layouts_of_their_own() -> None:
     torch.testing.assert_close(sink.double() if sink is not None else None, expected[1], atol=1e-5, rtol=1e-5)
 
 
-def test_caches_in_two_layouts_are_refused() -> None:
+def test_caches_in_two_layouts_are_rejected() -> None:
     arguments = Case().arguments()
     arguments["values"] = arguments["values"].transpose(1, 2).contiguous().transpose(1, 2)
     with pytest.raises(ValueError, match="in one layout"):
@@ -176,7 +176,7 @@ def test_int8_halves_are_rounded_to_the_nearest() -> None:
     assert quantised(torch.zeros(1, 4))[0].abs().max() == 0
 
 
-def test_rows_of_no_magnitude_stay_zero() -> None:
+def test_zero_rows_stay_zero() -> None:
     arguments = Case(int8=True).arguments()
     for name in ("k", "v"):
         arguments[name] = torch.zeros_like(arguments[name])
@@ -187,7 +187,7 @@ def test_rows_of_no_magnitude_stay_zero() -> None:
     assert not arguments["key_scales"][slot, place].any()
 
 
-def test_the_operation_is_a_good_citizen() -> None:
+def test_the_operation_passes_opcheck() -> None:
     for case in (Case(sink=True), Case(int8=True, norm="none")):
         order = (
             *("q", "k", "v", "q_weight", "k_weight", "cos", "sin", "keys", "values", "slots", "places"),
@@ -199,7 +199,7 @@ def test_the_operation_is_a_good_citizen() -> None:
         )
 
 
-def test_the_definitions_rotation_is_the_models() -> None:
+def test_the_definitions_rotation_equals_the_models() -> None:
     arguments = Case(norm="none").arguments()
     query, _ = qk_norm_rope_write(**arguments)
     torch.testing.assert_close(query, rope_reference(arguments["q"], arguments["cos"], arguments["sin"]))
@@ -209,7 +209,7 @@ def test_the_definitions_rotation_is_the_models() -> None:
     "changes",
     [{"k": draw(2, 4, 3, 8)}, {"cos": draw(2, 3, 3)}, {"places": torch.zeros(3)}, {"k_weight": None}],
 )
-def test_what_does_not_fit_is_refused(changes: dict[str, Any]) -> None:
+def test_arguments_that_do_not_fit_are_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         qk_norm_rope_write(**Case().arguments() | changes)
     with pytest.raises(ValueError, match="scales"):

@@ -1,4 +1,4 @@
-"""Attention over several key ranges, against a loop that lists for every query the keys it sees."""
+"""Attention over several key ranges, against a loop that lists the visible keys of every query."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def _definition(t: dict[str, Tensor], num_sink: int, mask: Tensor | None, own: b
 @pytest.mark.parametrize("num_sink", [0, 1, 3])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("own", [False, True])
-def test_ranges_are_one_softmax(dtype: torch.dtype, atol: float, num_sink: int, masked: bool, own: bool) -> None:
+def test_ranges_share_one_softmax(dtype: torch.dtype, atol: float, num_sink: int, masked: bool, own: bool) -> None:
     t = _inputs(dtype)
     mask = torch.arange(LK)[None] <= torch.arange(LQ)[:, None] if masked else None
     out = attention(

@@ -1,4 +1,4 @@
-"""Attention over ring slots: the Triton kernel against the definition in float64 at every edge of its blocks."""
+"""Attention over ring slots: the Triton kernel against the definition in float64 at all block edges."""
 
 import itertools
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ class Case:
         if self.int8:
             (keys, key_scales), (values, value_scales) = quantised(keys), quantised(values)
             scales = key_scales, value_scales
-        for slot in range(self.num_slots):  # what is not valid must not matter
+        for slot in range(self.num_slots):  # invalid rows must not matter
             first = self.valid[slots.tolist().index(slot)] if slot in slots else 0
             for cache in scales if self.int8 else (keys, values):
                 assert cache is not None
                 cache[slot, first:] = float("nan")
-        if self.by_head:  # views whose heads' rows lie together
+        if self.by_head:  # views with contiguous rows per head
             keys, values = (cache.transpose(1, 2).contiguous().transpose(1, 2) for cache in (keys, values))
         return {
             "q": q,
@@ -65,7 +65,7 @@ class Case:
 
 
 def exact(a: dict[str, Any], row: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """One row by PyTorch, in `dtype`: (attended, log-sum-exp)."""
+    """Compute one row by PyTorch, in `dtype`: (attended, log-sum-exp)."""
     slot, valid = int(a["slots"][row]), int(a["num_valid"][row])
     k, v = a["keys"][slot, :valid].to(dtype), a["values"][slot, :valid].to(dtype)  # l h d
     if a["key_scales"] is not None:
@@ -120,7 +120,7 @@ def test_every_edge_of_a_sink(num_sink: int, beyond: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("int8", "num_sink"), list(itertools.product([False, True], [0, 5])))
-def test_the_kernel_is_as_near_as_twice_pytorchs(int8: bool, num_sink: int, dtype: torch.dtype) -> None:
+def test_the_kernel_s_error_is_at_most_twice_pytorchs(int8: bool, num_sink: int, dtype: torch.dtype) -> None:
     check(Case(valid=(BLOCK + 7, 9, 2 * BLOCK), int8=int8, num_sink=num_sink, gate=True, dtype=dtype))
 
 
@@ -131,7 +131,7 @@ def test_odd_heads_and_widths(heads: int, dim: int) -> None:
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_a_cache_whose_heads_lie_apart(int8: bool) -> None:
+def test_a_cache_with_separated_heads(int8: bool) -> None:
     check(Case(by_head=True, int8=int8, valid=(BLOCK + 7, 9), num_sink=5))
 
 
@@ -169,7 +169,7 @@ def test_the_order_of_a_slots_rows_does_not_matter() -> None:
 def test_which_slot_a_session_has_does_not_matter() -> None:
     arguments = Case(valid=(BLOCK + 7, 9, 30)).arguments()
     moved = dict(arguments)
-    order = torch.randperm(4, generator=torch.Generator().manual_seed(6)).to(DEVICE)  # new place of each slot
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(6)).to(DEVICE)  # new index of each slot
     for name in ("keys", "values"):
         moved[name] = torch.empty_like(arguments[name])
         moved[name][order] = arguments[name]
@@ -188,7 +188,7 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("half", [1, 7, BLOCK, BLOCK + 1])
-def test_halves_merged_are_the_whole(half: int) -> None:
+def test_merged_halves_equal_the_whole(half: int) -> None:
     arguments = Case(valid=(2 * BLOCK + 5, 2 * BLOCK + 5)).arguments()
     first = {**arguments, "num_valid": torch.full((2,), half, dtype=torch.int32, device=DEVICE)}
     rest = {
@@ -197,8 +197,8 @@ def test_halves_merged_are_the_whole(half: int) -> None:
         "num_valid": arguments["num_valid"] - half,
     }
     with guarded_triton():
-        whole, parts = ring_attention(**arguments), [ring_attention(**first), ring_attention(**rest)]
-    for ours, expected in zip(merged(parts), whole, strict=True):
+        together, parts = ring_attention(**arguments), [ring_attention(**first), ring_attention(**rest)]
+    for ours, expected in zip(merged(parts), together, strict=True):
         torch.testing.assert_close(ours, expected, atol=2e-6, rtol=2e-6)
 
 
@@ -210,7 +210,7 @@ def test_the_definition_is_pytorchs_attention() -> None:
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_operation_is_a_good_citizen() -> None:
+def test_the_operation_passes_opcheck() -> None:
     for case in (Case(num_sink=3, gate=True), Case(int8=True)):
         arguments = case.arguments()
         for name in ("keys", "values", "key_scales", "value_scales"):
@@ -221,14 +221,14 @@ def test_the_operation_is_a_good_citizen() -> None:
         torch.library.opcheck(torch.ops.lightcone.ring_attention.default, tuple(arguments.values()))
 
 
-def test_a_gate_in_a_layout_of_its_own() -> None:
+def test_a_gate_in_another_layout() -> None:
     arguments = Case(gate=True).arguments()
     turned = {**arguments, "gate": arguments["gate"].transpose(1, 2).contiguous().transpose(1, 2)}
     with guarded_triton():
         assert torch.equal(ring_attention(**turned)[0], ring_attention(**arguments)[0])
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_arguments_that_do_not_fit_are_rejected() -> None:
     arguments = Case().arguments()
     with pytest.raises(ValueError, match="in one layout"):
         ring_attention(**{**arguments, "keys": arguments["keys"].transpose(1, 2).contiguous().transpose(1, 2)})

@@ -11,7 +11,7 @@ from kernels.norm_rope.reference import rope_reference
 
 
 def rotation_of_norm_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The operation on inputs of unit root mean square, whose norm it leaves alone."""
+    """Apply the operation to inputs of unit root mean square, which the norm does not change."""
     return norm_rope(x, torch.ones(x.shape[-1], dtype=x.dtype), cos, sin, 0.0)
 
 
@@ -28,7 +28,7 @@ def _inputs(dtype: torch.dtype, *, batched: bool = True) -> tuple[Tensor, Tensor
 
 
 def _definition(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Each pair of adjacent channels times its 2 × 2 rotation matrix."""
+    """Multiply each pair of adjacent channels by its 2 × 2 rotation matrix."""
     matrix = torch.stack((torch.stack((cos, -sin), -1), torch.stack((sin, cos), -1)), -2)  # [b] l d/2 2 2
     pairs = x.double().unflatten(-1, (-1, 2))
     return torch.einsum("blpij,blnpj->blnpi", matrix.expand(x.shape[0], -1, -1, -1, -1), pairs).flatten(-2)
@@ -62,7 +62,7 @@ def test_products_depend_on_the_distance_only(implementation: Callable[..., Tens
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_slices_of_a_larger_tensor_are_read_rightly(implementation: Callable[..., Tensor]) -> None:
+def test_slices_of_a_larger_tensor_are_read_correctly(implementation: Callable[..., Tensor]) -> None:
     x, cos, sin = _inputs(torch.float32)
     wide = torch.cat((x[..., :1], x, x[..., :1]), dim=-1)
     torch.testing.assert_close(implementation(wide[..., 1:-1], cos, sin), implementation(x, cos, sin))

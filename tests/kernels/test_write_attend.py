@@ -1,4 +1,4 @@
-"""Writing and attending in one call: machine code against the definition in float64, at every edge of its blocks."""
+"""Writing and attending in one call: the machine code against the definition in float64 at all block edges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NATIVE = KernelChoice(native_attention=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """first: each slot's first chunk's place, in chunks. by_head: heads' tokens lie together, as from a package."""
+    """first: ring position of each slot's first chunk. by_head: contiguous tokens per head, as packages return them."""
 
     slots: tuple[int, ...] = (0,)
     first: tuple[int, ...] = (1,)
@@ -51,33 +51,35 @@ class Case:
         frames = self.ring_chunks * self.chunk_frames
         cache = (self.num_slots, self.heads, frames, self.tokens, self.dim)
         keys, values = (draw(*cache, seed=seed, dtype=torch.bfloat16) for seed in (1, 2))
-        for slot in set(range(self.num_slots)) - set(self.slots):  # what lies beside a ring must not matter
+        for slot in set(range(self.num_slots)) - set(self.slots):  # other slots must not matter
             keys[slot] = values[slot] = float("nan")
         heads = torch.tensor(self.slots)[:, None] * self.heads + torch.arange(self.heads)  # b n
         rows = []
         for number in range(self.chunks):
-            place = (torch.tensor(self.first) + number) % self.ring_chunks * self.chunk_frames
-            in_slot = place[:, None, None] + torch.arange(self.chunk_frames)
+            position = (torch.tensor(self.first) + number) % self.ring_chunks * self.chunk_frames
+            in_slot = position[:, None, None] + torch.arange(self.chunk_frames)
             rows.append((heads[:, :, None] * frames + in_slot).flatten())
         sink = {"q_sink": q_sink, "num_sink": self.num_sink} if self.num_sink else {}
         return {"q": q, "k": k, "v": v, "keys": keys, "values": values, "rows": rows, **sink}
 
 
-def _in(dtype: torch.dtype, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.to(dtype, copy=True) if isinstance(value, Tensor) else value for name, value in given.items()}
+def _in(dtype: torch.dtype, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.to(dtype, copy=True) if isinstance(value, Tensor) else value for name, value in arguments.items()
+    }
 
 
 def check(case: Case) -> Tensor:
-    """Returns what was attended."""
-    given = case.arguments()
-    assert applies(given["q"], given["keys"], NATIVE)
-    exact, eager = _in(torch.float64, given), _in(torch.bfloat16, given)
-    ours = write_attend(**given)
+    """Check the call and return the attended values."""
+    arguments = case.arguments()
+    assert applies(arguments["q"], arguments["keys"], NATIVE)
+    exact, eager = _in(torch.float64, arguments), _in(torch.bfloat16, arguments)
+    ours = write_attend(**arguments)
     expected = write_attend_reference(**exact)
     assert_as_exact(ours, write_attend_reference(**eager), expected)
     for name in ("keys", "values"):
-        written = torch.equal(given[name].double().nan_to_num(7.0), exact[name].nan_to_num(7.0))
-        assert written, f"{name}: written elsewhere, or changed on the way"
+        written = torch.equal(arguments[name].double().nan_to_num(7.0), exact[name].nan_to_num(7.0))
+        assert written, f"{name}: written to other rows, or changed"
     return ours
 
 
@@ -100,19 +102,19 @@ def test_heads_and_layouts(dim: int, heads: int, *, by_head: bool) -> None:
 
 @pytest.mark.parametrize("first", range(4))
 @pytest.mark.parametrize("chunk_frames", [1, 2])
-def test_every_place_of_the_ring(first: int, chunk_frames: int) -> None:
+def test_every_ring_position(first: int, chunk_frames: int) -> None:
     check(Case(first=(first,), chunk_frames=chunk_frames))
 
 
 @pytest.mark.parametrize("num_sink", [1, BLOCK - 1, BLOCK, BLOCK + 1, 19, 20])
 @pytest.mark.parametrize("by_head", [False, True])
-def test_sinks_are_met_by_their_own_queries(num_sink: int, *, by_head: bool) -> None:
+def test_sinks_use_their_own_queries(num_sink: int, *, by_head: bool) -> None:
     case = Case(num_sink=num_sink, by_head=by_head)
     assert not torch.equal(check(case), check(replace(case, num_sink=0)))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_slots_that_are_no_neighbours(threads: int) -> None:
+def test_slots_that_are_not_adjacent(threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         both = check(Case(slots=(2, 0), first=(3, 1), tokens=20))
@@ -121,47 +123,49 @@ def test_slots_that_are_no_neighbours(threads: int) -> None:
     again = Case(slots=(2, 0), first=(3, 1), tokens=20).arguments()
     order = {name: again[name].flip(0) for name in ("q", "k", "v")}
     rows = [row.view(2, -1).flip(0).flatten() for row in again["rows"]]
-    assert torch.equal(write_attend(**{**again, **order, "rows": rows}), both.flip(0)), "who else is there matters"
+    assert torch.equal(write_attend(**{**again, **order, "rows": rows}), both.flip(0)), (
+        "the other rows of the batch matter"
+    )
 
 
 def test_large_scores_do_not_overflow() -> None:
-    given = Case().arguments()
-    given["q"] = given["q"] * 60
-    expected = write_attend_reference(**_in(torch.float64, given))
-    eager = write_attend_reference(**_in(torch.bfloat16, given))
-    assert_as_exact(write_attend(**given), eager, expected)
+    arguments = Case().arguments()
+    arguments["q"] = arguments["q"] * 60
+    expected = write_attend_reference(**_in(torch.float64, arguments))
+    eager = write_attend_reference(**_in(torch.bfloat16, arguments))
+    assert_as_exact(write_attend(**arguments), eager, expected)
 
 
 def test_the_operation_is_registered_as_it_behaves() -> None:
-    given = Case(num_sink=3).arguments()
+    arguments = Case(num_sink=3).arguments()
     operation = torch.ops.lightcone_avx512.write_attend.default
-    torch.library.opcheck(operation, tuple(given.values()))
+    torch.library.opcheck(operation, tuple(arguments.values()))
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    given = Case().arguments()
-    before = given["keys"].clone()
+def test_arguments_that_do_not_fit_are_rejected() -> None:
+    arguments = Case().arguments()
+    before = arguments["keys"].clone()
     wrong: list[tuple[type[Exception], dict[str, Any]]] = [
-        (ValueError, {"q": given["q"].float()}),
-        (ValueError, {"v": given["v"][:, :-1]}),
-        (ValueError, {"keys": given["keys"].transpose(0, 1)}),
-        (ValueError, {"values": given["values"].float()}),
+        (ValueError, {"q": arguments["q"].float()}),
+        (ValueError, {"v": arguments["v"][:, :-1]}),
+        (ValueError, {"keys": arguments["keys"].transpose(0, 1)}),
+        (ValueError, {"values": arguments["values"].float()}),
         (ValueError, {"rows": []}),
-        (ValueError, {"rows": [row.int() for row in given["rows"]]}),
-        (ValueError, {"rows": [row[:-1] for row in given["rows"]]}),
+        (ValueError, {"rows": [row.int() for row in arguments["rows"]]}),
+        (ValueError, {"rows": [row[:-1] for row in arguments["rows"]]}),
         (ValueError, {"num_sink": 21}),
-        (IndexError, {"rows": [row + 100 for row in given["rows"]]}),
-        (IndexError, {"rows": [row - 100 for row in given["rows"]]}),
+        (IndexError, {"rows": [row + 100 for row in arguments["rows"]]}),
+        (IndexError, {"rows": [row - 100 for row in arguments["rows"]]}),
     ]
     for error, changed in wrong:
         with pytest.raises(error, match="write_attend"):
-            write_attend(**{**given, **changed})
-    assert torch.equal(given["keys"][0], before[0])
+            write_attend(**{**arguments, **changed})
+    assert torch.equal(arguments["keys"][0], before[0])
 
 
-def test_where_it_applies() -> None:
-    given = Case().arguments()
-    q, keys = given["q"], given["keys"]
+def test_when_it_applies() -> None:
+    arguments = Case().arguments()
+    q, keys = arguments["q"], arguments["keys"]
     assert applies(q, keys, NATIVE)
     assert not applies(q.float(), keys.float(), NATIVE)
     assert not applies(q, keys.to(torch.int8), NATIVE)

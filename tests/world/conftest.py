@@ -1,4 +1,5 @@
-"""Both test configs for every test that asks for `config_name`; one thread, so that tests share a machine politely."""
+"""Both test configs for every test with the fixture `config_name`; one thread, so that parallel tests do not slow each
+other down."""
 
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ from hypothesis import settings
 from world import World
 from world.testing import CONFIGS, tiny_world
 
-settings.register_profile("busy machine", deadline=None)  # a slow example is no failure
+settings.register_profile("busy machine", deadline=None)  # a slow example is not a failure
 settings.load_profile("busy machine")
 
 

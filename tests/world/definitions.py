@@ -1,4 +1,4 @@
-"""What the attention pattern and the sampler mean, written down plainly and without the code under test."""
+"""The definitions of the attention pattern and the sampler, written out without the code under test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def assert_within(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 def sees(config: TransformerConfig, query: int, key: int, *, query_noisy: bool, key_noisy: bool) -> bool:
-    """Whether a frame of chunk `query` sees a frame of chunk `key` in the sequence [clean; noisy]."""
+    """Return whether a frame of chunk `query` sees a frame of chunk `key` in the sequence [clean; noisy]."""
     window, sink = config.window_frames // config.chunk_frames, config.sink_frames // config.chunk_frames
     if key_noisy:
         return query_noisy and query == key
@@ -32,7 +32,7 @@ def sees(config: TransformerConfig, query: int, key: int, *, query_noisy: bool, 
 
 @cache
 def clean_noisy_mask(config: TransformerConfig, num_frames: int) -> Tensor:
-    """bool `2f 2f`, (query, key)."""
+    """Return the bool mask `2f 2f`, (query, key)."""
     rows = [
         [
             sees(
@@ -51,7 +51,7 @@ def clean_noisy_mask(config: TransformerConfig, num_frames: int) -> Tensor:
 
 @cache
 def turns(config: TransformerConfig, frame: int) -> Tensor:
-    """e^(i·position·base^(−channel/channels)) of every token of a frame, complex128 `tokens d/2`."""
+    """Return e^(i·position·base^(−channel/channels)) of every token of a frame, complex128 `tokens d/2`."""
     pairs = config.head_dim // 2
     space = pairs // 3
     split = {"frame": pairs - 2 * space, "row": space, "column": space}
@@ -70,13 +70,13 @@ def turns(config: TransformerConfig, frame: int) -> Tensor:
 
 
 def turned(config: TransformerConfig, x: Tensor, frames: list[int]) -> Tensor:
-    """Queries or keys `b l n d` as complex numbers `b l n d/2`, turned to the positions of these frames."""
+    """Return queries or keys `b l n d` as complex numbers `b l n d/2`, rotated to the positions of these frames."""
     pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
     return pairs * torch.cat([turns(config, frame) for frame in frames])[None, :, None]
 
 
 def normed(x: Tensor, weight: Tensor) -> Tensor:
-    """Queries or keys `b l n d` over their root mean square, per head or (weight `n d`) over all heads."""
+    """Divide queries or keys `b l n d` by their root mean square, per head or (weight `n d`) over all heads."""
     dims = tuple(range(-weight.ndim, 0))
     return x.double() / (x.double().square().mean(dims, keepdim=True) + 1e-6).sqrt() * weight.double()
 
@@ -85,7 +85,7 @@ def normed(x: Tensor, weight: Tensor) -> Tensor:
 class CleanNoisy:
     """The attention pattern of [clean; noisy] written out in float64: one score per query and key, one softmax.
 
-    A query meets a key of the sink from no farther than its place in the first chunk after sink and window.
+    For a key of the sink, a query's position is at most its offset in the first chunk after sink and window.
     """
 
     config: TransformerConfig
@@ -130,7 +130,7 @@ class Clip:
         return self.clean.shape[1]
 
     def cond(self, rows: slice, *spans: slice) -> Conditioning:
-        """Conditioning of some batch rows over the given spans of frames, one after another."""
+        """Return the conditioning of some batch rows over consecutive spans of frames."""
         actions = torch.cat([self.actions[rows, span] for span in spans], dim=1)
         return Conditioning(actions=actions, text=None if self.text is None else self.text[rows])
 
@@ -158,7 +158,7 @@ def random_clip(config: TransformerConfig, num_chunks: int, *, batch: int = 2, c
 
 @torch.no_grad()
 def full_pass(network: Transformer, clip: Clip, version: int) -> Output:
-    """The masked full forward over [clean; noisy], by the definitions above."""
+    """Run the masked full forward over [clean; noisy] by the definitions above."""
     everything = slice(None)
     return network(  # type: ignore[no-any-return]  # nn.Module's call has no types
         torch.cat([clip.clean, clip.noisy[version]], 1),
@@ -169,7 +169,7 @@ def full_pass(network: Transformer, clip: Clip, version: int) -> Output:
 
 
 def random_actions(world: Model, batch: int, seed: int) -> Actions:
-    """One chunk of random actions, frame by frame."""
+    """Return one chunk of random actions, frame by frame."""
     generator = torch.Generator().manual_seed(seed)
     frames = world.chunk_pixel_frames
     buttons = torch.rand(batch, frames, len(world.card.buttons), generator=generator) < 0.5
@@ -177,7 +177,7 @@ def random_actions(world: Model, batch: int, seed: int) -> Actions:
 
 
 def context(world: Model, seed: int, num_frames: int | None = None) -> tuple[Tensor, Actions]:
-    """A random start of one session: frames `1 t h w 3`, actions `1 t`."""
+    """Return a random start of one session: frames `1 t h w 3`, actions `1 t`."""
     generator = torch.Generator().manual_seed(seed)
     num_frames = num_frames or world.context_pixel_frames
     shape = (1, num_frames, world.card.height, world.card.width, 3)

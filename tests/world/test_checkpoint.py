@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is loaded; what is broken is named."""
+"""Checkpoints: loaded as they were saved; errors say what is broken."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def folder(world: World, tmp_path: Path) -> Path:
     return tmp_path / "tiny"
 
 
-def test_a_loaded_world_is_the_saved_one_rounded_to_16_bits(world: World, folder: Path) -> None:
+def test_a_loaded_world_equals_the_saved_one_in_16_bits(world: World, folder: Path) -> None:
     loaded = World.load(folder, dtype=torch.float32)
     assert loaded.card == world.card
     assert loaded.sampler == world.sampler
@@ -79,7 +79,7 @@ def test_a_missing_world_says_how_to_get_one(tmp_path: Path, folder: Path) -> No
         World.load(folder / "world.json")
 
 
-def test_a_missing_role_lists_those_there_are(folder: Path) -> None:
+def test_a_missing_role_is_reported_with_the_existing_ones(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"critic\.safetensors.*has: codec, student, teacher"):
         World.load(folder, role="critic")
 
@@ -103,27 +103,27 @@ def _edit(**changes: Any) -> Callable[[dict[str, Any]], Any]:
         (lambda d: d | {"transformer": d["transformer"] | {"dim": 24}}, r"student\.safetensors does not fit"),
     ],
 )
-def test_a_wrong_description_is_named(folder: Path, edit: Callable[[dict[str, Any]], Any], message: str) -> None:
+def test_a_wrong_description_is_reported(folder: Path, edit: Callable[[dict[str, Any]], Any], message: str) -> None:
     path = folder / "world.json"
     path.write_text(json.dumps(edit(json.loads(path.read_text()))))
     with pytest.raises(CheckpointError, match=message):
         World.load(folder)
 
 
-def test_a_description_that_is_no_json_is_named(folder: Path) -> None:
+def test_a_description_that_is_not_json_is_reported(folder: Path) -> None:
     (folder / "world.json").write_text("{")
     with pytest.raises(CheckpointError, match="is not JSON"):
         World.load(folder)
 
 
-def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
+def test_weights_that_do_not_fit_are_reported(folder: Path) -> None:
     path = folder / "student.safetensors"
     weights = load_file(path)
-    whole = path.read_bytes()
+    complete = path.read_bytes()
     save_file({name: value for name, value in weights.items() if name != "head.bias"}, path)
     with pytest.raises(CheckpointError, match=r"(?s)does not fit.*head\.bias"):
         World.load(folder)
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(complete[: len(complete) // 2])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
         World.load(folder)
 

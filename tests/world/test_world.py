@@ -1,4 +1,4 @@
-"""The public surface: actions, starts, and errors that name what was wrong."""
+"""The public interface: actions, starts, and errors that say what was wrong."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from world.rollout.inputs import action_vectors, fit_context, noise_seed
 from world.testing import CONFIGS, tiny_transformer, tiny_world
 
 
-def test_the_readme_s_few_lines_work(world: World) -> None:
+def test_the_readme_example_works(world: World) -> None:
     frames, actions = context(world, seed=0)
     rollout = world.start(frames.numpy(), actions, seed=0)
     out = rollout.step(world.actions(["up"]))
@@ -29,7 +29,7 @@ def test_actions_are_named_by_their_buttons(world: World) -> None:
     assert world.actions([[], ["down"]]).axes.shape == (2, 1, len(world.card.axes))
 
 
-def test_an_unknown_button_is_named_with_those_there_are(world: World) -> None:
+def test_an_unknown_button_is_reported_with_the_known_ones(world: World) -> None:
     with pytest.raises(ActionError, match=r"button 'fire': tiny-\w+ has up, down"):
         world.actions(["fire"])
 
@@ -42,7 +42,7 @@ def test_one_action_held_equals_the_same_action_in_every_frame(world: World) -> 
     assert torch.equal(one, two)
 
 
-def test_a_start_that_is_too_short_repeats_its_first_picture_with_no_action(world: World) -> None:
+def test_a_short_start_repeats_its_first_frame_with_no_action(world: World) -> None:
     frames, actions = context(world, seed=0, num_frames=2)
     missing = world.context_pixel_frames - 2
     padded = torch.cat([frames[:, :1].repeat(1, missing, 1, 1, 1), frames], 1)
@@ -52,7 +52,7 @@ def test_a_start_that_is_too_short_repeats_its_first_picture_with_no_action(worl
     assert torch.equal(short, world.start(padded, Actions.cat([idle, actions], 1)).step_latents(step))
 
 
-def test_of_a_start_that_is_too_long_the_last_frames_count(world: World) -> None:
+def test_a_long_start_uses_its_last_frames(world: World) -> None:
     num = world.context_pixel_frames
     frames, actions = context(world, seed=0, num_frames=num + 5)
     step = random_actions(world, 1, 0)
@@ -61,14 +61,14 @@ def test_of_a_start_that_is_too_long_the_last_frames_count(world: World) -> None
     assert not torch.equal(long, world.start(frames[:, :num], actions.frames(0, num)).step_latents(step))
 
 
-def test_a_read_only_picture_starts_a_world_and_is_not_written_to(world: World) -> None:
+def test_a_read_only_start_is_not_written_to(world: World) -> None:
     picture = np.full((1, 1, world.card.height, world.card.width, 3), 90, np.uint8)
     picture.flags.writeable = False
     world.start(picture, world.actions([])).step(world.actions(["up"]))
     assert (picture == 90).all()
 
 
-def test_starts_of_a_batch_are_the_starts_alone(world: World) -> None:
+def test_starts_in_a_batch_equal_starts_alone(world: World) -> None:
     contexts = [context(world, seed=i) for i in range(2)]
     frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
     both = world.start(frames, actions, seed=4).step_latents(world.actions([["up"], ["up"]]))
@@ -77,7 +77,7 @@ def test_starts_of_a_batch_are_the_starts_alone(world: World) -> None:
         assert_within(both[row], alone[0], 1e-4)
 
 
-def test_wrong_starts_are_named(world: World) -> None:
+def test_wrong_starts_are_reported(world: World) -> None:
     frames, actions = context(world, seed=0)
     rollout = world.rollout(2)
     with pytest.raises(ShapeError, match=r"torch\.float32"):
@@ -99,7 +99,7 @@ def test_wrong_starts_are_named(world: World) -> None:
         rollout.step(world.actions(["up"]))
 
 
-def test_wrong_steps_are_named_and_leave_the_session_as_it_was(world: World) -> None:
+def test_wrong_steps_are_reported_and_change_nothing(world: World) -> None:
     frames, actions = context(world, seed=0)
     rollout = world.rollout(3)
     rollout.start([1], frames, actions, [0])
@@ -123,12 +123,12 @@ def test_wrong_steps_are_named_and_leave_the_session_as_it_was(world: World) -> 
     assert torch.equal(rollout.step(world.actions(["up"])), expected.step(world.actions(["up"])))
 
 
-def test_actions_of_unequal_shapes_are_named() -> None:
+def test_actions_of_unequal_shapes_are_reported() -> None:
     with pytest.raises(ShapeError, match=r"\(1, 2, 3\) and \(1, 1, 0\)"):
         Actions(torch.zeros(1, 2, 3, dtype=torch.bool), torch.zeros(1, 1, 0))
 
 
-def test_wrong_configs_are_named(config_name: str) -> None:
+def test_wrong_configs_are_reported(config_name: str) -> None:
     config = CONFIGS[config_name][1]
     for change, message in (
         ({"num_heads": 5}, "5 heads"),
@@ -152,8 +152,8 @@ def test_a_world_without_actions_plays() -> None:
         world.actions(["up"])
 
 
-def test_nothing_is_left_on_another_device(world: World) -> None:
-    """The meta device refuses to meet tensors of another device, as a GPU would, and every machine has one."""
+def test_all_tensors_are_on_the_world_s_device(world: World) -> None:
+    """The meta device rejects tensors of other devices as a GPU does, and every machine has one."""
     elsewhere = World(world.card, world.codec, world.transformer, world.sampler, device="meta")
     frames, actions = context(world, seed=0)
     rollout = elsewhere.start(frames, actions)
@@ -188,7 +188,7 @@ def test_fitting_a_context_keeps_frames_and_actions_together() -> None:
         assert fitted_actions.buttons[0, :, 0].sum() == min(num, 6)
 
 
-def test_an_action_vector_holds_the_actions_of_a_latent_s_pixel_frames_in_order() -> None:
+def test_an_action_vector_lists_its_pixel_frames_actions_in_order() -> None:
     actions = Actions(torch.zeros(1, 9, 0, dtype=torch.bool), torch.arange(1.0, 10.0).view(1, 9, 1))
     expected = [[0.0, 0.0, 0.0, 1.0], [2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0]]
     assert action_vectors(actions, 4).tolist() == [expected]

@@ -127,14 +127,14 @@ def test_sessions_continue_after_a_snapshot_and_a_rewind(folder: Path, *, exact:
     assert torch.equal(again, expected)
 
 
-def test_sessions_that_share_a_batch_are_as_if_alone(folder: Path) -> None:
+def test_sessions_in_a_batch_equal_sessions_alone(folder: Path) -> None:
     world = World.load(folder, dtype=torch.float32)
     together = stepped(started(world, [0, 2]), world, [0, 2], range(4))
     alone = stepped(started(world, [2]), world, [2], range(4))
     assert_within(together[1:], alone, 1e-4)
 
 
-def test_a_codec_that_is_not_registered_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unregistered_codec_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World.load(folder)
     monkeypatch.delitem(CODECS, "patches")
     with pytest.raises(CheckpointError, match=r"names the codec 'patches'; this program knows convolutional"):

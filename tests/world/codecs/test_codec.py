@@ -1,4 +1,4 @@
-"""The codec: causal, stateful, the same chunk by chunk as whole."""
+"""The codec: causal, stateful, equal in pieces and as a whole."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def codec(config_name: str) -> ConvolutionalCodec:
 
 
 def _clip(codec: ConvolutionalCodec, batch: int = 2) -> torch.Tensor:
-    """A random clip of `NUM_LATENTS` latents from a stream's start: `b t 3 h w` in [−1, 1]."""
+    """Return a random clip of `NUM_LATENTS` latents from a stream's start: `b t 3 h w` in [−1, 1]."""
     generator = torch.Generator().manual_seed(0)
     num = 1 + (NUM_LATENTS - 1) * codec.temporal_patch
     return torch.rand(batch, num, 3, codec.config.height, codec.config.width, generator=generator) * 2 - 1
@@ -50,11 +50,13 @@ def test_a_clip_of_1_plus_k_patches_has_1_plus_k_latents(codec: ConvolutionalCod
     assert decoded.shape == frames.shape
     assert state.keys() == after.keys()
     for name in state:
-        assert torch.equal(state[name], after[name]), "encoding and decoding the same latents end in the same state"
+        assert torch.equal(state[name], after[name]), (
+            "encoding and decoding the same latents should end in the same state"
+        )
 
 
 @torch.no_grad()
-def test_tracked_channels_are_read_off_the_picture_and_not_decoded(config_name: str) -> None:
+def test_state_channels_are_estimated_from_the_picture_and_not_decoded(config_name: str) -> None:
     torch.manual_seed(0)
     codec = ConvolutionalCodec(replace(CONFIGS[config_name][0], state_variables=STATE_VARIABLES)).eval()
     assert codec.state_estimator is not None
@@ -72,16 +74,16 @@ def test_tracked_channels_are_read_off_the_picture_and_not_decoded(config_name: 
 
 
 @torch.no_grad()
-def test_a_codec_carries_its_tracked_channels_on_one_for_all_positions(config_name: str) -> None:
+def test_a_codec_advances_its_state_channels_equally_at_all_positions(config_name: str) -> None:
     codec = ConvolutionalCodec(replace(CONFIGS[config_name][0], state_variables=STATE_VARIABLES)).eval()
     latents = _latents(codec)
     before, new = latents[:, 0], latents[:, 1:]
-    kept = codec.advance_state_channels(before, new)
-    assert torch.equal(kept[:, :, :-3], new[:, :, :-3])
+    advanced = codec.advance_state_channels(before, new)
+    assert torch.equal(advanced[:, :, :-3], new[:, :, :-3])
     expected = before[:, -3:].mean((2, 3))
     for frame in range(new.shape[1]):
         expected = advance_state_channels(STATE_VARIABLES, expected, new[:, frame, -3:].mean((2, 3)))
-        assert_within(kept[:, frame, -3:], expected[:, :, None, None].expand_as(kept[:, frame, -3:]), 1e-6)
+        assert_within(advanced[:, frame, -3:], expected[:, :, None, None].expand_as(advanced[:, frame, -3:]), 1e-6)
     bare = ConvolutionalCodec(CONFIGS[config_name][0])
     assert bare.advance_state_channels(before, new) is new
 
@@ -112,17 +114,17 @@ def test_a_pixel_within_the_dead_zone_still_learns(codec: ConvolutionalCodec) ->
 @torch.no_grad()
 def test_decoding_in_pieces_equals_decoding_whole(codec: ConvolutionalCodec, sizes: list[int]) -> None:
     latents = _latents(codec)
-    whole, whole_state = codec.decode(latents, codec.initial_state(2))
+    together, together_state = codec.decode(latents, codec.initial_state(2))
     state, pieces = codec.initial_state(2), []
     for piece in latents.split(sizes, dim=1):
         frames, state = codec.decode(piece, state)
         pieces.append(frames)
-    assert_within(torch.cat(pieces, 1), whole, 1e-5)
-    assert all(torch.equal(state[name], whole_state[name]) for name in whole_state)
+    assert_within(torch.cat(pieces, 1), together, 1e-5)
+    assert all(torch.equal(state[name], together_state[name]) for name in together_state)
 
 
 @torch.no_grad()
-def test_decoding_after_an_encoded_clip_goes_on_from_its_last_latent(codec: ConvolutionalCodec) -> None:
+def test_decoding_after_an_encoded_clip_continues_from_its_last_latent(codec: ConvolutionalCodec) -> None:
     latents, state = codec.encode(_clip(codec))
     later = _latents(codec)
     expected, _ = codec.decode(torch.cat([latents, later], 1), codec.initial_state(2))
@@ -130,7 +132,7 @@ def test_decoding_after_an_encoded_clip_goes_on_from_its_last_latent(codec: Conv
 
 
 @torch.no_grad()
-def test_a_later_frame_changes_no_earlier_latent_and_its_own(codec: ConvolutionalCodec) -> None:
+def test_a_later_frame_changes_its_latent_and_no_earlier_one(codec: ConvolutionalCodec) -> None:
     p, frames = codec.temporal_patch, _clip(codec)
     before = codec.encode(frames)[0]
     for changed_frame in (0, 1, frames.shape[1] - 1):
@@ -149,7 +151,7 @@ def test_a_later_latent_changes_no_earlier_frame(codec: ConvolutionalCodec) -> N
     changed[:, 3] += 1.0
     after, _ = codec.decode(changed, codec.initial_state(2))
     differs = [i for i in range(before.shape[1]) if not torch.equal(before[:, i], after[:, i])]
-    first = 1 + 2 * p  # latent 0 makes one frame, each later one p
+    first = 1 + 2 * p  # latent 0 decodes to one frame, each later one to p
     reach = p if p == 1 else 2 * p  # a temporal decoder also sees the latent before
     assert differs == list(range(first, first + reach))
 
@@ -166,7 +168,7 @@ def test_latents_are_centred_scaled_and_bounded(codec: ConvolutionalCodec) -> No
     assert_within(codec.normalise(codec.latent_mean.expand_as(raw)), torch.zeros_like(raw), 0)
 
 
-def test_sessions_at_a_stream_s_start_do_not_decode_with_others() -> None:
+def test_sessions_at_a_stream_s_start_cannot_decode_with_others() -> None:
     codec = ConvolutionalCodec(CONFIGS["wan"][0])
     fresh, running = codec.initial_state(1), codec.encode(_clip(codec, 1))[1]
     mixed = {name: torch.cat([fresh[name], running[name]]) for name in fresh}
@@ -174,7 +176,7 @@ def test_sessions_at_a_stream_s_start_do_not_decode_with_others() -> None:
         codec.decode(_latents(codec), mixed)
 
 
-def test_shapes_that_do_not_fit_are_named(codec: ConvolutionalCodec) -> None:
+def test_shapes_that_do_not_fit_are_reported(codec: ConvolutionalCodec) -> None:
     with pytest.raises(ShapeError, match=r"\(3, 32, 48\), this codec takes \(3, 32, 32\)"):
         codec.encode(torch.zeros(1, 1, 3, 32, 48))
     with pytest.raises(ShapeError, match="30x32"):
@@ -187,7 +189,7 @@ def test_shapes_that_do_not_fit_are_named(codec: ConvolutionalCodec) -> None:
 
 
 @given(grey=st.integers(0, 255))
-def test_every_grey_level_survives_the_way_there_and_back(grey: int) -> None:
+def test_every_grey_level_survives_a_round_trip(grey: int) -> None:
     frames = torch.full((1, 1, 2, 3, 3), grey, dtype=torch.uint8)
     there = to_float(frames)
     assert there.shape == (1, 1, 3, 2, 3)
@@ -195,7 +197,7 @@ def test_every_grey_level_survives_the_way_there_and_back(grey: int) -> None:
     assert torch.equal(to_uint8(there), frames)
 
 
-def test_pictures_out_of_range_are_clipped_and_not_wrapped() -> None:
+def test_frames_out_of_range_are_clipped_and_not_wrapped() -> None:
     frames = torch.tensor([-3.0, -1.0, 1.0, 3.0]).view(1, 4, 1, 1, 1).expand(1, 4, 3, 1, 1)
     assert to_uint8(frames)[0, :, 0, 0, 0].tolist() == [0, 0, 255, 255]
 

@@ -1,4 +1,4 @@
-"""What is kept track of: numbers as channels, and how a rollout carries them on."""
+"""State variables: numbers as channels, and how a rollout advances them."""
 
 import math
 from itertools import pairwise
@@ -6,19 +6,19 @@ from itertools import pairwise
 import pytest
 import torch
 
-from world.codecs.state_channels import GAIN, SURE, StateVariable, advance_state_channels, num_channels, to_channels
+from world.codecs.state_channels import CERTAIN, GAIN, StateVariable, advance_state_channels, num_channels, to_channels
 from world.errors import ShapeError
 
 ANGLE = StateVariable(name="angle", periods=(360.0, 90.0), step=5.0)
-PLACE = StateVariable(name="x", periods=(64.0,), step=2.0)
-BOTH = (PLACE, ANGLE)
+POSITION = StateVariable(name="x", periods=(64.0,), step=2.0)
+BOTH = (POSITION, ANGLE)
 
 
-def _carried(state_variables: tuple[StateVariable, ...], before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+def _advanced(state_variables: tuple[StateVariable, ...], before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
     return advance_state_channels(state_variables, before[None], now[None])[0]
 
 
-def test_numbers_become_sines_and_cosines_of_their_periods_and_changes_in_steps() -> None:
+def test_numbers_are_encoded_as_sines_cosines_and_changes() -> None:
     values = torch.tensor([[0.0, 355.0], [16.0, 0.0], [17.0, 22.5]])
     channels = to_channels(BOTH, values)
     assert channels.shape == (3, num_channels(BOTH))
@@ -28,56 +28,56 @@ def test_numbers_become_sines_and_cosines_of_their_periods_and_changes_in_steps(
     assert torch.allclose(coarse[1], torch.tensor([0, r]), atol=1e-6)
     assert torch.allclose(fine[2], torch.tensor([r, 0]), atol=1e-6), "a quarter of the fine period"
     expected = torch.tensor([[0.0, 0.0], [4.0, 1.0], [0.5, 4.0]])
-    assert torch.allclose(changes, expected), "in steps, at most 4 of them, the short way round"
+    assert torch.allclose(changes, expected), "in steps, clamped to 4, by the shorter way round"
     turns = torch.arange(360.0)[:, None]
     assert torch.allclose(to_channels((ANGLE,), turns)[:, :4].square().mean(0), torch.ones(4), atol=1e-5)
 
 
-def test_true_changes_carry_true_numbers_on() -> None:
+def test_true_changes_advance_true_numbers() -> None:
     values = torch.stack([torch.linspace(3, 60, 50), 20 * torch.linspace(0, 9, 50).sin()], dim=1)
     channels = to_channels(BOTH, values)
-    kept = channels[0]
+    state = channels[0]
     for now in channels[1:]:
-        silent = torch.cat([kept[:6], now[6:]])  # it says of the place what it was, and of the change the truth
-        told = _carried(BOTH, kept, silent)
-        kept = _carried(BOTH, kept, now)
-        assert torch.allclose(kept, now, atol=1e-5)
-        assert (told[:6] - now[:6]).abs().max() < 2 * GAIN
+        old_value = torch.cat([state[:6], now[6:]])  # predicts the old value and the true change
+        predicted = _advanced(BOTH, state, old_value)
+        state = _advanced(BOTH, state, now)
+        assert torch.allclose(state, now, atol=1e-5)
+        assert (predicted[:6] - now[:6]).abs().max() < 2 * GAIN
 
 
-def test_what_a_frame_says_of_the_place_corrects_it_slowly() -> None:
+def test_a_frame_s_prediction_corrects_the_value_slowly() -> None:
     truth, wrong = to_channels((ANGLE,), torch.tensor([[40.0], [20.0]])).unbind()
     truth[-1] = wrong[-1] = 0.0
-    kept, errors = wrong, []
+    state, errors = wrong, []
     for _ in range(30):
-        kept = _carried((ANGLE,), kept, truth)
-        errors.append(float((kept - truth).norm()))
+        state = _advanced((ANGLE,), state, truth)
+        errors.append(float((state - truth).norm()))
     assert all(b < a for a, b in pairwise(errors))
     assert errors[0] > 0.8 * float((wrong - truth).norm())
     assert errors[-1] < 0.1 * errors[0]
 
 
-def test_what_is_nearly_certain_becomes_so() -> None:
+def test_nearly_certain_values_become_certain() -> None:
     waves = to_channels((ANGLE,), torch.tensor([[70.0]]))
-    kept = advance_state_channels((ANGLE,), 0.6 * waves, 0.6 * waves)
-    assert torch.allclose(kept[:, :4], waves[:, :4], atol=1e-6)
+    state = advance_state_channels((ANGLE,), 0.6 * waves, 0.6 * waves)
+    assert torch.allclose(state[:, :4], waves[:, :4], atol=1e-6)
 
 
-def test_of_several_possible_values_the_likeliest_is_taken_and_none_between() -> None:
+def test_an_ambiguous_value_becomes_the_most_likely_one_and_none_in_between() -> None:
     """A mean over headings 30 (of weight 0.5), 120, 210 and 300: a room whose walls look alike."""
     values = torch.tensor([30.0, 120.0, 210.0, 300.0])
     mean = torch.tensor([0.5, 0.2, 0.2, 0.1]) @ to_channels((ANGLE,), values[:, None])
     mean[-1] = 0.0
-    assert mean[:2].norm() < SURE
-    kept = _carried((ANGLE,), mean, mean)
-    assert torch.allclose(kept[:4], to_channels((ANGLE,), values[:1, None])[0, :4], atol=0.15)
-    sure = to_channels((ANGLE,), torch.tensor([[120.0]]))[0]
-    sure[-1] = 0.0
-    stays = _carried((ANGLE,), sure, mean)
-    assert (stays[:4] - sure[:4]).norm() < 0.4, "who knows where it is does not mind a frame's doubt"
+    assert mean[:2].norm() < CERTAIN
+    state = _advanced((ANGLE,), mean, mean)
+    assert torch.allclose(state[:4], to_channels((ANGLE,), values[:1, None])[0, :4], atol=0.15)
+    certain = to_channels((ANGLE,), torch.tensor([[120.0]]))[0]
+    certain[-1] = 0.0
+    stays = _advanced((ANGLE,), certain, mean)
+    assert (stays[:4] - certain[:4]).norm() < 0.4, "one uncertain frame should not move a certain value"
 
 
 @pytest.mark.parametrize(("periods", "step"), [((), 1.0), ((90.0, -1.0), 1.0), ((90.0,), 0.0)])
-def test_what_cannot_be_tracked_is_refused(periods: tuple[float, ...], step: float) -> None:
+def test_invalid_state_variables_are_rejected(periods: tuple[float, ...], step: float) -> None:
     with pytest.raises(ShapeError, match=r"angle: periods .* and step .* must all be above 0"):
         StateVariable(name="angle", periods=periods, step=step)

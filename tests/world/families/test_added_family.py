@@ -69,9 +69,7 @@ def test_it_is_saved_under_its_own_names_and_loaded(world: World, tmp_path: Path
     assert torch.equal(again.start(frames, actions).step(step), loaded.start(frames, actions).step(step))
 
 
-def test_a_family_that_is_not_registered_is_named(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unregistered_family_is_reported(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world.save(tmp_path)
     monkeypatch.delitem(FAMILIES, "other")
     with pytest.raises(CheckpointError, match=r"names the transformer family 'other'; this program knows lightcone"):

@@ -42,7 +42,7 @@ def _changed_actions(clip: Clip, span: slice) -> Clip:
 
 @torch.no_grad()
 def _teacher_forced(network: Transformer, clip: Clip) -> tuple[Tensor, Tensor]:
-    """Predictions of the clean and of the noisy chunks: `b chunk …` each."""
+    """Return the predictions of the clean and of the noisy chunks: `b chunk …` each."""
     output = network(
         torch.cat([clip.clean, clip.noisy[0]], 1),
         torch.cat([clip.context_sigma, clip.sigma[0]], 1),
@@ -54,7 +54,7 @@ def _teacher_forced(network: Transformer, clip: Clip) -> tuple[Tensor, Tensor]:
 
 
 def _chunks_that_differ(before: Tensor, after: Tensor) -> list[int]:
-    """Chunks in which the two differ in any bit."""
+    """Return the chunks in which the two differ in any bit."""
     return [i for i in range(before.shape[1]) if not torch.equal(before[:, i], after[:, i])]
 
 
@@ -74,14 +74,14 @@ def test_a_change_reaches_its_chunk_and_those_that_see_it(
     clip = random_clip(config, NUM_CHUNKS)
     span = slice(CHANGED * config.chunk_frames, (CHANGED + 1) * config.chunk_frames)
     before, after = _teacher_forced(network, clip), _teacher_forced(network, change(clip, span))
-    reach = CHANGED + config.num_layers * config.window_chunks  # the last chunk that any layer connects with it
+    reach = CHANGED + config.num_layers * config.window_chunks  # the last chunk connected with it through the layers
     assert reach < NUM_CHUNKS - 1
     seen_later = list(range(CHANGED + 1, reach + 1)) if in_clean else []
     assert _chunks_that_differ(before[0], after[0]) == ([CHANGED] if in_clean else []) + seen_later
     assert _chunks_that_differ(before[1], after[1]) == ([CHANGED] if in_noisy else []) + seen_later
 
 
-def test_a_change_in_the_sink_is_seen_for_good() -> None:
+def test_a_change_in_the_sink_stays_visible() -> None:
     network = tiny_transformer(CONFIGS["wan"][1])
     clip = random_clip(network.config, NUM_CHUNKS)
     changed = _changed_clean(clip, slice(0, network.config.sink_frames))
@@ -118,7 +118,7 @@ def test_an_action_changes_the_chunk_it_led_to_and_no_earlier_one(world: World) 
     assert (before - after)[:, CHANGED].abs().max() > 1e-3
 
 
-def test_every_pixel_frame_s_action_of_a_chunk_counts(world: World) -> None:
+def test_every_pixel_frame_s_action_matters(world: World) -> None:
     frames, actions = context(world, seed=0)
     neutral = Actions.none(1, world.chunk_pixel_frames, len(world.card.buttons), len(world.card.axes))
     reference = world.start(frames, actions).step_latents(neutral)
@@ -129,7 +129,7 @@ def test_every_pixel_frame_s_action_of_a_chunk_counts(world: World) -> None:
 
 
 @pytest.mark.parametrize("what", ["frames", "actions"])
-def test_the_context_is_looked_at(world: World, what: str) -> None:
+def test_the_context_matters(world: World, what: str) -> None:
     frames, actions = context(world, seed=0)
     step = random_actions(world, 1, 0)
     reference = world.start(frames, actions).step_latents(step)

@@ -1,4 +1,4 @@
-"""Invariant 3: frame one million behaves as frame one hundred. And the angles that make it so are exact."""
+"""Invariant 3: frame one million behaves as frame one hundred; and the angles behind that are exact."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ NEAR = 100
 
 
 def _moved(state: RolloutState, config: TransformerConfig, by_chunks: int) -> RolloutState:
-    """The same session so many chunks later; the sink stays where it is, for it is always the first frames."""
+    """The same session that many chunks later; the sink keeps its index, since it is always the first frames."""
     sink, rest = state.history_index[: config.sink_frames], state.history_index[config.sink_frames :]
     return replace(
         state,
@@ -28,7 +28,7 @@ def _moved(state: RolloutState, config: TransformerConfig, by_chunks: int) -> Ro
 
 
 @pytest.mark.parametrize("far", [10**6, 10**9])
-def test_a_far_frame_is_as_a_near_one(world: World, far: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_frames_equal_near_ones(world: World, far: int, monkeypatch: pytest.MonkeyPatch) -> None:
     config = world.transformer.config
     frames, actions = context(world, seed=0)
     rollout = world.start(frames, actions, seed=5)
@@ -37,7 +37,7 @@ def test_a_far_frame_is_as_a_near_one(world: World, far: int, monkeypatch: pytes
     state = rollout.snapshot(0, exact=False)
     assert min(state.history_index[config.sink_frames :]) > config.sink_frames + config.window_frames
     by_chunks = far // config.chunk_frames + 1
-    assert by_chunks % (config.window_chunks + 1), "the ring should stand at another place"
+    assert by_chunks % (config.window_chunks + 1), "the ring should be at another position"
 
     def play(start: RolloutState, shift: int) -> torch.Tensor:
         monkeypatch.setattr(
@@ -55,7 +55,7 @@ def test_a_far_frame_is_as_a_near_one(world: World, far: int, monkeypatch: pytes
 @pytest.mark.parametrize("frame", [0, 1, 100, 10**6 + 7, 10**9 + 7])
 def test_rotary_angles_equal_complex_exponentials(config_name: str, frame: int, dtype: torch.dtype) -> None:
     config = CONFIGS[config_name][1]
-    angles = RotaryAngles(config).to(dtype)(torch.tensor([[3, frame]]))  # whatever dtype the weights are cast to
+    angles = RotaryAngles(config).to(dtype)(torch.tensor([[3, frame]]))  # for any dtype that the weights are cast to
     expected = torch.cat([turns(config, 3), turns(config, frame)])
     assert angles.cos.dtype is torch.float32
     assert_within(torch.complex(angles.cos, angles.sin)[0].to(torch.complex128), expected, 1e-6)

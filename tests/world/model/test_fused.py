@@ -1,4 +1,4 @@
-"""A rollout through the Triton kernels (on a CPU, by Triton's interpreter) is the rollout by PyTorch's operations."""
+"""A rollout through the Triton kernels (on a CPU, in Triton's interpreter) equals one by PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Fused(TorchDispatchMode):
     """Counts the fused operations that run inside."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -30,7 +30,7 @@ class Fused(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def test_the_rollout_is_the_same(world: World) -> None:
+def test_fused_rollouts_equal_plain_ones(world: World) -> None:
     config, slots = world.transformer.config, [3, 0]
     num_steps = config.window_chunks + 2  # past the ring's wrap
     plain, expected = rolled_out(world, slots, num_steps)
@@ -45,7 +45,7 @@ def test_the_rollout_is_the_same(world: World) -> None:
     assert fused.counts["norm_modulate"] == passes * (2 * config.num_layers + 1)
 
 
-def test_in_buffers_that_do_not_move_it_is_the_same(world: World) -> None:
+def test_rollouts_in_static_buffers_equal_plain_ones(world: World) -> None:
     num_steps = 3 * (world.transformer.config.window_chunks + 1) + 2
     for slots in ([1, 2, 3], [3, 0, 2], [2]):
         plain, expected = rolled_out(world, slots, num_steps)
@@ -57,17 +57,17 @@ def test_in_buffers_that_do_not_move_it_is_the_same(world: World) -> None:
 
 
 @torch.inference_mode()
-def test_warming_up_leaves_the_arena_as_it_was(world: World) -> None:
+def test_warm_up_restores_the_arena(world: World) -> None:
     rollout, _ = rolled_out(world, [0, 1], 3, static=True)
     assert rollout._static is not None
     before = rollout.arena.k.clone(), rollout.arena.v.clone()
-    for one in rollout._static._passes.values():
-        one.warm_up()
+    for static_pass in rollout._static._passes.values():
+        static_pass.warm_up()
         assert torch.equal(rollout.arena.k, before[0])
         assert torch.equal(rollout.arena.v, before[1])
 
 
-def test_text_is_attended_to_through_the_kernels_too() -> None:
+def test_fused_passes_attend_to_text() -> None:
     network = tiny_transformer(WAN[1])
     config = network.config
     generator = torch.Generator().manual_seed(0)

@@ -42,7 +42,7 @@ def _level(sigma: float) -> Tensor:
 
 
 @given(seeds, levels)
-def test_velocity_gives_back_x0_and_noise(seed: int, sigma: float) -> None:
+def test_velocity_recovers_x0_and_noise(seed: int, sigma: float) -> None:
     x0, noise = _draw(seed)
     level = _level(sigma)
     x, v = add_noise(x0, noise, level), velocity(x0, noise)
@@ -51,7 +51,7 @@ def test_velocity_gives_back_x0_and_noise(seed: int, sigma: float) -> None:
 
 
 @given(seeds, positive_levels)
-def test_x0_gives_back_velocity_and_score(seed: int, sigma: float) -> None:
+def test_x0_recovers_velocity_and_score(seed: int, sigma: float) -> None:
     x0, noise = _draw(seed)
     level = _level(sigma)
     x = add_noise(x0, noise, level)
@@ -88,7 +88,7 @@ def test_models_of_other_scales_are_adapted_by_scaling(seed: int, signal: float,
 
 
 @given(levels, shifts)
-def test_shifting_stays_on_the_scale_and_can_be_undone(sigma: float, shift: float) -> None:
+def test_shifting_stays_in_range_and_is_invertible(sigma: float, shift: float) -> None:
     level = torch.tensor(sigma, dtype=torch.float64)
     shifted = shift_sigma(level, shift)
     assert -1e-12 <= shifted <= 1 + 1e-12
@@ -104,6 +104,6 @@ def test_sampling_levels_fall_from_one_to_zero(num_steps: int, shift: float) -> 
     assert (sigmas.diff() < 0).all()
 
 
-def test_no_steps_are_refused() -> None:
+def test_zero_steps_are_rejected() -> None:
     with pytest.raises(ValueError, match="num_steps 0: must be at least 1"):
         sampling_sigmas(0)

@@ -1,4 +1,4 @@
-"""Ring places against a ring that is kept as a plain list."""
+"""Ring positions against a ring implemented as a plain list."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ shapes = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2), st.i
 
 
 @given(shapes)
-def test_a_ring_holds_the_sink_and_the_newest_chunks_and_nothing_else(shape: tuple[int, int, int, int]) -> None:
+def test_a_ring_holds_exactly_the_sink_and_the_newest_chunks(shape: tuple[int, int, int, int]) -> None:
     chunk, window, sink, num_chunks = shape
     config = replace(
         CONFIGS["pixel"][1], chunk_frames=chunk, window_frames=window * chunk, sink_frames=sink * chunk, num_layers=1
@@ -24,16 +24,16 @@ def test_a_ring_holds_the_sink_and_the_newest_chunks_and_nothing_else(shape: tup
     assert config.context_frames == (sink + window + 1) * chunk
     held: dict[int, int] = {}
     for index in range(num_chunks):
-        places = arena.rings.frame_positions(torch.tensor([index]))[0].tolist()
-        assert places == list(range(places[0], places[0] + chunk)), "a chunk's frames lie together and in order"
-        assert places[-1] < config.context_frames
-        held |= dict.fromkeys(places, index)
+        positions = arena.rings.frame_positions(torch.tensor([index]))[0].tolist()
+        assert positions == list(range(positions[0], positions[0] + chunk)), "a chunk's frames are contiguous"
+        assert positions[-1] < config.context_frames
+        held |= dict.fromkeys(positions, index)
         first_sinks = range(min(sink, index + 1))
         newest = range(max(sink, index - window), index + 1)
         assert sorted(set(held.values())) == [*first_sinks, *newest]
 
 
-def test_a_sequence_of_other_length_than_the_context_was_made_for_is_refused() -> None:
+def test_a_sequence_of_another_length_is_rejected() -> None:
     arena = Arena(CONFIGS["pixel"][1], 1, dtype=torch.float32)
     pattern = ArenaPattern.of(arena, [0], torch.tensor([7]), num_chunks=2)
     with pytest.raises(PatternError, match="2 chunks of"):

@@ -1,4 +1,4 @@
-"""Invariant 4: a session played among others is the session played alone."""
+"""Invariant 4: a session in a batch equals the session alone."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from world import Actions, Rollout, RolloutState, World
 from world.testing import tiny_world
 
 SLOT_SETS = [[1, 2, 3], [4, 0, 2]]
-"""Neighbours, which the arena reads as a view, and slots apart and out of order, which it copies."""
+"""Adjacent slots, which the arena reads as a view, and scattered ones, which it copies."""
 
 
 def _start(rollout: Rollout, slots: list[int]) -> None:
-    """Session of slot s: context s, seed 100 + s, whatever row it is started in."""
+    """Start slots; the session of slot s has context s and seed 100 + s in any row."""
     contexts = [context(rollout.model, seed=slot) for slot in slots]
     frames, actions = torch.cat([f for f, _ in contexts]), Actions.cat([a for _, a in contexts])
     rollout.start(slots, frames, actions, [100 + slot for slot in slots])
@@ -30,7 +30,7 @@ def _alone(world: World, slot: int, num_steps: int) -> Tensor:
 
 
 def _num_steps(world: World) -> int:
-    """Past the third wrap of the ring."""
+    """Return enough steps for three wraps of the ring."""
     return 3 * (world.transformer.config.window_chunks + 1) + 2
 
 
@@ -45,7 +45,7 @@ def test_batched_sessions_equal_sessions_alone(world: World, slots: list[int]) -
 
 
 def test_frames_of_batched_sessions_equal_frames_alone(world: World) -> None:
-    """Decoding too: every slot keeps its own codec state. One grey level of rounding is allowed."""
+    """Also decoding, since every slot has its own codec state. One grey level of rounding is allowed."""
     slots, num_steps = [4, 0, 2], 3
     rollout = world.rollout(5)
     _start(rollout, slots)
@@ -59,7 +59,7 @@ def test_frames_of_batched_sessions_equal_frames_alone(world: World) -> None:
     assert not torch.equal(together[0], together[1])
 
 
-def test_sessions_may_stand_at_different_frames_and_step_unevenly(world: World) -> None:
+def test_sessions_may_be_at_different_frames_and_step_unevenly(world: World) -> None:
     rollout, num_steps = world.rollout(3), _num_steps(world)
     _start(rollout, [2])
     generated: dict[int, list[Tensor]] = {0: [], 2: []}
@@ -91,7 +91,7 @@ def test_the_order_of_slots_is_the_order_of_rows(world: World) -> None:
 
 
 @pytest.mark.parametrize("slots", [[1, 2], [3, 1]], ids=str)
-def test_another_slot_s_content_changes_no_one_and_is_not_touched(world: World, slots: list[int]) -> None:
+def test_other_slots_neither_affect_a_step_nor_are_changed(world: World, slots: list[int]) -> None:
     results = []
     for fill in (0.0, torch.nan):
         rollout = world.rollout(5)
@@ -108,7 +108,7 @@ def test_another_slot_s_content_changes_no_one_and_is_not_touched(world: World, 
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
-def test_a_tick_is_one_forward_per_stage_however_many_play(config_name: str, num_steps: int) -> None:
+def test_a_tick_is_one_forward_per_stage_for_any_number_of_sessions(config_name: str, num_steps: int) -> None:
     world = tiny_world(config=config_name, num_steps=num_steps)
     rollout = world.rollout(5)
     _start(rollout, [0, 1, 2, 3, 4])
@@ -120,7 +120,7 @@ def test_a_tick_is_one_forward_per_stage_however_many_play(config_name: str, num
 
 
 def _step_from(world: World, states: list[RolloutState], slots: list[int]) -> Tensor:
-    """One step of sessions restored into fresh slots: the next latents."""
+    """Restore sessions into fresh slots and return the next latents."""
     rollout = world.rollout(5)
     for slot, state in zip(slots, states, strict=True):
         rollout.restore(slot, state)
@@ -128,8 +128,8 @@ def _step_from(world: World, states: list[RolloutState], slots: list[int]) -> Te
 
 
 @pytest.mark.parametrize("slots", SLOT_SETS, ids=str)
-def test_in_bfloat16_a_batch_costs_no_accuracy(config_name: str, slots: list[int]) -> None:
-    """From equal states, the batch's error to float32 is at most twice the error of the session alone."""
+def test_a_batch_costs_no_accuracy_in_bfloat16(config_name: str, slots: list[int]) -> None:
+    """From equal states, the batch's error against float32 is at most twice that of the session alone."""
     exact, rounded = tiny_world(config=config_name), tiny_world(config=config_name, dtype=torch.bfloat16)
     source = exact.rollout(5)
     _start(source, slots)

@@ -1,4 +1,4 @@
-"""Invariant 1: a cached rollout is the masked full forward over [clean; noisy], by every path there is to it."""
+"""Invariant 1: a cached rollout equals the masked full forward over [clean; noisy], by every path."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def network(request: pytest.FixtureRequest) -> Transformer:
 
 @pytest.fixture
 def clip(network: Transformer, context_sigma: float) -> Clip:
-    """Long enough that every place of the ring is overwritten more than three times."""
+    """Return enough chunks to overwrite every ring position more than three times."""
     config = network.config
     return random_clip(config, config.sink_chunks + 4 * (config.window_chunks + 1) + 2, context_sigma=context_sigma)
 
@@ -64,7 +64,7 @@ def chunk_of(network: Transformer, index: int) -> slice:
 
 
 def test_the_reference_tells_frames_apart(network: Transformer, clip: Clip) -> None:
-    """The comparisons below would be empty if outputs hardly depended on what is attended to."""
+    """Otherwise the comparisons below would prove nothing."""
     prediction = full_pass(network, clip, 0).prediction
     assert prediction.std() > 0.1
     first = chunk_of(network, 0)  # sees nothing but itself
@@ -104,13 +104,13 @@ def test_an_explicit_mask_equals_the_full_pass(network: Transformer, clip: Clip)
 
 @torch.no_grad()
 def test_the_functional_cache_equals_the_full_pass(network: Transformer, clip: Clip) -> None:
-    """Chunk by chunk from the very first, also through the sink and before the window is full."""
+    """Chunk by chunk from the first one, through the sink and before the window is full."""
     config, references = network.config, [full_pass(network, clip, version) for version in (0, 1)]
-    kept: list[list[KeyValue]] = []
+    committed_kv: list[list[KeyValue]] = []
     for i in range(clip.num_frames // config.chunk_frames):
         span = chunk_of(network, i)
         visible = [c for c in range(i) if c < config.sink_chunks or c >= i - config.window_chunks]
-        pattern = Continuation(config, _join([kept[c] for c in visible], network), span.start)
+        pattern = Continuation(config, _join([committed_kv[c] for c in visible], network), span.start)
         for version in (0, 1):
             denoised = network(
                 clip.noisy[version][:, span],
@@ -122,16 +122,16 @@ def test_the_functional_cache_equals_the_full_pass(network: Transformer, clip: C
             assert_within(denoised.prediction, expected, TOLERANCE)
         committed = network(clip.clean[:, span], clip.context_sigma[:, span], clip.cond(EVERY, span), pattern=pattern)
         assert_within(committed.prediction, references[0].prediction[:, span], TOLERANCE)
-        kept.append(committed.kv)
+        committed_kv.append(committed.kv)
         _assert_same_kv(committed.kv, references[0].kv, tokens_of(network, span))
 
 
 @pytest.mark.parametrize("slots", [[1, 2], [3, 0]], ids=["neighbours", "apart"])
 @torch.no_grad()
 def test_the_ring_equals_the_full_pass(network: Transformer, clip: Clip, slots: list[int]) -> None:
-    """Merged commit and denoise, then a second denoise; the two sessions stand at different chunks.
+    """Merged commit and denoise, then a second denoise; the two sessions are at different chunks.
 
-    The arena starts full of NaN, so reading a place that was never written shows at once.
+    The arena starts full of NaN, so reading a position that was never written is detected.
     """
     config, references = network.config, [full_pass(network, clip, version) for version in (0, 1)]
     arena = Arena(config, 4, dtype=torch.float32)
@@ -170,7 +170,7 @@ def test_the_ring_equals_the_full_pass(network: Transformer, clip: Clip, slots: 
 
 @torch.no_grad()
 def test_a_rollout_equals_the_full_pass(world: World) -> None:
-    """The public surface end to end: every stage of every chunk, given the frames that came before it."""
+    """The public interface end to end: every stage of every chunk, given the frames before it."""
     config, network = world.transformer.config, world.transformer
     frames, actions = context(world, seed=3)
     rollout = world.start(frames, actions, seed=11)
@@ -215,15 +215,15 @@ def _prefill(network: Transformer, clip: Clip, arena: Arena, slot: int, row: int
 
 
 def _assert_committed(arena: Arena, slot: int, newest: int, network: Transformer, kv: list[KeyValue], row: int) -> None:
-    """The arena's sink and window, up to and with the chunk just committed, are the full pass's."""
+    """Assert that the arena's sink and window, up to the chunk just committed, equal the full pass's."""
     config = network.config
     chunks = [*range(config.sink_chunks), *range(newest - config.window_chunks + 1, newest + 1)]
     for chunk in chunks:
-        places = arena.rings.frame_positions(torch.tensor([chunk]))[0]
+        positions = arena.rings.frame_positions(torch.tensor([chunk]))[0]
         span = tokens_of(network, chunk_of(network, chunk))
         for layer, (k, v) in enumerate(kv):
-            assert_within(arena.k[layer, slot][:, places].flatten(1, 2).transpose(0, 1), k[row, span], TOLERANCE)
-            assert_within(arena.v[layer, slot][:, places].flatten(1, 2).transpose(0, 1), v[row, span], TOLERANCE)
+            assert_within(arena.k[layer, slot][:, positions].flatten(1, 2).transpose(0, 1), k[row, span], TOLERANCE)
+            assert_within(arena.v[layer, slot][:, positions].flatten(1, 2).transpose(0, 1), v[row, span], TOLERANCE)
 
 
 def _assert_same_kv(ours: list[KeyValue], full: list[KeyValue], span: slice) -> None:
@@ -242,7 +242,7 @@ def _join(chunks: list[list[KeyValue]], network: Transformer) -> list[KeyValue]:
 
 
 def _pick(clip: Tensor, spans: list[slice]) -> Tensor:
-    """Each session's own span of frames: `b f …` → `b chunk …`."""
+    """Return each session's own span of frames: `b f …` → `b chunk …`."""
     return torch.stack([clip[row, span] for row, span in enumerate(spans)])
 
 

@@ -1,4 +1,4 @@
-"""Decoding beside the steps: another thread's pictures are those of one after the other."""
+"""Decoding during later steps: frames from another thread equal those of sequential decoding."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def _started(device: str) -> Rollout:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_pictures_are_those_of_one_thread(device: str) -> None:
+def test_frames_equal_those_of_one_thread(device: str) -> None:
     rollout, other = _started(device), _started(device)
     expected = [rollout.step(random_actions(rollout.model, 1, number), [0]).cpu() for number in range(STEPS)]
 
-    def pictures(latents: Tensor) -> Tensor:
+    def decoded(latents: Tensor) -> Tensor:
         return other.decode(latents, [0]).cpu()
 
     with ThreadPoolExecutor(1) as pipeline:
-        asked = []
+        futures = []
         for number in range(STEPS):
             latents = other.step_latents(random_actions(other.model, 1, number), [0])
-            asked.append(pipeline.submit(pictures, latents))
-        found = [future.result() for future in asked]
+            futures.append(pipeline.submit(decoded, latents))
+        found = [future.result() for future in futures]
     assert torch.equal(torch.cat(found), torch.cat(expected))
 
 
-def test_a_cpu_has_nothing_to_wait_for() -> None:
+def test_a_cpu_needs_no_waiting() -> None:
     decode_stream = DecodeStream(torch.device("cpu"))
     assert decode_stream.mark() is None
     with decode_stream.after([None]):
-        made = torch.ones(2)
-    decode_stream.hand_over([made])
+        tensor = torch.ones(2)
+    decode_stream.hand_over([tensor])

@@ -11,13 +11,13 @@ from world import World
 from world.rollout.cache import Arena
 
 
-def test_it_takes_the_memory_that_it_promises(world: World) -> None:
+def test_memory_is_as_documented(world: World) -> None:
     config = world.transformer.config
     of_8, of_16 = (Arena(config, 3, dtype=torch.bfloat16, int8=int8).num_bytes for int8 in (True, False))
     assert of_8 / of_16 == (config.head_dim + 4) / (2 * config.head_dim)
 
 
-def test_the_rollout_is_nearly_the_same_by_every_path(world: World) -> None:
+def test_int8_rollouts_are_nearly_equal_by_every_path(world: World) -> None:
     num_steps = world.transformer.config.window_chunks + 2  # past the ring's wrap
     for slots in ([1, 2], [3, 0]):
         numbers = range(num_steps)
@@ -29,19 +29,19 @@ def test_the_rollout_is_nearly_the_same_by_every_path(world: World) -> None:
     with through_triton():
         fused = started(world, slots, int8_cache=True)
         assert_within(stepped(fused, world, slots, numbers), ours, 0.05)
-    for kept, other in zip(plain.arena.tensors[:2], fused.arena.tensors[:2], strict=True):
-        assert kept.dtype is torch.int8
-        assert (kept.int() - other.int()).abs().float().mean() < 0.5, "in the same places"
+    for stored, other in zip(plain.arena.tensors[:2], fused.arena.tensors[:2], strict=True):
+        assert stored.dtype is torch.int8
+        assert (stored.int() - other.int()).abs().float().mean() < 0.5, "at the same positions"
 
 
-def test_a_snapshot_and_going_back_are_exact(world: World) -> None:
+def test_snapshots_and_rewinds_are_exact(world: World) -> None:
     rollout = started(world, [1], int8_cache=True, timeline_chunks=8)
     chunk = world.transformer.config.chunk_frames
     stepped(rollout, world, [1], range(3))
     state = rollout.snapshot(1)
     after = stepped(rollout, world, [1], range(3, 6))
     rollout.restore(2, state)
-    made = [rollout.step_latents(random_actions(world, 1, 1000 + n), [2]) for n in range(3, 6)]
-    assert torch.equal(torch.stack(made, 1), after)
+    latents = [rollout.step_latents(random_actions(world, 1, 1000 + n), [2]) for n in range(3, 6)]
+    assert torch.equal(torch.stack(latents, 1), after)
     rollout.rewind(1, 3 * chunk)
     assert torch.equal(stepped(rollout, world, [1], range(3, 6)), after)

@@ -1,4 +1,4 @@
-"""Rollouts of worlds with text: each slot follows its own, made ready once, changed at will, and part of its state."""
+"""Rollouts of worlds with text: each slot has its own, encoded once, changeable at any time, and part of its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _text(world: World, seed: int, length: int | None = None) -> Tensor:
 
 
 def _started(world: World, texts: list[Tensor | None], **options: Any) -> Rollout:
-    """Slots 0 … with these texts, all else alike."""
+    """Start slots 0 … with these texts, all else equal."""
     rollout = Rollout(world, len(texts), **options)
     frames, actions = context(world, seed=0)
     slots = list(range(len(texts)))
@@ -36,40 +36,40 @@ def _started(world: World, texts: list[Tensor | None], **options: Any) -> Rollou
 
 
 def _play(rollout: Rollout, first: int, num: int, slots: list[int]) -> Tensor:
-    """Latents `b steps f c h w`."""
-    made = []
+    """Return latents `b steps f c h w`."""
+    computed = []
     for number in range(first, first + num):
         actions = Actions.cat([random_actions(rollout.model, 1, 100 * slot + number) for slot in slots])
-        made.append(rollout.step_latents(actions, slots))
-    return torch.stack(made, 1)
+        computed.append(rollout.step_latents(actions, slots))
+    return torch.stack(computed, 1)
 
 
 @torch.no_grad()
-def test_keys_made_once_are_those_of_every_pass(world: World) -> None:
+def test_precomputed_keys_equal_those_of_every_pass(world: World) -> None:
     network, config = world.transformer, world.transformer.config
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, config.channels, config.height, config.width, generator=generator)
     sigma, actions = torch.rand(2, 3, generator=generator), torch.randn(2, 3, config.action_dim, generator=generator)
     text = torch.stack([_text(world, 1), _text(world, 2)])
-    whole = network(x, sigma, Conditioning(actions=actions, text=text)).prediction
+    complete = network(x, sigma, Conditioning(actions=actions, text=text)).prediction
     without = network(x, sigma, Conditioning(actions=actions)).prediction
     kv = network.text_keys(text)
     both = TextKeys(kv, torch.ones(2))
-    assert torch.equal(network(x, sigma, Conditioning(actions=actions, text=both)).prediction, whole)
+    assert torch.equal(network(x, sigma, Conditioning(actions=actions, text=both)).prediction, complete)
     one = network(x, sigma, Conditioning(actions=actions, text=TextKeys(kv, torch.tensor([0.0, 1.0])))).prediction
     assert_within(one[0], without[0], 1e-6)
-    assert torch.equal(one[1], whole[1])
-    assert not torch.allclose(whole, without, atol=0.01)
+    assert torch.equal(one[1], complete[1])
+    assert not torch.allclose(complete, without, atol=0.01)
 
 
 @pytest.mark.parametrize("static", [False, True])
-def test_each_slot_follows_its_own(world: World, monkeypatch: pytest.MonkeyPatch, *, static: bool) -> None:
+def test_each_slot_follows_its_own_text(world: World, monkeypatch: pytest.MonkeyPatch, *, static: bool) -> None:
     texts = [_text(world, 1), None, _text(world, 2)]
     rollout = _started(world, texts, static=static)
-    made, keys = [], CrossAttention.keys
-    monkeypatch.setattr(CrossAttention, "keys", lambda *args: made.append(1) or keys(*args))  # type: ignore[func-returns-value]  # appends
+    computed, keys = [], CrossAttention.keys
+    monkeypatch.setattr(CrossAttention, "keys", lambda *args: computed.append(1) or keys(*args))  # type: ignore[func-returns-value]  # appends
     together = _play(rollout, 0, 5, [0, 1, 2])
-    assert not made, "keys of a text are made when it is given, not in a step"
+    assert not computed, "a text's keys are computed when it is set, not in a step"
     for slot in range(3):
         alone = _started(world, [texts[slot] if other == slot else None for other in range(3)])
         assert_within(_play(alone, 0, 5, [slot])[0], together[slot], 1e-4)
@@ -77,13 +77,13 @@ def test_each_slot_follows_its_own(world: World, monkeypatch: pytest.MonkeyPatch
     assert not torch.allclose(_play(same, 0, 5, [0, 1, 2])[0], together[0], atol=0.01)
 
 
-def test_a_short_text_is_filled_up_with_zeros(world: World) -> None:
+def test_a_short_text_is_padded_with_zeros(world: World) -> None:
     short = _text(world, 1, length=2)
-    whole = torch.cat([short, torch.zeros(world.transformer.config.num_text_tokens - 2, short.shape[1])])
-    assert torch.equal(_play(_started(world, [short]), 0, 3, [0]), _play(_started(world, [whole]), 0, 3, [0]))
+    complete = torch.cat([short, torch.zeros(world.transformer.config.num_text_tokens - 2, short.shape[1])])
+    assert torch.equal(_play(_started(world, [short]), 0, 3, [0]), _play(_started(world, [complete]), 0, 3, [0]))
 
 
-def test_another_text_holds_from_the_next_chunk_on_as_if_the_past_had_been_under_it(world: World) -> None:
+def test_a_new_text_acts_from_the_next_chunk_as_if_it_had_always_been_there(world: World) -> None:
     rollout = _started(world, [_text(world, 1), _text(world, 1)])
     _play(rollout, 0, 4, [0, 1])
     state = rollout.snapshot(0, exact=False)
@@ -98,7 +98,7 @@ def test_another_text_holds_from_the_next_chunk_on_as_if_the_past_had_been_under
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_snapshot_has_the_text(world: World, *, exact: bool) -> None:
+def test_a_snapshot_includes_the_text(world: World, *, exact: bool) -> None:
     rollout = _started(world, [_text(world, 1), None])
     _play(rollout, 0, 3, [0])
     rollout.restore(1, rollout.snapshot(0, exact=exact))
@@ -106,7 +106,7 @@ def test_a_snapshot_has_the_text(world: World, *, exact: bool) -> None:
     assert_within(first[1], first[0], 0.0 if exact else 1e-4)
 
 
-def test_going_back_finds_the_text_of_that_time(world: World) -> None:
+def test_rewinding_restores_the_text_of_that_frame(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _started(world, [_text(world, 1)], timeline_chunks=40)
     before = _play(rollout, 0, 6, [0])
@@ -125,7 +125,7 @@ def test_going_back_finds_the_text_of_that_time(world: World) -> None:
 
 
 def _again(rollout: Rollout, world: World, before: Tensor, after: Tensor) -> Rollout:
-    """The same play in another rollout, up to where the text had been changed and the play gone on."""
+    """The same actions in another rollout, up to the change of the text."""
     other = _started(world, [_text(world, 1)], timeline_chunks=40)
     assert torch.equal(_play(other, 0, 6, [0]), before)
     other.set_text(0, _text(world, 2))
@@ -134,22 +134,22 @@ def _again(rollout: Rollout, world: World, before: Tensor, after: Tensor) -> Rol
     return other
 
 
-def test_compiled_code_has_no_text_and_is_passed_by(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def test_compiled_code_is_not_used_with_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
 
     def network(*_: Any) -> Any:
-        asked.append(1)
+        calls.append(1)
         return world.transformer
 
     monkeypatch.setattr(world, "network", network)
     rollout = _started(world, [_text(world, 1), None])
     _play(rollout, 0, 1, [0])
-    assert not asked
+    assert not calls
     _play(rollout, 0, 1, [1])
-    assert asked
+    assert calls
 
 
-def test_a_text_that_does_not_fit_is_refused_and_nothing_is_lost(world: World) -> None:
+def test_a_text_that_does_not_fit_is_rejected_and_changes_nothing(world: World) -> None:
     rollout, other = _started(world, [_text(world, 1)]), _started(world, [_text(world, 1)])
     config = world.transformer.config
     for wrong in (torch.zeros(config.num_text_tokens + 1, config.text_dim), torch.zeros(0, config.text_dim)):

@@ -1,4 +1,4 @@
-"""Going back: a rollout returns to any kept frame, bit for bit, and goes on from there as it did the first time."""
+"""Rewinding: a rollout returns to any kept frame bit by bit and continues from there as it did the first time."""
 
 import pytest
 import torch
@@ -18,12 +18,12 @@ def _rollout(world: World, timeline_chunks: int = 80) -> Rollout:
 
 
 def _play(rollout: Rollout, first: int, num: int) -> list[Tensor]:
-    """Frames of chunks `first` … of the same actions every time."""
+    """Return the frames of chunks `first` … with the same actions every time."""
     return [rollout.step(random_actions(rollout.model, 1, number), [1]) for number in range(first, first + num)]
 
 
 @pytest.mark.parametrize("back_to", [0, 1, KV_CHECKPOINT_CHUNKS - 1, KV_CHECKPOINT_CHUNKS + 5, 45], ids=str)
-def test_what_follows_a_return_is_what_followed_before(world: World, back_to: int) -> None:
+def test_frames_after_a_rewind_equal_the_first_ones(world: World, back_to: int) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _rollout(world)
     before = _play(rollout, 0, 45)
@@ -33,7 +33,7 @@ def test_what_follows_a_return_is_what_followed_before(world: World, back_to: in
     assert rollout.frame_index(1) == 45 * chunk
 
 
-def test_one_can_go_back_again_and_on_another_way(world: World) -> None:
+def test_a_session_can_rewind_repeatedly_and_take_another_branch(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _rollout(world)
     before = _play(rollout, 0, 40)
@@ -44,22 +44,22 @@ def test_one_can_go_back_again_and_on_another_way(world: World) -> None:
     assert torch.equal(torch.cat(_play(rollout, 20, 20)), torch.cat(before[20:]))
 
 
-def test_a_session_stepped_among_others_goes_back_to_what_it_was_up_to_rounding(world: World) -> None:
+def test_a_session_stepped_in_a_batch_rewinds_up_to_rounding(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _rollout(world)
     rollout.start([2], *context(world, seed=5), [8])
 
     def play(first: int, num: int, slots: list[int]) -> Tensor:
-        """Latents of slot 1."""
-        given = [Actions.cat([random_actions(world, 1, 100 * s + n) for s in slots]) for n in range(first, first + num)]
-        return torch.stack([rollout.step_latents(actions, slots)[0] for actions in given])
+        """Return the latents of slot 1."""
+        steps = [Actions.cat([random_actions(world, 1, 100 * s + n) for s in slots]) for n in range(first, first + num)]
+        return torch.stack([rollout.step_latents(actions, slots)[0] for actions in steps])
 
     before = play(0, 40, [1, 2])
     rollout.rewind(1, 20 * chunk)
     assert_within(play(20, 20, [1]), before[20:], 1e-4)
 
 
-def test_the_last_picture_is_the_one_that_was_decoded(world: World) -> None:
+def test_the_last_picture_equals_the_decoded_one(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _rollout(world)
     frames = _play(rollout, 0, 5)
@@ -69,7 +69,7 @@ def test_the_last_picture_is_the_one_that_was_decoded(world: World) -> None:
     assert torch.equal(_play(rollout, 1, 1)[0], frames[1])
 
 
-def test_a_snapshot_of_the_past_leaves_the_present_alone(world: World) -> None:
+def test_a_snapshot_of_the_past_does_not_change_the_present(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout, alone = _rollout(world), _rollout(world)
     before = _play(rollout, 0, 40)
@@ -81,10 +81,10 @@ def test_a_snapshot_of_the_past_leaves_the_present_alone(world: World) -> None:
     assert torch.equal(torch.cat(_play(rollout, 40, 3)), torch.cat(_play(alone, 40, 3)))
     rollout.rewind(1, 5 * chunk)
     assert torch.equal(_play(rollout, 5, 1)[0], before[5])
-    assert rollout.oldest_frame(2) == 10 * chunk, "a branch does not reach back beyond where it began"
+    assert rollout.oldest_frame(2) == 10 * chunk, "a branch cannot rewind beyond its beginning"
 
 
-def test_a_long_session_keeps_as_much_as_it_promised_and_not_much_more(world: World) -> None:
+def test_a_long_session_keeps_the_promised_timeline_and_little_more(world: World) -> None:
     chunk, promised = world.transformer.config.chunk_frames, 40
     rollout = _rollout(world, timeline_chunks=promised)
     frames = _play(rollout, 0, 150)
@@ -99,7 +99,7 @@ def test_a_long_session_keeps_as_much_as_it_promised_and_not_much_more(world: Wo
     assert replayed.frame_index(0) == oldest * chunk
 
 
-def test_frames_it_cannot_go_back_to_are_named(world: World) -> None:
+def test_unreachable_frames_are_reported(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _rollout(world)
     _play(rollout, 0, 4)
@@ -113,4 +113,4 @@ def test_frames_it_cannot_go_back_to_are_named(world: World) -> None:
     with pytest.raises(ShapeError, match="from 1 to 1"):
         without.rewind(0, 0)
     without.rewind(0, 1)
-    assert without.frame_index(0) == 1, "where it is, it can always stay"
+    assert without.frame_index(0) == 1, "the present frame can always be kept"

@@ -1,4 +1,4 @@
-"""The two ways from one noise level to the next."""
+"""The two ways to go from one noise level to the next."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def step(world: World, renoise: bool, num_steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("config", ["pixel", "wan"])
-def test_with_one_step_the_samplers_agree_with_more_they_differ(config: str) -> None:
+def test_samplers_agree_with_one_step_and_differ_with_more(config: str) -> None:
     world = tiny_world(config=config)
     assert_within(step(world, True, 1), step(world, False, 1), 1e-6)
     assert (step(world, True, 3) - step(world, False, 3)).abs().max() > 1e-3
 
 
 def test_euler_steps_follow_the_networks_velocity() -> None:
-    """dx/dsigma = velocity, integrated outside of the cache by full forward passes."""
+    """dx/dsigma = velocity, integrated without the cache by full forward passes."""
     world = tiny_world()
     config, levels = world.transformer.config, world.sigmas
     frames, actions = context(world, 0)

@@ -1,4 +1,4 @@
-"""Invariant 5: a session is data. Restored anywhere, it goes on as if nothing had happened."""
+"""Invariant 5: a session is data. Restored anywhere, it continues as if never interrupted."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,13 +28,13 @@ def _played(world: World, num_steps: int, *, slot: int = 0, num_slots: int = 4) 
 
 
 def _long(world: World) -> int:
-    """Steps after which the history has long been at its limit."""
+    """Return a number of steps after which the history has reached its limit."""
     config = world.transformer.config
     return config.num_layers * config.window_chunks + 6
 
 
-def _go_on(rollout: Rollout, slot: int, num_steps: int = 9) -> tuple[Tensor, Tensor]:
-    """(latents, frames) of the next steps, past another wrap of the ring."""
+def _continue(rollout: Rollout, slot: int, num_steps: int = 9) -> tuple[Tensor, Tensor]:
+    """Return latents and frames of the next steps, past another wrap of the ring."""
     latents, frames = [], []
     for step in range(num_steps):
         latents.append(rollout.step_latents(random_actions(rollout.model, 1, 500 + step), [slot]))
@@ -42,15 +42,17 @@ def _go_on(rollout: Rollout, slot: int, num_steps: int = 9) -> tuple[Tensor, Ten
     return torch.cat(latents, 1), torch.cat(frames, 1)
 
 
-@pytest.mark.parametrize("place", ["same slot", "another slot", "another rollout"])
-def test_a_restored_copy_is_bit_equal(world: World, place: str) -> None:
+@pytest.mark.parametrize("target_kind", ["same slot", "another slot", "another rollout"])
+def test_a_restored_copy_is_bit_equal(world: World, target_kind: str) -> None:
     rollout = _played(world, _long(world))
     state = rollout.snapshot(0)
-    latents, frames = _go_on(rollout, 0)
+    latents, frames = _continue(rollout, 0)
     index = rollout.frame_index(0)
-    target, slot = (world.rollout(2), 1) if place == "another rollout" else (rollout, 0 if place == "same slot" else 3)
+    target, slot = (
+        (world.rollout(2), 1) if target_kind == "another rollout" else (rollout, 0 if target_kind == "same slot" else 3)
+    )
     target.restore(slot, state)
-    restored_latents, restored_frames = _go_on(target, slot)
+    restored_latents, restored_frames = _continue(target, slot)
     assert torch.equal(restored_latents, latents)
     assert torch.equal(restored_frames, frames)
     assert target.frame_index(slot) == index
@@ -66,18 +68,18 @@ def test_a_replayed_state_is_equal_within_rounding(world: World, num_steps: int 
         assert len(state.history) == limit
         assert state.history_index[config.sink_frames] > config.sink_frames, "the history should have lost its start"
     assert state.kv is None
-    latents, frames = _go_on(rollout, 0)
+    latents, frames = _continue(rollout, 0)
     other = world.rollout(3)
     other.arena.k.fill_(torch.nan)
     other.arena.v.fill_(torch.nan)
     other.restore(2, state)
-    restored_latents, restored_frames = _go_on(other, 2)
+    restored_latents, restored_frames = _continue(other, 2)
     assert_within(restored_latents, latents, 1e-4)
     assert (restored_frames.int() - frames.int()).abs().max() <= 1
 
 
 def test_replay_needs_the_whole_history(world: World) -> None:
-    """One window less of history is a restart, not a restore: the tolerance above tells them apart."""
+    """With one window less of history it is a restart, not a restore; the tolerance above distinguishes them."""
     rollout = _played(world, _long(world))
     state = rollout.snapshot(0, exact=False)
     config = world.transformer.config
@@ -90,7 +92,7 @@ def test_replay_needs_the_whole_history(world: World) -> None:
     )
     other = world.rollout(1)
     other.restore(0, shorter)
-    assert (_go_on(other, 0, 1)[0] - _go_on(rollout, 0, 1)[0]).abs().max() > 1e-3
+    assert (_continue(other, 0, 1)[0] - _continue(rollout, 0, 1)[0]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -105,12 +107,12 @@ def test_a_state_survives_a_file(world: World, exact: bool, text: bool, tmp_path
     fresh, expected = world.rollout(1), world.rollout(1)
     fresh.restore(0, state)
     expected.restore(0, rollout.snapshot(0, exact=exact))
-    for ours, theirs in zip(_go_on(fresh, 0), _go_on(expected, 0), strict=True):
+    for ours, theirs in zip(_continue(fresh, 0), _continue(expected, 0), strict=True):
         assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("num_steps", [0, 1, 5, 40])
-def test_whatever_a_rollout_keeps_fits_its_world_and_no_other(world: World, num_steps: int) -> None:
+def test_a_state_fits_its_own_world_and_no_other(world: World, num_steps: int) -> None:
     state = _played(world, num_steps).snapshot(0)
     check_state(world, state)
     for changed in (
@@ -131,7 +133,7 @@ def test_whatever_a_rollout_keeps_fits_its_world_and_no_other(world: World, num_
         check_state(other, state)
 
 
-def test_a_text_that_the_world_does_not_take_is_refused(world: World) -> None:
+def test_a_state_with_an_unsuitable_text_is_rejected(world: World) -> None:
     state = _played(world, 1).snapshot(0)
     dim = world.transformer.config.text_dim
     for shape in ((0, dim), (5, dim), (2, dim + 1), (2, 2, dim)):
@@ -142,23 +144,23 @@ def test_a_text_that_the_world_does_not_take_is_refused(world: World) -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_bytes_that_are_no_session_are_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_session_are_rejected(data: bytes) -> None:
     with pytest.raises(StateError):
         from_bytes(data)
 
 
-def test_a_file_of_another_format_or_with_a_part_missing_is_refused() -> None:
-    whole = load(to_bytes(_played(tiny_world(), 2).snapshot(0)))
+def test_files_of_another_format_or_with_missing_parts_are_rejected() -> None:
+    complete = load(to_bytes(_played(tiny_world(), 2).snapshot(0)))
     for name in ("numbers", "history", "history_index", "history_actions"):
         with pytest.raises(StateError):
-            from_bytes(save({key: value for key, value in whole.items() if key != name}))
-    numbers = whole["numbers"].clone()
+            from_bytes(save({key: value for key, value in complete.items() if key != name}))
+    numbers = complete["numbers"].clone()
     numbers[0] = 99
     with pytest.raises(StateError, match="format 99"):
-        from_bytes(save({**whole, "numbers": numbers}))
+        from_bytes(save({**complete, "numbers": numbers}))
     for wrong in (numbers[:2], torch.tensor([1.0, torch.inf, 1.0, 1.0]), torch.tensor(1)):
         with pytest.raises(StateError):
-            from_bytes(save({**whole, "numbers": wrong}))
+            from_bytes(save({**complete, "numbers": wrong}))
 
 
 def test_forks_are_equal_under_equal_actions_and_diverge_under_others(world: World) -> None:
@@ -174,13 +176,13 @@ def test_forks_are_equal_under_equal_actions_and_diverge_under_others(world: Wor
 
 
 def test_a_snapshot_is_a_copy(world: World) -> None:
-    """Neither the session it came from nor those it was restored into change it."""
+    """Neither its own session nor those it is restored into change it."""
     rollout = _played(world, _long(world))
     state = rollout.snapshot(0)
     before = [tensor.clone() for tensor in _tensors(state)]
     rollout.restore(1, state)
     for slot in (0, 1):
-        _go_on(rollout, slot)
+        _continue(rollout, slot)
     assert all(torch.equal(a, b) for a, b in zip(before, _tensors(state), strict=True))
 
 
@@ -192,11 +194,11 @@ def _tensors(state: RolloutState) -> list[Tensor]:
 
 def test_a_recorded_action_log_replays_to_identical_frames(world: World) -> None:
     first, second = (_played(world, _long(world), slot=2) for _ in range(2))
-    for ours, theirs in zip(_go_on(first, 2), _go_on(second, 2), strict=True):
+    for ours, theirs in zip(_continue(first, 2), _continue(second, 2), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_another_seed_is_another_future(world: World) -> None:
+def test_another_seed_gives_another_future(world: World) -> None:
     frames, actions = context(world, seed=0)
     step = random_actions(world, 1, 0)
     one, two = (world.start(frames, actions, seed=seed).step_latents(step) for seed in (1, 2))
@@ -213,7 +215,7 @@ OPERATIONS = st.lists(
 def test_any_order_of_steps_saves_and_loads_equals_sessions_alone(
     config_name: str, operations: list[tuple[str, int]]
 ) -> None:
-    """Three slots of one arena against three rollouts of one slot each, through whatever happens to them.
+    """Three slots of one arena against three rollouts of one slot each, through the same operations.
 
     One saved state is shared, so sessions also move between slots.
     """
@@ -232,8 +234,8 @@ def test_any_order_of_steps_saves_and_loads_equals_sessions_alone(
             shared.start([slot], frames, actions, [number])
             alone[slot].start([0], frames, actions, [number])
         elif operation.startswith("load"):
-            kept = saved[0] if operation == "load" else replace(saved[0], kv=None)
-            shared.restore(slot, kept)
+            restored = saved[0] if operation == "load" else replace(saved[0], kv=None)
+            shared.restore(slot, restored)
             alone[slot].restore(0, saved[1])
         else:
             step = random_actions(world, 1, number)

@@ -1,4 +1,4 @@
-"""A rollout through compiled code is the rollout without it; what does not fit is not found."""
+"""A rollout through compiled code equals one without it; packages that do not fit are not found."""
 
 from __future__ import annotations
 
@@ -42,29 +42,33 @@ def _check(world: World, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_a_compiler
-@pytest.mark.timeout(600)  # the compiler's time, which other work on the machine can double
-def test_with_a_sink_and_chunks_of_frames_for_slots_that_are_no_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(600)  # compiling takes twice as long on a busy machine
+def test_compiled_rollouts_with_a_sink_and_scattered_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world(config="wan")
     assert compiled_transformer(world.transformer) is None
     folder = compile_transformer(world.transformer, [2])
-    made = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert len(made) == 6
+    compiled_at = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(compiled_at) == 6
     _check(world, [3, 0], monkeypatch)
     assert compile_transformer(world.transformer, [2]) == folder
-    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == made, "what is there is not made again"
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == compiled_at, (
+        "existing packages are not compiled again"
+    )
 
     world.compiled = compiled_transformer(world.transformer)
     assert world.network(1, 1) is world.transformer
-    rolled_out(world, [1], 1)  # goes on uncompiled
+    rolled_out(world, [1], 1)  # runs uncompiled
 
     _, before = rolled_out(world, [0, 1], 2)
     with torch.no_grad():
         world.transformer.head.bias.add_(1.0)
-    assert not torch.allclose(rolled_out(world, [0, 1], 2)[1], before, atol=0.1), "the weights are the model's own"
+    assert not torch.allclose(rolled_out(world, [0, 1], 2)[1], before, atol=0.1), (
+        "the weights are shared with the model"
+    )
 
     torch.set_num_threads(2)
     try:
-        assert fitting_packages(world.transformer) == [], "code is for a number of threads"
+        assert fitting_packages(world.transformer) == [], "code is for one number of threads"
     finally:
         torch.set_num_threads(1)
     assert fitting_packages(tiny_world(config="pixel").transformer) == []
@@ -74,24 +78,24 @@ def test_with_a_sink_and_chunks_of_frames_for_slots_that_are_no_neighbours(monke
 @needs_a_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("slots", [[2], [1, 2, 3]])
-def test_without_a_sink(slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_rollouts_without_a_sink(slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world(config="pixel")
     compile_transformer(world.transformer, [len(slots)])
     _check(world, slots, monkeypatch)
 
 
-def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(CompilationError, match=r"install g\+\+"):
         compile_transformer(tiny_world().transformer)
 
 
-def test_a_batch_of_nobody_is_refused() -> None:
+def test_a_batch_size_of_zero_is_rejected() -> None:
     with pytest.raises(CompilationError, match=r"batches \[0\]"):
         compile_transformer(tiny_world().transformer, [0])
 
 
-def test_a_damaged_package_is_named(tmp_path: Path) -> None:
+def test_a_damaged_package_is_reported(tmp_path: Path) -> None:
     package = tmp_path / "begin-1-1.pt2"
     package.write_bytes(b"not a package")
     with pytest.raises(CompilationError, match=r"begin-1-1\.pt2 is damaged: delete it"):

@@ -1,4 +1,4 @@
-"""Which kernel is used belongs to a model: two worlds in one process do not change each other's."""
+"""The choice of kernels belongs to a model: two worlds in one process do not affect each other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def _check_in_turns(worlds: dict[str, World], calls: Counter[str], *, replays: dict[str, str]) -> None:
-    """Each world calls the kernel of its key, and its latents are those it has alone."""
+    """Assert that each world calls the kernel of its key and that its latents equal those it has alone."""
     alone = {name: rolled_out(world, [0, 1], 4)[1] for name, world in worlds.items()}
     calls.clear()
     rollouts = {}

@@ -1,4 +1,4 @@
-"""Rollouts whose attention is machine code are as near to float32 as without it; what is broken or missing is named."""
+"""Rollouts with native attention are as close to float32 as without it; missing and damaged files are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_the_cpu = pytest.mark.skipif(not native.can_build(), reason="needs a CPU w
 @needs_the_cpu
 @pytest.mark.parametrize("config_name", sorted(CONFIGS))
 @pytest.mark.parametrize("slots", [[1, 2], [3, 0]])
-def test_rollouts_are_as_exact(config_name: str, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_native_rollouts_are_as_accurate(config_name: str, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     codec, config = CONFIGS[config_name]
     monkeypatch.setitem(testing.CONFIGS, "wide", (codec, replace(config, dim=32 * config.num_heads)))
     world = tiny_world(config="wide", dtype=torch.bfloat16)
@@ -48,16 +48,16 @@ def test_rollouts_are_as_exact(config_name: str, slots: list[int], monkeypatch: 
 
     error, allowed = ((x - exact).abs().mean(dim=(0, 2, 3, 4, 5)) for x in (through, plain))
     assert (error <= 2 * allowed).all(), f"{error}, without {allowed}"
-    assert not torch.equal(through, plain), "the same to the bit: it did not run"
+    assert not torch.equal(through, plain), "bit-equal: the machine code did not run"
 
 
-def test_other_dtypes_have_none() -> None:
+def test_other_dtypes_have_no_native_attention() -> None:
     assert not make_native_attention(torch.float32)
     assert not has_native_attention(torch.float32)
 
 
 @needs_the_cpu
-def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compilers_and_damaged_libraries_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CompilationError, match=r"install g\+\+"):
@@ -67,9 +67,9 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
     monkeypatch.setattr(native, "_loaded", False)
-    made = tmp_path / "compiled"
+    folder = tmp_path / "compiled"
     monkeypatch.setattr(native, "build", lambda path: path.write_bytes(b"not a library"))
     assert make_native_attention(torch.bfloat16)
-    with pytest.raises(CompilationError, match=rf"{made}/write_attend-.*\.so is damaged: delete it"):
+    with pytest.raises(CompilationError, match=rf"{folder}/write_attend-.*\.so is damaged: delete it"):
         load_native_attention()
     assert native.is_loaded() is False

@@ -1,4 +1,4 @@
-"""What suits the machine is measured once, kept, and asked for again where it no longer holds."""
+"""The fastest settings are measured once, stored, and measured again if they are no longer valid."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     torch.set_num_threads(1)
 
 
-def _answers(checkpoint: Path) -> list[Path]:
+def _results(checkpoint: Path) -> list[Path]:
     return sorted((checkpoint.parent / "cache" / "tuning").iterdir())
 
 
-def test_it_is_measured_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_measured_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = tuning.tuned(checkpoint)
-    (kept,) = _answers(checkpoint)
-    answer = tuning.Tuning(**json.loads(kept.read_text()))
+    (stored,) = _results(checkpoint)
+    answer = tuning.Tuning(**json.loads(stored.read_text()))
     assert (world.num_threads, str(world.dtype)) == (answer.num_threads, f"torch.{answer.dtype}")
     assert answer.step_ms > 0
     assert not answer.compiled
@@ -38,38 +38,38 @@ def test_it_is_measured_once(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
     assert tuning.tuned(checkpoint).num_threads == world.num_threads
 
 
-def test_a_broken_answer_is_asked_for_anew(checkpoint: Path) -> None:
+def test_a_broken_result_is_measured_again(checkpoint: Path) -> None:
     tuning.tuned(checkpoint)
-    (kept,) = _answers(checkpoint)
+    (stored,) = _results(checkpoint)
     for text in ("{", "{}", '{"dtype": 1}'):
-        kept.write_text(text)
+        stored.write_text(text)
         tuning.tuned(checkpoint)
-        tuning.Tuning(**json.loads(kept.read_text()))
+        tuning.Tuning(**json.loads(stored.read_text()))
 
 
-def test_a_world_is_served_where_answers_cannot_be_kept(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (checkpoint.parent / "cache").write_text("a file in its place")
+def test_a_world_loads_if_the_result_cannot_be_stored(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (checkpoint.parent / "cache").write_text("a file in place of the folder")
     assert tuning.tuned(checkpoint).num_threads
     assert "measure again" in caplog.text
 
 
-def test_a_number_of_threads_that_is_given_is_kept_to(checkpoint: Path) -> None:
+def test_a_given_number_of_threads_is_used(checkpoint: Path) -> None:
     for number in (1, 2):
         assert tuning.tuned(checkpoint, num_threads=number).num_threads == number
         assert torch.get_num_threads() == number
-    assert len(_answers(checkpoint)) == 2
+    assert len(_results(checkpoint)) == 2
 
 
-def test_the_faster_of_two_answers_is_taken(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step_ms(_: Path, asked: tuning.Tuning) -> float:
-        seconds = {"float32": 10.0, "bfloat16": 20.0}[asked.dtype]
-        seconds *= 0.5 if asked.matmul_attention else 0.99
-        return seconds * (0.8 if asked.num_threads == 2 else 1.0)
+def test_the_faster_setting_is_chosen(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step_ms(_: Path, setting: tuning.Tuning) -> float:
+        seconds = {"float32": 10.0, "bfloat16": 20.0}[setting.dtype]
+        seconds *= 0.5 if setting.matmul_attention else 0.99
+        return seconds * (0.8 if setting.num_threads == 2 else 1.0)
 
     monkeypatch.setattr(tuning, "_step_ms", step_ms)
     torch.set_num_threads(2)
     world = tuning.tuned(checkpoint)
-    answer = json.loads(_answers(checkpoint)[0].read_text())
+    answer = json.loads(_results(checkpoint)[0].read_text())
     assert (answer["dtype"], answer["matmul_attention"], answer["num_threads"]) == ("float32", True, 2)
     assert world.dtype is torch.float32
     assert answer["step_ms"] == 4.0

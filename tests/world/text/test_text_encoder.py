@@ -56,7 +56,7 @@ def test_a_world_without_an_encoder_says_so(tmp_path: Path) -> None:
         World.load(tmp_path).encode_text("a door")
 
 
-def test_an_encoder_that_is_not_registered_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unregistered_encoder_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(TEXT_ENCODERS, "letters")
     with pytest.raises(CheckpointError, match=r"names the text encoder 'letters'; this program knows none"):
         World.load(folder)
