@@ -1,5 +1,5 @@
-"""Chunks made without a rollout around them: for benchmarks that change what is below it. Owns the two kinds of pass
-of a chunk and their order, as `world.rollout.rollout` has them."""
+"""Chunks generated without a `Rollout`, for benchmarks that replace parts of it. Owns the two kinds of pass of a chunk
+and their order, which are those of `world.rollout.rollout`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from world.model.schedule import euler_step
 from world.rollout.cache import Arena
 
 Passes = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(x `b f c h w`, sigma `b f`, actions `b f a`, first chunk `b`) → the velocity of all frames."""
+"""(x `b f c h w`, sigma `b f`, actions `b f a`, first chunk `b`) → velocity of all frames."""
 
 
 def started(world: World, num_sessions: int, *, int8_cache: bool = False) -> tuple[Arena, Tensor, Tensor]:
-    """Sessions from the world's first start: (their cache, the index `b` of the chunk that is not committed yet, that
-    chunk `b f c h w`)."""
+    """Start sessions from the world's first start. Return their cache, the index `b` of the uncommitted chunk, and that
+    chunk `b f c h w`."""
     rollout, start, config = (
         world.rollout(num_sessions, int8_cache=int8_cache),
         world.starts[0],
@@ -33,8 +33,8 @@ def started(world: World, num_sessions: int, *, int8_cache: bool = False) -> tup
 
 
 def denoised(world: World, passes: Passes, noise: Tensor, clean: Tensor, actions: Tensor, first: Tensor) -> Tensor:
-    """The chunk after `clean`, from noise, by Euler steps: `b f c h w` each; actions `b 2f a` of both chunks. first:
-    index of the clean one, `b`, which the first pass commits."""
+    """Generate the chunk after `clean` from noise by Euler steps: `b f c h w` each; actions `b 2f a` of both chunks.
+    first: index `b` of the clean chunk, which the first pass commits."""
     chunk, levels = noise.shape[1], [float(level) for level in world.sigmas]
     x = noise
     for stage, (level, following) in enumerate(pairwise(levels)):

@@ -1,10 +1,10 @@
-"""`lightcone bench int8`: what 8 bit cost and save, for keys and values and for linear layers. Owns the comparison.
+"""`lightcone bench int8`: cost and savings of 8 bits in keys and values and in linear layers. Owns the comparison.
 
-One world goes over the same play in float32, in bf16, in bf16 with a cache in int8, and in bf16 with its blocks' linear
-layers in int8 (weights by output channel, inputs by their range, which is found at every call). Each step is
-teacher-forced: whatever a way makes of a chunk, the next one follows the chunk that float32 made, so that figures are
-of single steps and errors do not add up. Pictures are decoded in float32 for all; the peak signal-to-noise ratio is
-over all of them, against float32's.
+One world takes the same actions in float32, in bf16, in bf16 with an int8 cache, and in bf16 with int8 linear layers in
+its blocks (weights scaled per output channel, inputs by their range, measured in every call). Each step is
+teacher-forced: the next chunk always follows the chunk generated in float32, so that figures are of single steps and
+errors do not accumulate. All frames are decoded in float32; the peak signal-to-noise ratio is over all frames, against
+float32's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HOLD_STEPS = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """World, sessions, length."""
+    """Add the options for world, sessions and length."""
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
     parser.add_argument("--sessions", type=int, default=8, help="sessions that share a step (default: 8)")
     parser.add_argument("--steps", type=int, default=150, help="chunks (default: 150)")
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 @torch.inference_mode()
 def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str, Any]]:
-    """For each way: megabytes of the cache, median milliseconds of a step without decoding, decibels against
-    float32."""
+    """Return for each way the megabytes of its cache, the median milliseconds of a step without decoding, and the
+    decibels against float32."""
     exact, shortened, linears = (World.load(path, dtype=d) for d in (torch.float32, torch.bfloat16, torch.bfloat16))
     ways = {
         "float32": Way(exact, num_sessions),
@@ -72,14 +72,14 @@ def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str,
         if number % HOLD_STEPS == 0:
             held = _pressed(exact, num_sessions, generator)
         vectors, noise = chunk_vectors(exact, held, num_sessions), torch.randn(shape, generator=generator)
-        made, pictures = {}, {}
+        latents, frames = {}, {}
         for name, way in ways.items():
             begun = time.perf_counter()
-            made[name] = way.step(number, clean, noise, torch.cat([before, vectors], dim=1))
+            latents[name] = way.step(number, clean, noise, torch.cat([before, vectors], dim=1))
             times[name].append((time.perf_counter() - begun) * 1e3)
-            pictures[name] = to_float(exact.decode(made[name], decoded)[0])
-            errors[name].append(float((pictures[name] - pictures["float32"]).square().mean()))
-        clean, before = made["float32"], vectors
+            frames[name] = to_float(exact.decode(latents[name], decoded)[0])
+            errors[name].append(float((frames[name] - frames["float32"]).square().mean()))
+        clean, before = latents["float32"], vectors
         decoded = exact.codec.state_after(clean)
     return {
         name: {
@@ -92,14 +92,14 @@ def measure(path: str, num_sessions: int, num_steps: int) -> dict[str, dict[str,
 
 
 class Way:
-    """Sessions from the world's first start, in a cache of its own."""
+    """Sessions from the world's first start, with their own cache."""
 
     def __init__(self, world: World, num_sessions: int, *, int8_cache: bool = False) -> None:
         self.world = world
         self.arena, self.first_chunk, self.last = started(world, num_sessions, int8_cache=int8_cache)
 
     def step(self, number: int, clean: Tensor, noise: Tensor, actions: Tensor) -> Tensor:
-        """Chunk `number` after the start, from noise, after `clean`."""
+        """Generate chunk `number` after the start, from noise, following `clean`."""
         return denoised(self.world, self._pass, noise, clean, actions, self.first_chunk + number)
 
     def _pass(self, x: Tensor, sigma: Tensor, actions: Tensor, first: Tensor) -> Tensor:
@@ -110,15 +110,15 @@ class Way:
 
 
 class Int8Linear(nn.Module):
-    """PyTorch's product in int8 instead of `linear`, whose inputs and outputs stay as they are."""
+    """Replaces `linear` by PyTorch's int8 product; inputs and outputs keep their dtype."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(1).clamp(min=1e-8).double() / 127
         zero = torch.zeros(len(scale), dtype=torch.int64)
-        whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(whole, linear.bias.detach().float())
+        quantised = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(quantised, linear.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed)
@@ -126,7 +126,7 @@ class Int8Linear(nn.Module):
 
 
 def _quantise(module: nn.Module) -> None:
-    """In place, every linear layer below."""
+    """Replace every linear layer below `module`, in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Int8Linear(child))
@@ -135,7 +135,7 @@ def _quantise(module: nn.Module) -> None:
 
 
 def _pressed(world: World, num_sessions: int, generator: torch.Generator) -> Actions:
-    """One button, or none, of each session."""
+    """Press one button, or none, in each session."""
     buttons = len(world.card.buttons)
     actions = Actions.none(num_sessions, 1, buttons, len(world.card.axes))
     for row, choice in enumerate(torch.randint(0, buttons + 1, (num_sessions,), generator=generator).tolist()):
@@ -145,5 +145,5 @@ def _pressed(world: World, num_sessions: int, generator: torch.Generator) -> Act
 
 
 def _psnr(error: float) -> float:
-    """Of pictures in [−1, 1]."""
+    """Return the decibels of a mean squared error of frames in [−1, 1]."""
     return 10 * math.log10(4 / error) if error else math.inf

@@ -1,8 +1,8 @@
-"""`lightcone bench kernels`: the fused kernels beside their floors. Owns the counting of bytes and operations.
+"""`lightcone bench kernels`: the fused kernels compared with their floors. Owns the counting of bytes and operations.
 
-A kernel cannot take less time than its bytes at the chip's bandwidth, nor than its multiplications at the chip's peak;
-the greater of the two is its floor. Without a GPU only the floors are printed, of the chip that `--chip` names; with
-one, the times of the kernels and of the same in PyTorch's operations, and how near the floor they are.
+A kernel cannot be faster than its bytes at the chip's bandwidth, nor than its multiplications at the chip's peak; the
+greater of these two times is its floor. Without a GPU only the floors of the chip `--chip` are printed; with one, also
+the times of the kernels and of PyTorch's operations, and the share of the floor they reach.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kernels.ring_attention import ring_attention
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chip:
-    """Dense bf16 operations and bytes a second, by the maker's data sheet."""
+    """Dense bf16 operations and bytes per second according to the data sheet."""
 
     flops: float
     bandwidth: float
@@ -42,7 +42,7 @@ CHIPS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """A pass of `sessions` chunks: `tokens` queries of `frames` frames, `valid` keys in each slot."""
+    """A pass of `sessions` chunks: `tokens` queries in `frames` frames, `valid` keys in each slot."""
 
     name: str
     sessions: int
@@ -66,7 +66,7 @@ SHAPES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Of one call: multiplications and additions, and bytes that must be read or written once."""
+    """One call's multiplications and additions, and the bytes that it must read or write once."""
 
     flops: float
     bytes: float
@@ -76,7 +76,7 @@ class Work:
 
 
 def works(shape: Shape) -> dict[str, Work]:
-    """By kernel, in bf16; ring attention also with int8 keys and values."""
+    """Return the work of each kernel in bf16; of ring attention also with int8 keys and values."""
     tokens = 2 * shape.sessions * shape.tokens * shape.channels  # bytes of one activation
     frames = 2 * shape.sessions * shape.frames * shape.channels
     keys = 2 * shape.sessions * shape.valid * shape.channels
@@ -95,7 +95,7 @@ Call = Callable[[], Any]
 
 
 def calls(shape: Shape) -> dict[str, tuple[Call, Call | None]]:
-    """By kernel: (the fused call, the same by PyTorch's operations where it has them), on CUDA tensors."""
+    """Return for each kernel, on CUDA tensors, the fused call and the equivalent in PyTorch's operations, if any."""
     b, t, h, d = shape.sessions, shape.tokens, shape.heads, shape.dim
 
     def draw(*size: int) -> Tensor:
@@ -132,7 +132,9 @@ def calls(shape: Shape) -> dict[str, tuple[Call, Call | None]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--chip", choices=sorted(CHIPS), help="whose floors (default: the GPU's own, else H100)")
+    parser.add_argument(
+        "--chip", choices=sorted(CHIPS), help="chip whose floors are printed (default: this GPU's, else H100)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -148,14 +150,14 @@ def run(args: argparse.Namespace) -> int:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         took = row["kernel_ms"]
-        found = ["–"] * 5
+        columns = ["–"] * 5
         if took is not None:
             speed = f"{row['gflop'] / took:.0f}", f"{row['mb'] / took:.0f}"
-            found = [f"{took:.3f}", *speed, f"{row['floor_ms'] / took:.0%}", "–"]
+            columns = [f"{took:.3f}", *speed, f"{row['floor_ms'] / took:.0%}", "–"]
             if row["pytorch_ms"] is not None:
-                found[-1] = f"{row['pytorch_ms']:.3f}"
+                columns[-1] = f"{row['pytorch_ms']:.3f}"
         figures = f"{row['gflop']:.1f} | {row['mb']:.1f} | {row['floor_ms']:.3f}"
-        print(f"| {row['shape']} | {row['kernel']} | {figures} | {' | '.join(found)} |")
+        print(f"| {row['shape']} | {row['kernel']} | {figures} | {' | '.join(columns)} |")
     return 0
 
 
@@ -181,6 +183,6 @@ def measured(shape: Shape, chip: Chip) -> list[dict[str, Any]]:
 def _median_ms(call: Call | None) -> float | None:
     if call is None:
         return None
-    from triton.testing import do_bench  # here, since only a GPU needs it
+    from triton.testing import do_bench  # imported here: only a GPU needs it
 
     return float(do_bench(call, return_mode="median"))

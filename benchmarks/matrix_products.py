@@ -1,8 +1,9 @@
-"""The bare matrix products of a computation: recorded while it runs, then run again back to back. Owns what counts.
+"""The bare matrix products of a computation: recorded while it runs, then run again back to back. Owns the definition of
+a product.
 
-Products are PyTorch's calls for linear layers, attention's two products (also where one operation has both) and
-convolutions, with the very tensors that they met: in the layout that they had, but for gaps. What they read and write
-is counted once a call.
+Products are PyTorch's calls for linear layers, attention's two products (also if one operation does both) and
+convolutions, with the same tensors in the same layout, but without gaps. The bytes that they read and write are counted
+once per call.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WHOLE = ("linear", "matmul", "conv2d", "conv_transpose2d")
-"""As they arrive in inference mode; otherwise in parts, as follows."""
+"""The operations in inference mode; in other modes they are split into `PARTS`."""
 PARTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "_linear_pointwise")
 ATTENTION = "scaled_dot_product"
 
@@ -25,7 +26,7 @@ class MatrixProducts(TorchDispatchMode):
     """Records the products that run inside; `run` repeats them."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.calls: list[Callable[[], Any]] = []
         self.bytes = 0
 
@@ -43,11 +44,11 @@ class MatrixProducts(TorchDispatchMode):
         return out
 
     def run(self) -> float:
-        """Milliseconds of all of them, one after another."""
-        begun = time.perf_counter()
+        """Run all of them one after another and return the milliseconds."""
+        started = time.perf_counter()
         for call in self.calls:
             call()
-        return (time.perf_counter() - begun) * 1e3
+        return (time.perf_counter() - started) * 1e3
 
     def _record(self, call: Callable[[], Any], tensors: list[Any]) -> None:
         self.calls.append(call)
@@ -55,7 +56,7 @@ class MatrixProducts(TorchDispatchMode):
 
 
 def without_gaps(x: Tensor) -> Tensor:
-    """The tensor itself where it fills its memory, in any order of its axes; else a copy."""
+    """Return the tensor itself if it is dense in some order of its axes, else a contiguous copy."""
     order = sorted(range(x.ndim), key=lambda axis: (x.stride(axis), x.shape[axis]))
-    filled = x.permute(order[::-1]).is_contiguous()
-    return x.detach() if filled else x.detach().contiguous()
+    dense = x.permute(order[::-1]).is_contiguous()
+    return x.detach() if dense else x.detach().contiguous()

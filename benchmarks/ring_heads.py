@@ -1,5 +1,5 @@
-"""Norm and rotation of raw queries, keys and values as the ring has them: eager, and compiled as in a world's packages.
-Owns these two for `caches`, which times them apart from the rest of a package."""
+"""The ring's norm and rotation of raw queries, keys and values: eager, and compiled as in a world's packages. Owns these
+two for `caches`, which times them separately from the rest of a package."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from world.model.patterns import Rotation
 from world.runtime.ahead_of_time import compile_module, heads_of, loaded, weights_of
 
 Heads = Callable[[Tensor, Rotation], Sequence[Tensor]]
-"""(raw `b l 3 n d`, rotation) → queries, keys and values that are ready, `b l n d`."""
+"""(raw `b l 3 n d`, rotation) → normalised and rotated queries and keys, and values, `b l n d`."""
 
 
 def eager_heads(qkv: Tensor, rotation: Rotation) -> Sequence[Tensor]:
+    """Normalise and rotate with PyTorch's operations."""
     q, k, _ = rotation.rotate(qkv)
     return q, k, qkv[:, :, 2]
 
 
 def compiled_heads(block: Block, qkv: Tensor, rotation: Rotation) -> Heads:
-    """For inputs like these, and this rotation."""
+    """Compile the operation for inputs of this shape and this rotation."""
     rotate = _Rotate(block)
     turn = torch.complex(rotation.angles.cos, rotation.angles.sin)[:, :, None, None]
     with tempfile.TemporaryDirectory() as folder:
