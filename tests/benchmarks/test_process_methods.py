@@ -88,6 +88,7 @@ def reference() -> Reference:
     return Reference(Pretrained(teacher=teacher, causal=causal), FARTHEST * best)
 
 
+@pytest.mark.toy
 @pytest.mark.parametrize("method", NAMES)
 def test_rollouts_of_a_causal_student_follow_the_law(method: str) -> None:
     found = reference().distances(method)
@@ -137,6 +138,7 @@ BROKEN: dict[str, Break] = {
 }
 
 
+@pytest.mark.toy
 @pytest.mark.parametrize("method", NAMES)
 def test_a_broken_causal_method_is_detected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = reference()  # before the method is broken
