@@ -17,6 +17,9 @@ NEW_NODE = command -v npm >/dev/null && \
            node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'
 WEB := clients/web
 
+# Tests run on all cores; each is scheduled by itself, so that a long file does not hold up the end.
+PARALLEL := --numprocesses auto --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help serve install develop test toys check lint format web clean
 
@@ -30,16 +33,16 @@ install: $(VENV)/serve.stamp ## install what serving needs into .venv
 
 develop: $(VENV)/develop.stamp ## also install what training, tests and checks need
 
-test: $(VENV)/develop.stamp ## run the tests that are fast and need no GPU
-	@$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+test: $(VENV)/develop.stamp ## run the tests that are fast and need no GPU, on all cores
+	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(ARGS)
 
-toys: $(VENV)/develop.stamp ## train distillation methods on a known density and check their samples (15 minutes)
-	@$(BIN)/python -m pytest -m toy --numprocesses auto --dist worksteal $(ARGS)
+toys: $(VENV)/develop.stamp ## train every distillation method, and a sabotaged variant of each: an hour on two cores
+	@$(BIN)/python -m pytest -m toy $(PARALLEL) $(ARGS)
 
-check: lint ## run everything that CI runs: format, lint, types, generated files, the page, tests and toys
+check: lint ## run everything that CI runs: format, lint, types, generated files, the page, tests and quick toys
 	@if $(NEW_NODE); then $(MAKE) --no-print-directory web; \
 	 else echo "no npm with Node 20.19 or newer: skipping the checks of the page, except the freshness test"; fi
-	@$(MAKE) --no-print-directory test toys
+	@$(BIN)/python -m pytest -m "quick_toy or not (slow or gpu)" $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/develop.stamp ## check format, lint, types, Dockerfile and generated files
 	$(BIN)/ruff format --check .
