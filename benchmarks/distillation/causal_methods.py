@@ -43,11 +43,13 @@ def train(task: Task, num_steps: int, **changes: Any) -> Transformer:
 
 
 def network() -> Transformer:
+    """Return a network with fixed initial weights."""
     torch.manual_seed(0)
     return Transformer(process_config())
 
 
 def teacher_forcing() -> Task:
+    """Teacher forcing from random weights."""
     config = TeacherForcingConfig(
         batch_size=BATCH, levels=LEVELS, context_sigma_max=0.0, corruption=NO_CORRUPTION, first_loss_frame=1, **PLAIN
     )
@@ -55,22 +57,26 @@ def teacher_forcing() -> Task:
 
 
 def diffusion_forcing() -> Task:
+    """Diffusion forcing from random weights, with as many tokens per step as teacher forcing."""
     config = DiffusionForcingConfig(batch_size=2 * BATCH, levels=LEVELS)
     return DiffusionForcingTask(network(), ProcessClips(FRAMES), config)
 
 
 def bidirectional_teacher(start: Transformer) -> Task:
+    """The bidirectional teacher, from the weights of `start`."""
     config = TeacherConfig(batch_size=2 * BATCH, levels=LEVELS, **PLAIN)
     return TeacherTask(student_of(start), ProcessClips(WINDOW + 1), config)
 
 
 def causal_ode(pretrained: Pretrained) -> Task:
+    """Regression onto the teacher's ODE trajectories."""
     path = KnowledgeConfig(num_steps=2, substeps=16)
     config = CausalODEConfig(batch_size=BATCH, num_clips=64 * BATCH, path=path)
     return CausalODETask(student_of(pretrained.causal), pretrained.teacher, ProcessClips(WINDOW + 1), config)
 
 
 def causal_consistency(pretrained: Pretrained) -> Task:
+    """Consistency distillation from the causal network."""
     config = ConsistencyConfig(
         batch_size=BATCH, num_levels=16, shift=1.0, corruption=NO_CORRUPTION, first_loss_frame=1, **PLAIN
     )
@@ -78,6 +84,7 @@ def causal_consistency(pretrained: Pretrained) -> Task:
 
 
 def causvid(pretrained: Pretrained) -> Task:
+    """CausVid, with the bidirectional teacher's scores."""
     config = CausVidConfig(
         batch_size=BATCH,
         num_steps=2,
@@ -90,6 +97,7 @@ def causvid(pretrained: Pretrained) -> Task:
 
 
 def self_forcing(pretrained: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
+    """Self-Forcing over rollouts of up to `rollout_frames` frames."""
     config = SelfForcingConfig(
         batch_size=BATCH,
         num_steps=2,

@@ -94,12 +94,16 @@ class Method:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def train_steps(self, setting: Setting) -> int:
+        """Return the number of training steps."""
         return self.length * setting.num_steps
 
     def train(self, setting: Setting, teacher: nn.Module) -> nn.Module:
+        """Train a student from the teacher and return it."""
         return setting.train(self.make(setting, teacher), num_steps=self.train_steps(setting), **self.trainer)
 
     def sampler(self, student: nn.Module, noise: Tensor) -> Samples:
+        """Return the student's samples from `noise`, as a function of the number of steps."""
+
         def samples(num_steps: int) -> Tensor:
             levels = sampling_sigmas(num_steps)
             if self.flow_map:

@@ -60,6 +60,7 @@ def save_episode(path: Path, episode: Episode) -> None:
 
 
 def load_episode(path: Path) -> Episode:
+    """Load an episode that `save_episode` wrote."""
     with np.load(path) as arrays:
         return Episode(**{name: arrays[name] for name in Episode.__slots__})
 
@@ -91,6 +92,7 @@ class Dataset:
         return found
 
     def episodes(self, split: str, limit: int | None = None) -> Iterator[Episode]:
+        """Yield the episodes of a split in order, at most `limit`."""
         for path in self.paths(split)[:limit]:
             yield load_episode(path)
 

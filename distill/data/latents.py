@@ -164,6 +164,7 @@ class ClipSampler:
 
     @property
     def total_frames(self) -> int:
+        """The number of latent frames of all streams."""
         return sum(len(latents) for latents, _ in self.streams)
 
     def draw(self, batch: int, generator: torch.Generator, *, max_still: int | None = None) -> Clips:

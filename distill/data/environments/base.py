@@ -64,9 +64,13 @@ class Environment(Protocol):
 
     spec: EnvironmentSpec
 
-    def reset(self, seed: int) -> Step: ...
+    def reset(self, seed: int) -> Step:
+        """Start a stream that depends only on the seed, and return its first frame."""
+        ...
 
-    def step(self, control: Control) -> Step: ...
+    def step(self, control: Control) -> Step:
+        """Take one step under the control."""
+        ...
 
     def skilled_control(self, rng: np.random.Generator) -> Control | None:
         """Return the next control of a purposeful policy, or None if the adapter has none."""

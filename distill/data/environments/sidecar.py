@@ -36,6 +36,7 @@ class SidecarActions:
 
 
 def sidecar_path(path: Path) -> Path:
+    """Return the path of the sidecar of the video `path`."""
     return path.with_suffix(".actions.jsonl")
 
 
