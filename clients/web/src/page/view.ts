@@ -191,7 +191,7 @@ export class View {
     const playing = replay === null ? "Playing" : "Playing a take";
     if (state === "playing") this.setStateText(now - this.lastFrameAt > STALL_MS ? "Waiting for frames" : playing);
     element("take", HTMLElement).hidden = replay === null;
-    const words = replay === null ? "" : `Playing a take: chunk ${replay[0]} of ${replay[1]}`;
+    const words = replay === null ? "" : `Playing a take: ${replay[0]} of ${replay[1]}`;
     const label = element("take-place", HTMLElement);
     if (label.textContent !== words) label.textContent = words;
   }
