@@ -36,7 +36,7 @@ STATE_ESTIMATOR_CLIP_FRAMES = 12
 
 
 def collect_data(products: Products) -> bool:
-    """Record or import what is missing of the data. Data recorded before count, whatever the recipe says."""
+    """Record or import data that are missing. Existing data stay as they were recorded, whatever the recipe says."""
     data, config = products.folder_of("collect"), products.preset.collect
     if products.videos is not None:
         from distill.data.environments.video import import_videos  # here, since it loads the video libraries
@@ -46,9 +46,9 @@ def collect_data(products: Products) -> bool:
     before = Dataset.open(data).collected if (data / "dataset.json").exists() else {}
     if "videos" in before:
         return True
-    if before.get("num_train"):  # recorded before, perhaps by `lightcone collect` with other arguments: those count
+    if before.get("num_train"):  # perhaps recorded by `lightcone collect` with other arguments
         config = _as_recorded(config, collect_config(before))
-    collect(data, config, quiet=products.quiet)  # records what is missing: evaluation leaves only held-out streams
+    collect(data, config, quiet=products.quiet)  # fills gaps; after an evaluation only held-out streams exist
     return True
 
 

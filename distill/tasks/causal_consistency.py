@@ -1,4 +1,4 @@
-"""Initialise a few-step causal student by consistency. Owns its data, draws and networks; the loss is in `methods`."""
+"""Make a causal student few-step by consistency distillation. Owns draws and the target; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,8 @@ from torch import Tensor, nn
 
 from distill.data.latents import ClipSource
 from distill.methods.causal_consistency import causal_consistency_loss
-from distill.methods.sampling import (
-    motion_weights,
-    randn_like,
-)
-from distill.tasks.context_corruption import (
-    ContextCorruption,
-    LevelConfig,
-    corrupt_context,
-)
+from distill.methods.sampling import motion_weights, randn_like
+from distill.tasks.context_corruption import ContextCorruption, LevelConfig, corrupt_context
 from distill.training.trainer import autocast
 from world.model.patterns import TeacherForcing
 from world.model.schedule import sampling_sigmas
@@ -29,7 +22,9 @@ from world.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsistencyConfig:
-    """Few-step initialisation: `num_levels` levels between 1 and 0, shifted."""
+    """num_levels, shift: the grid of noise levels from 1 to 0. target_decay: of the student's moving average, which is
+    the target. first_loss_frame: earlier frames of a clip carry no loss. change_weight, rest_weight: see
+    `motion_weights`."""
 
     batch_size: int = 12
     num_levels: int = 8
@@ -42,7 +37,7 @@ class ConsistencyConfig:
 
 
 class ConsistencyTask:
-    """Stage 3: causal consistency, from the teacher-forced student; that student is also the causal teacher."""
+    """Causal consistency distillation. Student and causal teacher both start as the teacher-forced student."""
 
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"

@@ -1,4 +1,4 @@
-"""Initialise a few-step causal student on a teacher's ODE trajectories. Owns its data, draws and networks; the loss is in `methods`."""
+"""Train a few-step causal student on a teacher's ODE trajectories. Owns these and draws; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from world.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CausalODEConfig:
-    """num_clips: solved by the teacher before training starts."""
+    """num_clips: how many clips the teacher solves before training starts. path: levels and steps of its solutions."""
 
     batch_size: int = 12
     num_clips: int = 256
@@ -29,7 +29,7 @@ class CausalODEConfig:
 
 
 class CausalODETask:
-    """Few-step initialisation of a causal student from a bidirectional teacher's trajectories."""
+    """Causal ODE regression: a few-step start from a bidirectional teacher, which solves all clips at construction."""
 
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"
@@ -51,16 +51,17 @@ class CausalODETask:
         )
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        all_of = self.trajectories
-        rows = torch.randint(len(all_of.frames), (self.config.batch_size,), generator=generator)
-        some = Trajectories(all_of.states[:, rows], all_of.frames[rows], all_of.actions[rows])
-        stage = torch.randint(self.config.path.num_steps, some.frames.shape, generator=generator)
+        solved = self.trajectories
+        rows = torch.randint(len(solved.frames), (self.config.batch_size,), generator=generator)
+        batch = Trajectories(solved.states[:, rows], solved.frames[rows], solved.actions[rows])
+        stage = torch.randint(self.config.path.num_steps, batch.frames.shape, generator=generator)
         with autocast(True):
-            loss = causal_ode_loss(self.student, some, stage, self.pattern, self.config.path)
+            loss = causal_ode_loss(self.student, batch, stage, self.pattern, self.config.path)
         yield "student", loss, {}
 
 
 def _solved(teacher: Transformer, batch: Clips, config: CausalODEConfig, generator: torch.Generator) -> Trajectories:
+    """Solve the teacher's ODE on clips, each after a clean prefix of random length."""
     b, f = batch.latents.shape[:2]
     frames = generated_frames(prefix_lengths(b, f, teacher.config.chunk_frames, generator), f)
     with autocast(True):

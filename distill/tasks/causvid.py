@@ -1,4 +1,4 @@
-"""Distil a causal student with CausVid. Owns its data, draws and networks; the losses are in `methods`."""
+"""CausVid as a task. Owns draws, network roles and the order of updates; the losses are in `methods`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from world.model.transformer import Conditioning, Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CausVidConfig:
-    """num_steps, shift: the student's levels. sigma_range, sigma_shift: where teacher and critic are compared."""
+    """num_steps, shift: the student's noise levels. sigma_range, sigma_shift: levels at which teacher and critic are
+    compared. critic_updates: per update of the student."""
 
     batch_size: int = 12
     num_steps: int = 2
@@ -33,7 +34,8 @@ class CausVidConfig:
 
 
 class CausVidTask:
-    """The student's answers for noised data after a clean prefix, judged by a bidirectional teacher and critic."""
+    """CausVid (arXiv:2412.07772): the student denoises noised data after a clean prefix; a bidirectional teacher and
+    critic give the DMD gradient. The critic starts as the teacher."""
 
     averaged = "student"
 

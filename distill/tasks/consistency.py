@@ -22,18 +22,19 @@ from world.model.schedule import sampling_sigmas
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StagedConfig:
-    """num_stages: of the shrinking step, spread over `num_steps` training steps."""
+    """The step between neighbouring noise levels shrinks in `num_stages` stages over `num_steps` training steps."""
 
     num_steps: int
     num_stages: int = 8
     consistency: ConsistencyLossConfig = field(default_factory=ConsistencyLossConfig)
 
     def stage(self, step: int) -> int:
+        """Return the stage at a training step, from 0."""
         return min(self.num_stages - 1, step * self.num_stages // self.num_steps)
 
 
 def consistency_training(student: nn.Module, draw: Draw, batch: BatchConfig, config: StagedConfig) -> StudentTask:
-    """From data, usually on from a teacher's weights (arXiv:2406.14548)."""
+    """Return a task that trains on data, usually from a teacher's weights (arXiv:2406.14548)."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)
@@ -47,7 +48,8 @@ def consistency_training(student: nn.Module, draw: Draw, batch: BatchConfig, con
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiscreteConfig:
-    """num_levels between 1 and 0; target_decay of the moving average (arXiv:2303.01469, §5: N = 18, µ = 0.95 …)."""
+    """num_levels: noise levels from 1 to 0. target_decay: of the moving average (arXiv:2303.01469, §5: N = 18,
+    µ = 0.95 …)."""
 
     num_levels: int = 18
     shift: float = 1.0
@@ -58,6 +60,7 @@ class DiscreteConfig:
 def consistency_distillation(
     student: nn.Module, teacher: Network, draw: Draw, batch: BatchConfig, config: DiscreteConfig
 ) -> StudentTask:
+    """Return a task that distils a teacher on data; the target is the student's moving average."""
     levels = sampling_sigmas(config.num_levels, config.shift).float()
     target = copy.deepcopy(student)
 

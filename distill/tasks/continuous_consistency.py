@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.methods.continuous_consistency import (
-    ContinuousConfig,
-    continuous_consistency_loss,
-    trig_times,
-    warm_up,
-)
+from distill.methods.continuous_consistency import ContinuousConfig, continuous_consistency_loss, trig_times, warm_up
 from distill.methods.network import Network
 from distill.methods.sampling import randn_like
 from distill.tasks.student import BatchConfig, Draw, StudentTask
@@ -19,7 +14,7 @@ from distill.tasks.student import BatchConfig, Draw, StudentTask
 def continuous_consistency(
     student: nn.Module, draw: Draw, batch: BatchConfig, config: ContinuousConfig, *, teacher: Network | None = None
 ) -> StudentTask:
-    """sCD with a teacher, sCT without."""
+    """Return a task for sCD with a teacher, for sCT without."""
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)

@@ -1,4 +1,4 @@
-"""The critic of distribution matching, with or without a GAN head. Owns the head's place on the critic and how both train together."""
+"""The critic of distribution matching, with or without a GAN head. Owns their joint loss, not the update order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdversarialConfig:
-    """The GAN branch on the critic (DMD2, arXiv:2405.14867, §4.3). student_weight, critic_weight: of its losses beside
-    distribution matching and denoising. r1_weight: of the approximate R1, 0 to leave it out. layer: of the critic,
-    whose features are judged."""
+    """The GAN branch on the critic (DMD2, arXiv:2405.14867, §4.3). student_weight, critic_weight: weights of its losses
+    beside distribution matching and denoising. r1_weight: weight of the approximate R1, 0 to leave it out. layer: the
+    critic's layer whose features the head reads."""
 
     student_weight: float = 3e-3
     critic_weight: float = 1e-2
@@ -27,7 +27,7 @@ class AdversarialConfig:
 
 
 class CriticWithHead(nn.Module):
-    """The critic, and a head on its features that tells real from generated; they train together."""
+    """The critic and a discriminator head on its features; they train together."""
 
     def __init__(self, network: nn.Module, head: nn.Module | None, layer: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class CriticWithHead(nn.Module):
         self.layer = layer
 
     def logits(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        """log p_real/p_generated of samples at level sigma, as far as the head knows: `b k`."""
+        """Return the head's estimate of log p_real/p_generated for samples at level sigma: `b k`."""
         if self.head is None:
             raise ValueError("this critic has no head: give the task one, and its config `adversarial`")
         features = self.network(x, sigma, cond, features=(self.layer,)).features[self.layer]
@@ -51,9 +51,9 @@ class CriticWithHead(nn.Module):
         branch: AdversarialConfig,
         generator: torch.Generator,
     ) -> Tensor:
-        """The branch's part of the critic's loss, weighted: real samples at level sigma, with their conditioning,
-        against the logits `fake` of generated ones, and R1 where the branch has it. In full precision: R1 is a small
-        difference of logits."""
+        """Return the branch's weighted part of the critic's loss: real samples at level sigma, with their conditioning,
+        against the logits `fake` of generated ones, plus R1 where the branch has it. Call it in full precision: R1 is a
+        small difference of logits."""
         loss = discriminator_loss(self.logits(real, sigma, cond), fake)
         if branch.r1_weight:
             discriminator = lambda x, level: self.logits(x, level, cond).mean(1)  # noqa: E731  # shorter than a function here
@@ -62,16 +62,16 @@ class CriticWithHead(nn.Module):
 
 
 def critic_with_head(teacher: nn.Module, head: nn.Module | None, branch: AdversarialConfig | None) -> CriticWithHead:
-    """The critic of a GAN branch, or of none, from the teacher's weights. Raises ValueError for a head without a branch
-    or a branch without one."""
+    """Return a critic with the teacher's weights, with or without a GAN branch. Raises ValueError for a head without a
+    branch or a branch without a head."""
     if (head is None) != (branch is None):
         raise ValueError("a head and the config's `adversarial` belong together: give both or neither")
     return CriticWithHead(copy.deepcopy(teacher).requires_grad_(True), head, 0 if branch is None else branch.layer)
 
 
 @contextmanager
-def held(module: nn.Module) -> Iterator[None]:
-    """What is computed inside leaves no gradient in the module's weights, but passes it on."""
+def frozen_weights(module: nn.Module) -> Iterator[None]:
+    """Freeze a module's weights inside the block; gradients still pass through it."""
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)

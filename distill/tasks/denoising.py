@@ -1,4 +1,4 @@
-"""Train a teacher on data without frames. Owns its draws; the loss is in `methods`."""
+"""Train a teacher on data without frames. Owns draws; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill.tasks.student import BatchConfig, Draw, StudentTask
 
 
 def denoising(student: nn.Module, draw: Draw, batch: BatchConfig) -> StudentTask:
-    """A teacher from data."""
+    """Return a task that trains a teacher on data."""
 
     def loss(_: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)

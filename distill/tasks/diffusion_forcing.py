@@ -1,4 +1,4 @@
-"""Train a causal student by diffusion forcing. Owns its data, draws and networks; the loss is in `methods`."""
+"""Train a causal student by diffusion forcing. Owns draws; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from world.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionForcingConfig:
-    """clean_share: of the clips that are clean up to a random frame."""
+    """clean_share: share of clips that are clean up to a random frame."""
 
     batch_size: int = 12
     levels: LevelConfig = field(default_factory=LevelConfig)
@@ -28,7 +28,7 @@ class DiffusionForcingConfig:
 
 
 class DiffusionForcingTask:
-    """A causal student from nothing or from the teacher's weights."""
+    """Diffusion forcing (arXiv:2407.01392) of a causal student, from random or the teacher's weights."""
 
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"

@@ -1,4 +1,4 @@
-"""DMD2 and f-distill as a task. Owns draws, the networks' roles and the order of updates; the losses are in `methods`."""
+"""DMD2 and f-distill as a task. Owns draws, network roles and the order of updates; the losses are in `methods`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill.methods.distribution_matching import backward_simulated, critic_los
 from distill.methods.f_distill import FDistillConfig, f_weights
 from distill.methods.network import predict_x0
 from distill.methods.sampling import randn_like, uniform_sigma
-from distill.tasks.critic import AdversarialConfig, critic_with_head, held
+from distill.tasks.critic import AdversarialConfig, critic_with_head, frozen_weights
 from distill.tasks.student import Draw
 from world.model.schedule import add_noise, sampling_sigmas
 from world.model.transformer import Conditioning
@@ -21,7 +21,7 @@ from world.model.transformer import Conditioning
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FewStepConfig:
-    """The student's `num_steps` levels, shifted; `size` samples a step."""
+    """num_steps, shift: the student's noise levels. size: samples per training step."""
 
     num_steps: int = 1
     shift: float = 1.0
@@ -29,14 +29,15 @@ class FewStepConfig:
 
     @property
     def levels(self) -> Tensor:
+        """The student's noise levels and 0: `num_steps + 1`."""
         return sampling_sigmas(self.num_steps, self.shift).float()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DMDConfig:
     """sigma_range: levels at which teacher and critic are compared (arXiv:2311.18828, §3.2: 0.02 … 0.98 of the
-    schedule). critic_updates: per student update (DMD2, §4.2). adversarial: None to match distributions alone.
-    divergence: other than the reverse KL, of f-distill; it reads the density ratio off the GAN branch."""
+    schedule). critic_updates: per student update (DMD2, §4.2). adversarial: the GAN branch; None to match distributions
+    alone. divergence: of f-distill, instead of the reverse KL; it reads the density ratio off the GAN branch."""
 
     student: FewStepConfig = field(default_factory=FewStepConfig)
     sigma_range: tuple[float, float] = (0.02, 0.98)
@@ -51,16 +52,15 @@ class DMDConfig:
 
 
 def check_divergence(divergence: FDistillConfig | None, adversarial: AdversarialConfig | None) -> None:
-    """Raises ValueError for a divergence without the branch that it reads the density ratio off."""
+    """Raise ValueError for a divergence without the GAN branch that it reads the density ratio off."""
     if divergence is not None and adversarial is None:
         raise ValueError("f-distill reads the density ratio off a discriminator: give `adversarial` too")
 
 
 class DMDTask:
-    """DMD2 (arXiv:2405.14867) and f-distill (arXiv:2502.15681): the student's few steps against teacher and critic.
+    """DMD2 (arXiv:2405.14867) and f-distill (arXiv:2502.15681) of a few-step student against teacher and critic.
 
-    student: starts from the teacher's weights. head: from features of the critic's layer to logits, where there is a
-    GAN branch.
+    student: has the teacher's weights at first. head: maps features of the critic's layer to logits; for a GAN branch.
     """
 
     averaged = "student"
@@ -87,7 +87,7 @@ class DMDTask:
         branch, weight = self.config.adversarial, None
         adversarial = x.new_zeros(())
         if branch is not None:
-            with held(self.critic):
+            with frozen_weights(self.critic):
                 logits = self.critic.logits(add_noise(x, noise, sigma), sigma, cond)
             adversarial = branch.student_weight * generator_loss(logits)
             if self.config.divergence is not None:
@@ -108,8 +108,8 @@ class DMDTask:
         return loss + self.critic.weighted_discriminator_loss(noised_real, fake, sigma, cond, branch, generator)
 
     def _generated(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Conditioning]:
-        """(the student's samples, real ones, their conditioning): from a step of its own, drawn at random, on what it
-        would meet there."""
+        """Return the student's samples, real ones, and their conditioning. A random one of the student's steps is
+        trained, on the input it has there when sampling."""
         real, cond = self.draw(self.config.student.size, generator)
         stage = int(torch.randint(self.config.student.num_steps, (1,), generator=generator))
         x = backward_simulated(self.student, randn_like(real, generator), cond, self.levels, stage, generator)

@@ -1,4 +1,4 @@
-"""Distil a student on a teacher's solutions. Owns the pairs and draws; the loss is in `methods`."""
+"""Distil a student on a teacher's ODE solutions. Owns the pairs and draws; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def knowledge_distillation(
     num_pairs: int = 20_000,
     seed: int = 0,
 ) -> StudentTask:
-    """The pairs are made at once, at the price of `num_pairs` of the teacher's solutions."""
+    """Return a task on `num_pairs` solutions of the teacher, which are computed at once. Raises ValueError for data
+    with conditioning."""
     generator = torch.Generator().manual_seed(seed)
     x0, cond = draw(num_pairs, generator)
     if cond.actions is not None or cond.text is not None:

@@ -1,4 +1,4 @@
-"""LADD as a task. Owns draws, the networks' roles and the order of updates; the losses are in `methods`."""
+"""LADD as a task. Owns draws, network roles and the order of updates; the losses are in `methods`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from distill.methods.latent_adversarial import (
 )
 from distill.methods.network import Network, predict_x0
 from distill.methods.sampling import randn_like
-from distill.tasks.critic import held
+from distill.tasks.critic import frozen_weights
 from distill.tasks.dmd import FewStepConfig
 from distill.tasks.student import Draw
 from world.model.transformer import Conditioning
 
 
 class LADDTask:
-    """LADD (arXiv:2403.12015): the student against heads on the frozen teacher's features. heads: by layer, from its
-    features to logits. Real samples are drawn; the paper's are the teacher's own, which `draw` may give."""
+    """LADD (arXiv:2403.12015): the student against discriminator heads on the frozen teacher's features.
+
+    heads: by layer, each maps the layer's features to logits. draw: gives the real samples; in the paper these are
+    samples of the teacher.
+    """
 
     averaged = "student"
     optimised: Mapping[str, float]
@@ -57,7 +60,7 @@ class LADDTask:
         stage = int(torch.randint(self.few_step.num_steps, (1,), generator=generator))
         x = backward_simulated(self.student, randn_like(real, generator), cond, self.levels, stage, generator)
         fake = predict_x0(self.student, x, self.levels[stage].expand(len(x)), cond)
-        with held(self.discriminator):
+        with frozen_weights(self.discriminator):
             loss = ladd_student_loss(self.discriminator, fake, noises[0], sigma)
         yield "student", loss, {}
         yield "heads", ladd_discriminator_loss(self.discriminator, real, fake.detach(), noises, sigma), {}

@@ -14,7 +14,7 @@ from distill.tasks.student import BatchConfig, Draw, StudentTask
 def mean_flow(
     student: nn.Module, draw: Draw, batch: BatchConfig, config: MeanFlowConfig, *, teacher: Network | None = None
 ) -> StudentTask:
-    """From a teacher, or from data."""
+    """Return a task that learns from a teacher, or without one from data."""
 
     def loss(_: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)

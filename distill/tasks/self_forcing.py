@@ -1,5 +1,5 @@
-"""Self-Forcing and long tuning as a trainer task. Owns its rollouts, draws and networks' roles; the losses are in
-`methods`."""
+"""Self-Forcing and long tuning as a task. Owns rollouts, draws, network roles and the order of updates; the losses are
+in `methods`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distill.methods.network import Network
 from distill.methods.sampling import randn_like, uniform_sigma
 from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import CleanPastNetwork
-from distill.tasks.critic import AdversarialConfig, critic_with_head, held
+from distill.tasks.critic import AdversarialConfig, critic_with_head, frozen_weights
 from distill.tasks.dmd import check_divergence
 from distill.training.trainer import autocast
 from world.model.patterns import TeacherForcing
@@ -29,15 +29,15 @@ from world.model.transformer import Conditioning, Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfForcingConfig:
-    """Self-rollout distribution matching. Every step, `batch_size` ongoing rollouts go on by `new_frames` (from, to)
-    each; one that has reached its length, at most `rollout_frames`, starts anew from data.
+    """Distribution matching on rollouts. Each step extends `batch_size` rollouts by a number of frames drawn from
+    `new_frames` (from, to); a rollout that has reached its length, at most `rollout_frames`, starts again from data.
 
-    causal_scores: teacher and critic are causal networks, which judge each new frame given the frames before it, at a
-    level of its own; otherwise bidirectional ones, which judge a clip.
-    adversarial: a GAN branch on the bidirectional critic, None for none. divergence: other than the reverse KL, of
-    f-distill (arXiv:2502.15681); it reads the density ratio off that branch.
+    causal_scores: teacher and critic are causal networks and score each new frame given the frames before it, at a
+    level drawn per frame; otherwise they are bidirectional and score a clip.
+    adversarial: a GAN branch on the bidirectional critic; None for none. divergence: of f-distill (arXiv:2502.15681),
+    instead of the reverse KL; it reads the density ratio off that branch.
     sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
-    below.
+    about lower ones.
     """
 
     batch_size: int = 16
@@ -56,14 +56,15 @@ class SelfForcingConfig:
     def __post_init__(self) -> None:
         check_divergence(self.divergence, self.adversarial)
         if self.causal_scores and self.adversarial is not None:
-            raise ValueError("the GAN branch judges whole clips: leave `causal_scores` or `adversarial` out")
+            raise ValueError("the GAN branch scores whole clips: leave out `causal_scores` or `adversarial`")
 
 
 class SelfForcingTask:
-    """Stage 4: the student rolls itself out through its rolling window; teacher and critic give the DMD gradient.
+    """Self-Forcing (arXiv:2506.08009) and long tuning (arXiv:2509.22622): the student generates frames through its
+    rolling window; teacher and critic give the DMD gradient.
 
-    Bidirectional ones judge the last clip of the teacher's length, after a given prefix of random length; causal ones
-    the new frames. head: where there is a GAN branch, from the features of the critic's tokens to logits.
+    Bidirectional networks score the last clip of the teacher's length after a clean prefix of random length; causal
+    ones score the new frames. head: maps features of the critic's tokens to logits; for a GAN branch.
     """
 
     averaged = "student"
@@ -98,7 +99,7 @@ class SelfForcingTask:
         noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
         branch, weight, adversarial = config.adversarial, None, x.new_zeros(())
         if branch is not None:
-            with held(self.critic):
+            with frozen_weights(self.critic):
                 logits = self._logits(x, noise, sigma, frames, cond)
             adversarial = branch.student_weight * generator_loss(logits)
             weight = None if config.divergence is None else f_weights(logits, config.divergence)
@@ -117,7 +118,7 @@ class SelfForcingTask:
     def _discriminator_loss(
         self, fake: Tensor, sigma: Tensor, frames: Tensor, branch: AdversarialConfig, generator: torch.Generator
     ) -> Tensor:
-        """The rollouts' logits against clips of data, noised at the same levels."""
+        """Return the discriminator's loss: logits of rollouts against clips of data, noised at the same levels."""
         clips, length, level = self.clips.draw(len(fake), generator), frames.shape[1], frame_levels(sigma, frames)
         real, cond = clips.latents[:, -length:], Conditioning(actions=clips.actions[:, -length:])
         noised = add_noise(real, randn_like(real, generator), level)
@@ -128,13 +129,14 @@ class SelfForcingTask:
         return self.critic.logits(add_noise(x, noise, level), level, cond)
 
     def _score(self, network: nn.Module, x: Tensor) -> Network:
-        """Teacher or critic as it is asked about the clips x."""
+        """Return teacher or critic as the network that scores the clips x."""
         if not self.config.causal_scores:
             return network
         return CleanPastNetwork(network, x.detach(), TeacherForcing(self.student.config, x.shape[1]))
 
     def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(clip `b f c h w`, its actions, the frames that are judged, bool `b f`); its new frames carry gradient."""
+        """Extend the rollouts. Return clips `b f c h w` whose new frames carry gradient, their actions, and the frames
+        that are scored, bool `b f`."""
         config, chunk = self.config, self.student.config.chunk_frames
         low, high = (frames // chunk for frames in config.new_frames)
         num_new = chunk * int(torch.randint(low, high + 1, (1,), generator=generator))
@@ -153,7 +155,7 @@ class SelfForcingTask:
         return torch.cat([past, new], dim=1)[:, -window:], actions[:, -window:], frames
 
     def _sigma(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Levels: one a clip for bidirectional scores, one a frame for causal ones."""
+        """Draw noise levels: one per clip for bidirectional scores, one per frame for causal ones."""
         low, high = self.config.sigma_range
         num = frames.numel() if self.config.causal_scores else len(frames)
         sigma = uniform_sigma(num, generator, low=low, high=high, shift=self.config.sigma_shift)

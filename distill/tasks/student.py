@@ -1,4 +1,4 @@
-"""The task of one network trained with one loss on data without frames. Owns the draw of samples and noise levels; knows no loss."""
+"""The task of one network that is trained with one loss on data without frames. Owns batch settings; knows no loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill.methods.sampling import logit_normal_sigma
 from world.model.transformer import Conditioning
 
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Conditioning]]
-"""(how many, generator) → samples `b …` of the data, scaled to unit deviation, and what each is conditioned on."""
+"""(number, generator) → samples `b …` of the data, scaled to unit deviation, and their conditioning."""
 
 Loss = Callable[[int, torch.Generator], Tensor]
 """(training step, generator) → loss."""
@@ -21,28 +21,30 @@ Loss = Callable[[int, torch.Generator], Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Levels:
-    """Noise levels in training: logit-normal, kept off both ends, where the losses of a whole trajectory divide by
-    zero."""
+    """Distribution of noise levels in training: logit-normal, at least `ends` away from 0 and 1, where losses over a
+    whole trajectory divide by zero."""
 
     mean: float = 0.0
     std: float = 1.6
     ends: float = 1e-3
 
     def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Draw `batch` levels."""
         sigma = logit_normal_sigma(batch, generator, mean=self.mean, std=self.std)
         return sigma.clamp(self.ends, 1 - self.ends)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchConfig:
-    """size: samples a step. levels: of losses that leave their draw open."""
+    """size: samples per training step. levels: for losses that do not prescribe how levels are drawn."""
 
     size: int = 1024
     levels: Levels = field(default_factory=Levels)
 
 
 class StudentTask:
-    """One network, one loss. target: a copy of it that follows at `target_decay`, saved with it."""
+    """One network, one loss. target: a copy of the network that follows it as a moving average with `target_decay`; it
+    is saved with the network."""
 
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"

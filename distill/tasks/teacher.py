@@ -1,4 +1,4 @@
-"""Train the bidirectional teacher. Owns its data, draws and networks; the loss is in `methods`."""
+"""Train the bidirectional teacher. Owns draws; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ from torch import Tensor, nn
 
 from distill.data.latents import ClipSource
 from distill.methods.flow_matching import flow_matching_loss
-from distill.methods.sampling import (
-    generated_frames,
-    motion_weights,
-    prefix_lengths,
-    randn_like,
-)
-from distill.tasks.context_corruption import (
-    LevelConfig,
-)
+from distill.methods.sampling import generated_frames, motion_weights, prefix_lengths, randn_like
+from distill.tasks.context_corruption import LevelConfig
 from distill.training.trainer import autocast
 from world.model.transformer import Conditioning, Transformer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherConfig:
-    """Bidirectional denoising of clips after a clean prefix of random length; all its frames have one noise level."""
+    """change_weight, rest_weight: see `motion_weights`."""
 
     batch_size: int = 16
     levels: LevelConfig = field(default_factory=LevelConfig)
@@ -35,7 +28,8 @@ class TeacherConfig:
 
 
 class TeacherTask:
-    """Stage 1: the bidirectional teacher."""
+    """Bidirectional denoising of clips after a clean prefix of random length; all frames of a clip have one noise
+    level."""
 
     optimised: ClassVar = {"teacher": 1.0}
     averaged = "teacher"

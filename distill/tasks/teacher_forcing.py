@@ -1,4 +1,4 @@
-"""Train the causal student by teacher forcing. Owns its data, draws and networks; the loss is in `methods`."""
+"""Train a causal student by teacher forcing. Owns draws; the loss is in `methods`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.data.latents import ClipSource
-from distill.methods.sampling import (
-    motion_weights,
-    randn_like,
-)
+from distill.methods.sampling import motion_weights, randn_like
 from distill.methods.teacher_forcing import teacher_forcing_loss
 from distill.tasks.context_corruption import (
     NO_CORRUPTION,
@@ -29,7 +26,8 @@ from world.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherForcingConfig:
-    """Autoregressive initialisation of the student; on half of the samples the context is noised a little."""
+    """context_sigma_max: on half of the samples the context has noise up to this level. first_loss_frame: earlier
+    frames of a clip carry no loss. change_weight, rest_weight: see `motion_weights`."""
 
     batch_size: int = 12
     levels: LevelConfig = field(default_factory=LevelConfig)
@@ -41,7 +39,7 @@ class TeacherForcingConfig:
 
 
 class TeacherForcingTask:
-    """Stage 2: the causal student, teacher-forced, from the teacher's weights."""
+    """Teacher forcing: each frame is denoised given the clean, or corrupted, frames before it."""
 
     optimised: ClassVar = {"student": 1.0}
     averaged = "student"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distill.methods.consistency import (
-    next_level,
-)
+from distill.methods.consistency import next_level
 from distill.methods.network import Network
 from distill.methods.sampling import randn_like
 from distill.methods.truncated_consistency import TruncatedConfig, truncated_consistency_loss, truncated_levels
@@ -23,7 +21,8 @@ def truncated_consistency(
     config: TruncatedConfig,
     schedule: StagedConfig,
 ) -> StudentTask:
-    """On from a consistency model, which answers below the cutoff. Its step is the last of its own schedule."""
+    """Return a task that continues from a consistency model, which answers below the cutoff. The step between levels is
+    the last one of that model's schedule."""
 
     def loss(_: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)

@@ -1,5 +1,7 @@
-"""Compiled or recomputed blocks for training. Owns when that is possible; PyTorch does it. Weights and their names stay
-the same."""
+"""Compile or recompute a transformer's blocks in training. Weights and their names stay the same.
+
+Owns where compiling is possible; PyTorch does the rest.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,23 @@ MAX_SHAPES = 64
 
 
 def compile_blocks(network: Transformer) -> Transformer:
-    """The same network, whose blocks are compiled when they are first called with a shape; without a C++ compiler they
-    stay as they are."""
+    """Compile the network's blocks at their first call with each shape, and return the network. Without a C++ compiler
+    they stay as they are."""
     if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
-        logger.warning("no C++ compiler found: training runs uncompiled, which takes longer")
+        logger.warning("no C++ compiler found: training is not compiled, which takes longer")
         return network
-    torch._dynamo.config.recompile_limit = MAX_SHAPES  # all blocks share one function, each stage has few shapes
+    torch._dynamo.config.recompile_limit = MAX_SHAPES  # all blocks share one function, and each stage has few shapes
     for block in network.blocks:
         block.forward = torch.compile(block.forward, dynamic=False)
     return network
 
 
 def checkpoint_blocks(network: Transformer) -> Transformer:
-    """The same network, whose blocks keep only their inputs for the backward pass and run again in it: longer rollouts
-    in the same memory for about a third more time. Gradients are the same, since no cache changes in place."""
+    """Make the network's blocks keep only their inputs and run again in the backward pass, and return the network.
+
+    Longer rollouts fit into the same memory, for about a third more time. Gradients are the same, since no cache is
+    changed in place.
+    """
     for block in network.blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     return network

@@ -1,7 +1,7 @@
-"""The one training loop. Owns optimisation, EMA, resume at the exact step and metrics; knows no loss and no model role.
+"""The training loop. Owns optimisation, moving averages, resuming at the exact step, and metrics; knows no loss.
 
-A stage is a `Task`: modules to optimise and a function from step to losses. Everything a step draws at random comes
-from a generator seeded by (seed, step), so a run that was interrupted continues exactly as if it had not been.
+A `Task` is trained: modules to optimise and a function from step to losses. Everything that a step draws at random
+comes from a generator seeded by (seed, step), so an interrupted run continues exactly as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ STATE_FILE = "state.pt"
 """The name of the file in a stage's folder that training resumes from."""
 
 FORMER_MODULES = {"tracker": "state_estimator"}
-"""Module names in state files that were written before these were renamed → their names now."""
+"""Name of a module in state files written before it was renamed → its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
-    """Optimisation of one stage. Learning rates warm up linearly, stay, and decay over the last `decay_share`."""
+    """How a task is optimised. The learning rate warms up linearly over `warmup_steps`, stays at `lr`, and decays over
+    the last `decay_share` of the steps to `final_lr_share` of `lr`."""
 
     num_steps: int
     lr: float = 1e-3
@@ -55,30 +56,31 @@ class TrainerConfig:
 
 
 class Task(Protocol):
-    """What a stage trains."""
+    """Modules, and the losses that train them."""
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """Everything that is saved and resumed, by name."""
+        """All modules that are saved and resumed, by name."""
         ...
 
     @property
     def optimised(self) -> Mapping[str, float]:
-        """Name of each module that gets an optimiser → its learning-rate multiplier."""
+        """Name of each module that has an optimiser → its learning-rate multiplier."""
         ...
 
     @property
     def averaged(self) -> str:
-        """Name of the module whose exponential moving average is the stage's product."""
+        """Name of the module whose exponential moving average is the product."""
         ...
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        """Yield (module to update, loss, metrics); each is back-propagated and stepped before the next is asked for."""
+        """Yield (module to update, loss, metrics). The trainer back-propagates each loss and updates the module before
+        it draws the next one."""
         ...
 
 
 def autocast(enabled: bool) -> AbstractContextManager[None]:
-    """bf16 autocast where it is fast; float32 elsewhere."""
+    """Return bf16 autocast where that is fast; otherwise a context that does nothing."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if enabled and has_fast_bf16():
         return torch.autocast(device, dtype=torch.bfloat16)
@@ -86,7 +88,7 @@ def autocast(enabled: bool) -> AbstractContextManager[None]:
 
 
 def lr_share(step: int, config: TrainerConfig) -> float:
-    """Warm-up, plateau, cosine decay: the multiplier of `lr` at `step`."""
+    """Return the multiplier of `lr` at a step: warm-up, plateau, cosine decay."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     start = config.num_steps * (1 - config.decay_share)
     if step <= start:
@@ -96,7 +98,7 @@ def lr_share(step: int, config: TrainerConfig) -> float:
 
 
 class Trainer:
-    """Runs a task to its last step, saving resumable state under `folder`."""
+    """Trains a task to its last step, and saves state to resume from in `folder`."""
 
     def __init__(self, task: Task, config: TrainerConfig, folder: Path) -> None:
         self.task = task
@@ -118,7 +120,7 @@ class Trainer:
         return self.folder / STATE_FILE
 
     def run(self, *, stop_after_s: float | None = None, quiet: bool = False) -> bool:
-        """Train until the last step, or until `stop_after_s` seconds have passed. Returns whether it finished."""
+        """Train to the last step, or until `stop_after_s` seconds have passed. Return whether training is finished."""
         started = time.monotonic()
         with tqdm(initial=self.step, total=self.config.num_steps, desc=self.folder.name, disable=quiet) as bar:
             while self.step < self.config.num_steps:
@@ -172,7 +174,7 @@ class Trainer:
                 self.ema[key].copy_(value)
 
     def save(self) -> None:
-        """Write the whole state; the file is replaced in one move, so a crash leaves the former one."""
+        """Write the complete state. The file is replaced in one move, so a crash leaves the former one intact."""
         state = {
             "step": self.step,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
@@ -201,7 +203,7 @@ class Trainer:
 
 
 def trained(task: Task, config: TrainerConfig, *, quiet: bool = True) -> nn.Module:
-    """The task's averaged network after all its steps, frozen; nothing is kept on disk."""
+    """Train a task to its end and return the averaged network, frozen. Nothing stays on disk."""
     with TemporaryDirectory() as folder:
         trainer = Trainer(task, replace(config, save_every=config.num_steps), Path(folder))
         trainer.run(quiet=quiet)
@@ -211,7 +213,8 @@ def trained(task: Task, config: TrainerConfig, *, quiet: bool = True) -> nn.Modu
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what `Trainer.save` wrote to a folder, on the CPU, with former names of modules and weights translated."""
+    """Return the state that `Trainer.save` wrote to a folder, on the CPU, under the present names of modules and
+    weights."""
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
     for part in ("modules", "optimisers"):
         if part in state:

@@ -1,4 +1,4 @@
-"""One thread, so that tests share a machine politely."""
+"""Tests use one thread, so that several can run on one machine."""
 
 from collections.abc import Iterator
 

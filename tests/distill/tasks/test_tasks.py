@@ -1,4 +1,4 @@
-"""Tasks of methods for data without frames: who is updated by what, and that every one of them trains its student."""
+"""Tasks: which loss updates which network, and that every method trains its student."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ SETTING = point_setting(
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_method_changes_its_student_and_samples_in_any_number_of_steps(method: Method) -> None:
     teacher = SETTING.network().requires_grad_(False)
-    nn.init.normal_(teacher.last.weight, std=0.1)  # one that says something
+    nn.init.normal_(teacher.last.weight, std=0.1)  # its output is not zero
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = method.train(SETTING, teacher)
     after = student.state_dict()
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
-    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items()), "the teacher stays"
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in before.items()), (
+        "the teacher does not change"
+    )
     noise = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     make = method.sampler(student, noise)
     for steps in (1, 2, 4):
         assert make(steps).shape == (8, 2)
         assert bool(make(steps).isfinite().all())
-    assert torch.equal(make(2), make(2)), "from the same noise the same samples"
+    assert torch.equal(make(2), make(2)), "the same noise gives the same samples"
 
 
 def gan_task(**changes: object) -> DMDTask:
@@ -54,8 +56,9 @@ def gan_task(**changes: object) -> DMDTask:
     return DMDTask(SETTING.network(), teacher, SETTING.draw, config, head=head)
 
 
-def updated_alone(task: Task, of_critic: set[str]) -> list[str]:
-    """Whom the losses update, in order; none leaves a gradient in the other, the critic's reaches `of_critic`."""
+def update_order(task: Task, of_critic: set[str]) -> list[str]:
+    """Return which networks the losses update, in order. No loss may leave a gradient in the other network; the
+    critic's loss must reach the weights `of_critic`."""
     names = []
     for name, loss, _ in task.losses(0, torch.Generator().manual_seed(0)):
         loss.backward()
@@ -74,12 +77,14 @@ def test_the_students_loss_leaves_no_gradient_in_the_critic_nor_the_critics_in_t
     divergence: FDistillConfig | None,
 ) -> None:
     task = gan_task(adversarial=AdversarialConfig(student_weight=1.0, r1_weight=0.1), divergence=divergence)
-    names = updated_alone(task, {"head.0.weight", "network.last.weight"})
+    names = update_order(task, {"head.0.weight", "network.last.weight"})
     assert names == ["critic", "critic", "student"]
-    assert all(weight.requires_grad for weight in task.modules["critic"].parameters()), "held only for the moment"
+    assert all(weight.requires_grad for weight in task.modules["critic"].parameters()), (
+        "frozen only during the student's loss"
+    )
 
 
-def test_the_judges_of_ladd_learn_from_their_own_loss_alone() -> None:
+def test_the_discriminator_heads_of_ladd_learn_from_their_loss_only() -> None:
     heads: dict[int, nn.Module] = {0: SETTING.head(), 1: SETTING.head()}
     student, teacher = SETTING.network(), SETTING.network()
     task = LADDTask(student, teacher, SETTING.draw, LADDConfig(), FewStepConfig(size=16), heads)
@@ -109,21 +114,19 @@ def _self_forcing(path: Path, **changes: object) -> SelfForcingTask:
         head=head,
     )
     with torch.no_grad():
-        task.critic.network.head.bias.add_(0.1)  # type: ignore[union-attr,operator]  # it has drifted from the teacher
+        task.critic.network.head.bias.add_(0.1)  # type: ignore[union-attr,operator]  # the critic differs from the teacher
     return task
 
 
-def test_self_forcing_weighs_each_rollout_as_its_divergence_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Under the reverse KL that is DMD itself; else every clip's gradient times its weight."""
+def test_self_forcing_weights_each_rollout_by_its_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reverse KL it is DMD itself; otherwise the gradient of each clip is multiplied by its weight."""
     weights: list[Tensor | None] = []
 
-    def noted(*args: object, weight: Tensor | None = None) -> Tensor:
+    def recorded(*args: object, weight: Tensor | None = None) -> Tensor:
         weights.append(weight)
         return dmd_gradient(*args, weight=weight)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("distill.tasks.self_forcing.dmd_gradient", noted)
+    monkeypatch.setattr("distill.tasks.self_forcing.dmd_gradient", recorded)
     branch = AdversarialConfig(student_weight=0.0)
     found = {}
     for name in ("reverse_kl", "forward_kl"):
@@ -140,21 +143,21 @@ def test_self_forcing_weighs_each_rollout_as_its_divergence_says(
     assert not torch.allclose(found["forward_kl"], plain)
 
 
-def test_self_forcings_judge_and_student_learn_from_their_own_losses(tmp_path: Path) -> None:
+def test_the_critic_and_the_student_of_self_forcing_learn_from_their_losses_only(tmp_path: Path) -> None:
     branch = AdversarialConfig(student_weight=1.0, r1_weight=0.1)
     task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=FDistillConfig())
-    names = updated_alone(task, {"head.weight", "network.head.weight"})
+    names = update_order(task, {"head.weight", "network.head.weight"})
     assert names == ["student", "critic"]
 
 
-def test_what_does_not_belong_together_is_refused() -> None:
+def test_inconsistent_configurations_are_refused() -> None:
     with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
         DMDConfig(divergence=FDistillConfig())
     with pytest.raises(ValueError, match="belong together"):
         DMDTask(SETTING.network(), SETTING.network(), SETTING.draw, DMDConfig(), head=SETTING.head())
     with pytest.raises(ValueError, match="reads the density ratio off a discriminator"):
         SelfForcingConfig(divergence=FDistillConfig())
-    with pytest.raises(ValueError, match="judges whole clips"):
+    with pytest.raises(ValueError, match="scores whole clips"):
         SelfForcingConfig(adversarial=AdversarialConfig(), causal_scores=True)
-    with pytest.raises(ValueError, match="takes no context"):
+    with pytest.raises(ValueError, match="takes no attention pattern"):
         Perceptron(2)(torch.zeros(1, 2), torch.zeros(1), Conditioning(), pattern=Bidirectional())

@@ -1,4 +1,4 @@
-"""The training loop: a run that was interrupted is the run that was not, to the bit, for every stage."""
+"""The training loop: an interrupted run equals an uninterrupted one to the bit, for every stage."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ CONFIG = TrainerConfig(num_steps=NUM_STEPS, warmup_steps=2, save_every=2, log_ev
 
 @pytest.fixture
 def latents(tmp_path: Path) -> Path:
-    """Three streams of 40 random latents with actions."""
+    """Return a file with three streams of 40 random latents and actions."""
     generator = torch.Generator().manual_seed(0)
     streams = [
         (
@@ -89,7 +89,7 @@ STAGES: dict[str, Callable[[Path, int], Task]] = {
     "few_step": _few_step,
     "distilled": _distilled,
     "distilled causally": _distilled_causally,
-    "distilled with a judge": _distilled_with_a_discriminator,
+    "distilled with a discriminator": _distilled_with_a_discriminator,
 }
 
 
@@ -115,7 +115,7 @@ def _saved(folder: Path) -> dict[str, Any]:
 
 
 def _assert_same_run(ours: Path, theirs: Path) -> None:
-    """Weights, optimiser moments and averages, all bits."""
+    """Assert that weights, optimiser moments and averages are equal, to the bit."""
     first, second = _saved(ours), _saved(theirs)
     assert first["step"] == second["step"] == NUM_STEPS
     pairs = list(zip(_tensors(first), _tensors(second), strict=True))
@@ -123,27 +123,29 @@ def _assert_same_run(ours: Path, theirs: Path) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_a_run_stopped_after_every_step_equals_one_in_a_piece(
+def test_a_run_stopped_after_every_step_equals_an_uninterrupted_one(
     stage: Callable[[Path, int], Task], latents: Path, tmp_path: Path
 ) -> None:
-    assert Trainer(stage(latents, 0), CONFIG, tmp_path / "whole").run(quiet=True)
+    assert Trainer(stage(latents, 0), CONFIG, tmp_path / "uninterrupted").run(quiet=True)
     finished = [
         Trainer(stage(latents, seed), CONFIG, tmp_path / "pieces").run(stop_after_s=0.0, quiet=True)
-        for seed in range(NUM_STEPS)  # a resumed run takes its weights from the file, so others must not matter
+        for seed in range(
+            NUM_STEPS
+        )  # a resumed run takes its weights from the file, so the initial ones must not matter
     ]
     assert finished == [False] * (NUM_STEPS - 1) + [True]
-    _assert_same_run(tmp_path / "pieces", tmp_path / "whole")
+    _assert_same_run(tmp_path / "pieces", tmp_path / "uninterrupted")
 
 
-def test_a_run_that_crashed_between_saves_equals_one_that_did_not(
+def test_a_run_that_crashed_between_saves_equals_an_uninterrupted_one(
     stage: Callable[[Path, int], Task], latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Trainer(stage(latents, 0), CONFIG, tmp_path / "whole").run(quiet=True)
+    Trainer(stage(latents, 0), CONFIG, tmp_path / "uninterrupted").run(quiet=True)
     task = stage(latents, 0)
     losses = task.losses
 
     def failing(step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        if step == 3:  # the third step is done and not saved
+        if step == 3:  # the third step is done, but not saved
             raise KeyboardInterrupt
         return losses(step, generator)
 
@@ -152,10 +154,10 @@ def test_a_run_that_crashed_between_saves_equals_one_that_did_not(
         Trainer(task, CONFIG, tmp_path / "crashed").run(quiet=True)
     assert _saved(tmp_path / "crashed")["step"] == 2
     Trainer(stage(latents, 1), CONFIG, tmp_path / "crashed").run(quiet=True)
-    _assert_same_run(tmp_path / "crashed", tmp_path / "whole")
+    _assert_same_run(tmp_path / "crashed", tmp_path / "uninterrupted")
 
 
-def test_every_stage_changes_what_it_optimises_and_nothing_else(
+def test_every_stage_changes_only_the_modules_it_optimises(
     stage: Callable[[Path, int], Task], latents: Path, tmp_path: Path
 ) -> None:
     task = stage(latents, 0)
@@ -171,7 +173,7 @@ def test_every_stage_changes_what_it_optimises_and_nothing_else(
         assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_a_finished_run_does_nothing_more(latents: Path, tmp_path: Path) -> None:
+def test_a_finished_run_does_nothing(latents: Path, tmp_path: Path) -> None:
     Trainer(_teacher(latents, 0), CONFIG, tmp_path / "run").run(quiet=True)
     stamp = (tmp_path / "run" / "state.pt").stat().st_mtime_ns
     assert Trainer(_teacher(latents, 1), CONFIG, tmp_path / "run").run(quiet=True)
@@ -186,7 +188,7 @@ def test_metrics_are_written_step_by_step(latents: Path, tmp_path: Path) -> None
 
 
 class Line(nn.Module):
-    """One weight per step's draw: gradients are known by hand."""
+    """A weight vector whose gradients are known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +196,7 @@ class Line(nn.Module):
 
 
 class LineTask:
-    """loss = draw · weight, so the gradient is the draw."""
+    """The loss is draw · weight, so the gradient is the draw."""
 
     optimised: ClassVar = {"line": 1.0}
     averaged = "line"
@@ -211,16 +213,16 @@ class LineTask:
         yield "line", (self.draws[-1] * weight * factor).sum(), {}
 
 
-def test_accumulated_parts_draw_anew_and_count_as_their_mean(tmp_path: Path) -> None:
+def test_accumulated_parts_draw_independently_and_count_as_their_mean(tmp_path: Path) -> None:
     task = LineTask()
     Trainer(task, TrainerConfig(num_steps=2, accumulate=3, log_every=1, clip_norm=1e9), tmp_path).run(quiet=True)
-    assert len({tuple(draw.tolist()) for draw in task.draws}) == 6, "so do steps"
+    assert len({tuple(draw.tolist()) for draw in task.draws}) == 6, "every part of every step draws independently"
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for line, draws in zip(lines, (task.draws[:3], task.draws[3:]), strict=True):
         assert line["line_grad"] == pytest.approx(float(torch.stack(draws).mean(0).norm()), rel=1e-5)
 
 
-def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     clipped, free = LineTask(), LineTask()
     for task, name, norm in ((clipped, "clipped", 0.01), (free, "free", 1e9)):
         trainer = Trainer(task, TrainerConfig(num_steps=1, clip_norm=norm), tmp_path / name)
@@ -230,9 +232,7 @@ def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
         torch.testing.assert_close(moment, expected)
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_gradient_that_is_not_finite_is_skipped_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     task = LineTask()
     task.poisoned_step = 1
     trainer = Trainer(task, TrainerConfig(num_steps=3), tmp_path)

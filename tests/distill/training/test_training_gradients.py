@@ -1,4 +1,4 @@
-"""What carries gradient in training through a cache, and that recomputing changes none of it. float64."""
+"""Which gradients flow through a cache in training, and that recomputed blocks give the same ones. In float64."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def gradients(network: Transformer, loss: Tensor) -> dict[str, Tensor]:
     return {name: g for name, g in zip(named, found, strict=True) if g is not None}
 
 
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], rtol: float = 1e-7, atol: float = 1e-7) -> None:
-    assert one.keys() == other.keys()
-    for name, gradient in one.items():
-        torch.testing.assert_close(gradient, other[name], rtol=rtol, atol=atol)
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: float = 1e-7, atol: float = 1e-7) -> None:
+    assert actual.keys() == expected.keys()
+    for name, gradient in actual.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_through_cached_keys_are_those_of_the_masked_full_forward(name: str) -> None:
-    """The window has rolled: more chunks stand before the last one than it sees."""
+def test_gradients_through_cached_keys_equal_those_of_the_masked_full_forward(name: str) -> None:
+    """The window has rolled: there are more chunks before the last one than it attends to."""
     network = tiny_transformer(CONFIGS[name][1]).double()
     config = network.config
     num = config.sink_frames + config.window_frames + 3 * config.chunk_frames
@@ -58,7 +58,7 @@ def test_gradients_through_cached_keys_are_those_of_the_masked_full_forward(name
     cond = Conditioning(actions=actions[:, :before])
     level = torch.zeros(2, before, dtype=torch.float64)
     kv = network(clean[:, :before], level, cond, pattern=Banded(config, tuple(range(before)))).kv
-    last = Continuation(config, [kept(config, *layer) for layer in kv], before)
+    last = Continuation(config, [sink_and_window(config, *layer) for layer in kv], before)
     cond = Conditioning(actions=actions[:, before:])
     cached = network(noisy[:, before:], sigma[:, before:], cond, pattern=last).prediction
 
@@ -66,8 +66,8 @@ def test_gradients_through_cached_keys_are_those_of_the_masked_full_forward(name
     assert_same(gradients(network, (cached * weight).sum()), gradients(network, (full * weight).sum()))
 
 
-def kept(config: TransformerConfig, k: Tensor, v: Tensor) -> KeyValue:
-    """Sink and window, with their gradient."""
+def sink_and_window(config: TransformerConfig, k: Tensor, v: Tensor) -> KeyValue:
+    """Return the keys and values of sink and window, with their gradient."""
     sink, window = (frames * config.tokens_per_frame for frames in (config.sink_frames, config.window_frames))
     return torch.cat([k[:, :sink], k[:, -window:]], 1), torch.cat([v[:, :sink], v[:, -window:]], 1)
 
@@ -84,28 +84,28 @@ def rollout(network: Transformer, num_chunks: int, *, exit_stage: int = 1) -> Te
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_gradient_crosses_chunks(name: str) -> None:
-    """The last chunk's gradient is that of its own pass over keys that are constants: cutting the earlier chunks out of
-    the graph changes nothing."""
+    """The last chunk's gradient is that of its pass over constant keys: removing the earlier chunks from the graph
+    changes nothing."""
     network = tiny_transformer(CONFIGS[name][1])
     chunk = network.config.chunk_frames
-    whole = rollout(network, 4)
+    complete = rollout(network, 4)
     context = network.config.sink_frames + network.config.window_frames
     latents, actions = (part.float() for part in clip(network.config, context + 4 * chunk))
     with torch.no_grad():
         cache = RollingCache.prefill(network, network.config, latents[:, :context], actions[:, :context])
         for first in range(0, 3 * chunk, chunk):
             cond = Conditioning(actions=actions[:, context + first : context + first + chunk])
-            done = whole[:, first : first + chunk]
+            done = complete[:, first : first + chunk]
             level = torch.zeros(done.shape[:2])
             cache = cache.push(network(done, level, cond, pattern=cache.pattern()).kv)
     assert all(not k.requires_grad and not v.requires_grad for k, v in cache.kv)
     noise_draws = torch.Generator().manual_seed(3)
-    for _ in range(3):  # what the first three chunks draw
+    for _ in range(3):  # skip the draws of the first three chunks
         for _ in range(2):
-            torch.randn(whole[:, :chunk].shape, generator=noise_draws)
+            torch.randn(complete[:, :chunk].shape, generator=noise_draws)
     alone = self_rollout(network, cache, actions[:, -chunk:], sampling_sigmas(2, 6.0).float(), 1, noise_draws)
-    torch.testing.assert_close(alone, whole[:, -chunk:])
-    assert_same(gradients(network, alone.sum()), gradients(network, whole[:, -chunk:].sum()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone, complete[:, -chunk:])
+    assert_same(gradients(network, alone.sum()), gradients(network, complete[:, -chunk:].sum()), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
