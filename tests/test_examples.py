@@ -35,7 +35,7 @@ def test_the_wrapped_unets_velocity_is_the_schedulers() -> None:
 
 
 def test_a_molecule_keeps_its_bonds_in_one_step() -> None:
-    atoms = molecule.main(num_steps=1500)
+    atoms = molecule.main(num_steps=1200)
     bonds = (atoms - atoms.roll(1, dims=1)).norm(dim=2)
     assert float(bonds.mean()) == pytest.approx(2.0, abs=0.2)
     assert float(bonds.std()) < 0.4, "for untrained atoms it is 0.9"
