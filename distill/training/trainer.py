@@ -30,9 +30,6 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "state.pt"
 """The name of the file in a stage's folder that training resumes from."""
 
-FORMER_MODULES = {"tracker": "state_estimator"}
-"""Name of a module in state files written before it was renamed → its name."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
@@ -218,10 +215,16 @@ def read_state(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
     for part in ("modules", "optimisers"):
         if part in state:
-            state[part] = {FORMER_MODULES.get(name, name): value for name, value in state[part].items()}
+            state[part] = _modules_from_disk(state[part])
     state["modules"] = {name: weights_from_disk(weights) for name, weights in state.get("modules", {}).items()}
     state["ema"] = weights_from_disk(state["ema"])
     return state
+
+
+def _modules_from_disk(entries: dict[str, Any]) -> dict[str, Any]:
+    """Rename modules as their weights are renamed: a module's name is the prefix of its weights."""
+    renamed = weights_from_disk({f"{name}.": value for name, value in entries.items()})
+    return {prefix.removesuffix("."): value for prefix, value in renamed.items()}
 
 
 def load_product(folder: Path) -> tuple[dict[str, Tensor], int]:

@@ -17,6 +17,10 @@ from distill.recipes.run import Run
 from distill.recipes.stages import STAGES, with_steps
 from distill.training.trainer import load_product, read_state, trained_steps
 from world.errors import LightconeError
+from world.format_1 import weights_to_disk
+
+FORMER = {name: former for former, name in names.STAGE_ALIASES.items()}
+"""Name of a stage → its former name."""
 
 
 @pytest.fixture
@@ -217,7 +221,7 @@ def in_the_former_layout(run: Run) -> None:
         path.unlink()
     state = read_state(run.folder / "state_estimator")
     for part in ("modules", "optimisers"):
-        state[part] = {"tracker": state[part]["state_estimator"]}
+        state[part] = {FORMER["state_estimator"]: state[part]["state_estimator"]}
     torch.save(state, run.folder / "state_estimator" / "state.pt")
     for stage in ("codec", "decoder", "decoder_finetuning"):
         state = read_state(run.folder / stage)
@@ -226,13 +230,14 @@ def in_the_former_layout(run: Run) -> None:
         torch.save(state, run.folder / stage / "state.pt")
     codec = run.folder / "codec" / "codec.pt"
     torch.save(former_weights(torch.load(codec, weights_only=True)), codec)
-    (run.folder / "state_estimator").rename(run.folder / "tracker")
-    (run.folder / "decoder_finetuning").rename(run.folder / "finish")
+    for name, former in FORMER.items():
+        (run.folder / name).rename(run.folder / former)
 
 
 def former_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    assert any(name.startswith("state_estimator.") for name in weights)
-    return {name.replace("state_estimator.", "tracker."): value for name, value in weights.items()}
+    renamed = weights_to_disk(weights)
+    assert renamed.keys() != weights.keys()
+    return renamed
 
 
 def test_a_run_from_before_is_used_as_it_is(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -241,15 +246,15 @@ def test_a_run_from_before_is_used_as_it_is(run: Run, caplog: pytest.LogCaptureF
     codec = run.codec().state_dict()
     in_the_former_layout(run)
     former = {path.name for path in run.folder.iterdir()}
-    assert {"tracker", "finish", "data", "codec", "decoder", "latents"} <= former
+    assert {*FORMER.values(), "data", "codec", "decoder", "latents"} <= former
     before = {path.relative_to(run.folder): stamp(path) for path in run.folder.rglob("*.pt")}
     with caplog.at_level(logging.INFO):
         assert run.all_stages()
     for name in ("codec", "state_estimator", "distilled", "decoder_finetuning"):
         assert f"{name}: made before fingerprints were kept; it counts as up to date" in caplog.text
     after = {path.relative_to(run.folder): stamp(path) for path in run.folder.rglob("*.pt")}
-    renamed = {"tracker": "state_estimator", "finish": "decoder_finetuning"}
-    assert after == {Path(renamed.get(p.parts[0], p.parts[0]), *p.parts[1:]): time for p, time in before.items()}
+    aliases = names.STAGE_ALIASES
+    assert after == {Path(aliases.get(p.parts[0], p.parts[0]), *p.parts[1:]): time for p, time in before.items()}
     for name, weights in expected.items():
         found = load_product(run.folder / name)[0]
         assert weights.keys() == found.keys()
@@ -260,10 +265,8 @@ def test_a_run_from_before_is_used_as_it_is(run: Run, caplog: pytest.LogCaptureF
 def test_a_run_from_before_continues_and_goes_out_of_date_like_any_other(run: Run) -> None:
     run_stages(run, "decoder", "state_estimator", "warm_up", "decoder_finetuning")
     in_the_former_layout(run)
-    for former, stage in (("tracker", "state_estimator"), ("finish", "decoder_finetuning"), ("codec", "codec")):
+    for former, stage in (*names.STAGE_ALIASES.items(), ("codec", "codec")):
         run.preset = with_steps(run.preset, former, 4)
-        if stage == "decoder_finetuning":
-            (run.folder / stage / FILE).unlink(missing_ok=True)  # its input, the state estimator, was trained on
         assert run.stage(former)
         assert trained_steps(run.folder / stage) == 4
         assert not (run.folder / former).exists() or former == stage
@@ -275,5 +278,5 @@ def test_steps_need_a_stage_that_trains(run: Run) -> None:
     for stage in (None, "latents", "export"):
         with pytest.raises(LightconeError, match="--steps needs a --stage that trains"):
             with_steps(run.preset, stage, 5)
-    with pytest.raises(StageError, match="stage 'judge': choose one of collect, codec"):
-        run.stage("judge")
+    with pytest.raises(StageError, match="stage 'critic': choose one of collect, codec"):
+        run.stage("critic")
