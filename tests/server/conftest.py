@@ -1,4 +1,4 @@
-"""A server of two tiny worlds for the tests of this folder, and connections to it."""
+"""A server of two tiny worlds for the tests of this folder, and clients of it."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from tests.server.raw import Raw, RawClient, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
-settings.register_profile("patient", deadline=None)  # a busy machine is no failure
-settings.load_profile("patient")
+settings.register_profile("no_deadline", deadline=None)  # a slow machine is not a failure
+settings.load_profile("no_deadline")
 
 CONFIG = ServerConfig(
     max_sessions=4,
-    resume_s=0.0,  # who is gone is gone at once: resuming has tests of its own
+    resume_s=0.0,  # a lost session ends at once; resuming has its own tests
     headroom=None,
     queue_limit=1,
     num_threads=1,
     handshake_timeout_s=1.0,
     max_image_bytes=64 * 1024,
-    max_per_address=1000,  # the tests are one address, and many of them end by their own fault
+    max_per_address=1000,  # all tests share one address, and many cause the end of their connection
     connections_per_s=1000.0,
 )
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """Both shapes of world, two stages each; slots for four players and a place for one who waits."""
+    """Serve both shapes of world, two stages each, with four slots and one place in the queue."""
     with serve(CONFIG, {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}) as running:
         yield running
 
 
 @pytest.fixture
 def raw(server: RunningServer) -> RawClient:
-    """`async with raw(hello(...)) as client`."""
+    """Return a function for `async with raw(hello(...)) as client`."""
 
-    def opened(hello: Hello | None = None, **options: object) -> AbstractAsyncContextManager[Raw]:
+    def open_client(hello: Hello | None = None, **options: object) -> AbstractAsyncContextManager[Raw]:
         return raw_client(server.url, hello, **options)
 
-    return opened
+    return open_client

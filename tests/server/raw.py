@@ -1,4 +1,4 @@
-"""A client that speaks raw messages and does nothing by itself."""
+"""A client for tests that sends and receives single messages and does nothing by itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TIMEOUT_S = 20.0
 
 
 class Raw:
-    """A client that does nothing by itself."""
+    """A connected client."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -43,7 +43,7 @@ class Raw:
         return decode_server(data)
 
     async def frame(self) -> Frame:
-        """The next frame; other messages are passed over, errors fail the test."""
+        """Return the next frame; skip other messages, fail the test on an error."""
         while True:
             message = await self.receive()
             assert not isinstance(message, Error), message
@@ -51,7 +51,7 @@ class Raw:
                 return message
 
     async def play(self, num_frames: int) -> list[Frame]:
-        """The next frames, acknowledged one by one."""
+        """Return the next frames; acknowledge each."""
         frames = []
         for _ in range(num_frames):
             frames.append(frame := await self.frame())
@@ -59,13 +59,13 @@ class Raw:
         return frames
 
     async def error(self) -> Error:
-        """The next error; other messages are passed over."""
+        """Return the next error; skip other messages."""
         while not isinstance(message := await self.receive(), Error):
             pass
         return message
 
     async def close_code(self) -> int | None:
-        """How the server closes; messages before that are passed over."""
+        """Return the server's close code; skip all messages before."""
         async with asyncio.timeout(TIMEOUT_S):
             with contextlib.suppress(ConnectionClosed):
                 while True:
@@ -75,7 +75,7 @@ class Raw:
 
 @asynccontextmanager
 async def raw_client(url: str, hello: Hello | None = None, **options: object) -> AsyncIterator[Raw]:
-    """A connection; with `hello` it has been welcomed."""
+    """Connect; with `hello`, also wait for the welcome."""
     stream = url.replace("http", "ws") + "/v1/stream"
     async with connect(stream, **{"compression": None, "max_queue": None, **options}) as socket:  # type: ignore[arg-type]  # passed through
         client = Raw(socket)

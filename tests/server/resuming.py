@@ -1,4 +1,4 @@
-"""Servers and clients for sessions that are lost and come back, and what such a session is made of."""
+"""Helpers for tests of resuming: settings, messages, and the state of a session inside the server."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def resuming(welcome: Welcome, last_frame: int | None, **fields: object) -> Hell
 
 
 async def settled(server: RunningServer, key: str, *, hold_s: float) -> None:
-    """Until what happens to a session whose player has gone has happened."""
+    """Wait until a session without a connection is held, or has left its slot and is written to the store."""
     while True:
         with server.engine._lock:
             entry = server.engine._registry.entries.get(key)
@@ -66,17 +66,17 @@ def state_of(server: RunningServer, key: str, world: str) -> RolloutState:
     return rollout_of(server, world).snapshot(slot)
 
 
-def assert_same(one: RolloutState, other: RolloutState) -> None:
-    assert one.kv is not None
+def assert_same(state: RolloutState, other: RolloutState) -> None:
+    assert state.kv is not None
     assert other.kv is not None
-    tensors: list[tuple[Tensor, Tensor]] = [(one.history, other.history), *zip(one.kv, other.kv, strict=True)]
-    tensors += [(one.codec[name], other.codec[name]) for name in one.codec]
+    tensors: list[tuple[Tensor, Tensor]] = [(state.history, other.history), *zip(state.kv, other.kv, strict=True)]
+    tensors += [(state.codec[name], other.codec[name]) for name in state.codec]
     assert all(torch.equal(a, b) for a, b in tensors)
-    assert (one.next_chunk, one.history_index, one.seed) == (other.next_chunk, other.history_index, other.seed)
+    assert (state.next_chunk, state.history_index, state.seed) == (other.next_chunk, other.history_index, other.seed)
 
 
 async def acted(client: Raw, seqs: range) -> list[Frame]:
-    """Acts in lock-step, one after the other, each with its whole chunk."""
+    """Send lock-step acts one after the other. Return the frames of their chunks, acknowledged."""
     frames: list[Frame] = []
     for seq in seqs:
         await client.send(Act(seq=seq, buttons=("up",) if seq % 3 else ("down",)))

@@ -1,4 +1,4 @@
-"""A real server on real loopback sockets, inside a test's process. Owns its thread; the rest is `server.http.process`'s."""
+"""A server on loopback sockets inside a test's process. Owns its thread; the rest is `server.http.process`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """Where it is, its engine for what only the inside can tell, and how to stop it before the end."""
+    """The address of a server, its engine for a look inside, and a function that stops it early."""
 
     url: str
     port: int
@@ -40,7 +40,7 @@ def serve(
     send_buffer_bytes: int | None = None,
     tracer: Tracer | None = None,
 ) -> Iterator[RunningServer]:
-    """Serve on a free port of loopback. `send_buffer_bytes`: the kernel's per connection, small to feel stalls."""
+    """Serve on a free loopback port. send_buffer_bytes: the kernel's per connection; small to notice stalls soon."""
     listener = listen("127.0.0.1", 0)
     if send_buffer_bytes is not None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)

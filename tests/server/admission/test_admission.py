@@ -1,4 +1,4 @@
-"""Slots and the queue, for any coming and going."""
+"""Slots, the queue and capacity, however players come and go."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
 
-class Coming(RuleBasedStateMachine):
+class Players(RuleBasedStateMachine):
     """Three slots, two places in the queue; a model of who is where."""
 
-    entries = Bundle("members")
+    entries = Bundle("entries")
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Coming(RuleBasedStateMachine):
         self.slots: dict[str, int] = {}
         self.queue: list[str] = []
 
-    def heed(self, places: list[Admitted | Waiting]) -> None:
+    def apply(self, places: list[Admitted | Waiting]) -> None:
         for place in places:
             if isinstance(place, Admitted):
                 assert place.slot not in self.slots.values()
@@ -53,7 +53,7 @@ class Coming(RuleBasedStateMachine):
         place = self.admission_queue.join(key, self.count)
         if isinstance(place, Waiting):
             self.queue.append(key)
-        self.heed([place])
+        self.apply([place])
         return key
 
     @rule(key=consumes(entries))
@@ -61,7 +61,7 @@ class Coming(RuleBasedStateMachine):
         self.slots.pop(key, None)
         if key in self.queue:
             self.queue.remove(key)
-        self.heed(self.admission_queue.leave(key, self.count))
+        self.apply(self.admission_queue.leave(key, self.count))
 
     @invariant()
     def nobody_waits_while_a_slot_is_free(self) -> None:
@@ -70,10 +70,10 @@ class Coming(RuleBasedStateMachine):
         assert not self.queue or len(self.slots) == 3
 
 
-TestComing = Coming.TestCase
+TestPlayers = Players.TestCase
 
 
-def test_the_estimate_follows_from_how_long_players_stayed() -> None:
+def test_the_estimated_wait_follows_from_how_long_players_stayed() -> None:
     admission_queue = AdmissionQueue(2, 4)
     admission_queue.join("a", 0.0)
     admission_queue.join("b", 0.0)
@@ -92,33 +92,33 @@ PERIODS = {"pixel": 1 / 30, "wan": 12 / 30}
         ({}, 0.0),
         ({"pixel": 1}, 0.3),
         ({"pixel": 4}, 0.66),
-        ({"pixel": 5}, 0.96),  # a whole batch and another of one
+        ({"pixel": 5}, 0.96),  # a full batch and one of a single session
         ({"pixel": 8}, 1.32),
         ({"wan": 1}, 0.075),
         ({"pixel": 2, "wan": 3}, 0.42 + 0.15),
     ],
 )
-def test_a_round_of_ticks_is_whole_batches_and_a_rest_world_by_world(players: dict[str, int], expected: float) -> None:
+def test_a_round_of_ticks_is_full_batches_and_a_rest_for_each_world(players: dict[str, int], expected: float) -> None:
     demands = [Demand(world, PERIODS[world]) for world, number in players.items() for _ in range(number)]
     assert load(demands, LATENCY_S) == pytest.approx(expected, abs=1e-9)
 
 
-def test_fewer_players_never_count_for_more() -> None:
+def test_fewer_players_never_need_more_time() -> None:
     uneven = {"pixel": {1: 0.010, 2: 0.031, 3: 0.022, 4: 0.024}}
     loads = [load([Demand("pixel", 0.1)] * players, uneven) for players in range(9)]
     assert loads == sorted(loads)
     assert loads[2] == pytest.approx(0.22)
 
 
-def test_the_quickest_player_of_a_world_sets_its_pace() -> None:
-    """Others of that world are ticked with it or apart; together is the least that can be promised."""
+def test_the_fastest_player_of_a_world_sets_its_pace() -> None:
+    """Others of that world are stepped with it or apart; stepping together is the least time they need."""
     demands = [Demand("pixel", 1 / 30), Demand("pixel", 1 / 60)]
     assert load(demands, LATENCY_S) == pytest.approx(0.014 * 60)
 
 
 @pytest.fixture
-def narrow() -> Iterator[RunningServer]:
-    """A server on which two may play, by what its ticks were measured to take, though there are slots for six."""
+def slow_server() -> Iterator[RunningServer]:
+    """A server with slots for six, whose measured latencies leave time for two."""
     config = ServerConfig(max_sessions=6, num_threads=1, headroom=0.8, hold_s=0.0, max_per_address=100)
     with serve(config, {"pixel": tiny_world}) as server:
         world_registry = server.engine.world_registry
@@ -141,17 +141,17 @@ async def keep_playing(client: Raw) -> None:
 
 
 @pytest.mark.parametrize("way", ["leaves", "vanishes", "pauses", "stalls"])
-async def test_one_too_many_waits_and_enters_when_another_makes_room(narrow: RunningServer, way: str) -> None:
-    async with raw_client(narrow.url, hello()) as first, raw_client(narrow.url, hello()) as second:
+async def test_a_player_too_many_waits_until_another_makes_room(slow_server: RunningServer, way: str) -> None:
+    async with raw_client(slow_server.url, hello()) as first, raw_client(slow_server.url, hello()) as second:
         playing = [asyncio.create_task(keep_playing(client)) for client in (first, second)]
         await asyncio.sleep(0.3)
-        async with raw_client(narrow.url) as third:
+        async with raw_client(slow_server.url) as third:
             await third.send(hello())
             message = await third.receive()
             assert isinstance(message, Queued)
             assert message.position == 1
             assert not await admitted(third, within_s=1.5), "there is no time for it"
-            assert narrow.engine.num_sessions == (2, 1)
+            assert slow_server.engine.num_sessions == (2, 1)
             if way != "pauses":
                 playing[0].cancel()
             if way == "leaves":
@@ -168,10 +168,10 @@ async def test_one_too_many_waits_and_enters_when_another_makes_room(narrow: Run
 
 
 @pytest.mark.parametrize("paused", [1, 2])
-async def test_no_more_enter_together_than_there_is_time_for(narrow: RunningServer, paused: int) -> None:
-    """Three wait at once for the time that one or two leave."""
+async def test_no_more_are_admitted_together_than_there_is_time_for(slow_server: RunningServer, paused: int) -> None:
+    """Three wait at once; one or two others pause."""
     async with AsyncExitStack() as stack:
-        first, second, *waiting = [await stack.enter_async_context(raw_client(narrow.url)) for _ in range(5)]
+        first, second, *waiting = [await stack.enter_async_context(raw_client(slow_server.url)) for _ in range(5)]
         for client in (first, second):
             await client.send(hello())
             assert await admitted(client)
@@ -186,25 +186,25 @@ async def test_no_more_enter_together_than_there_is_time_for(narrow: RunningServ
         playing += [asyncio.create_task(keep_playing(client)) for client in waiting[:paused]]
         assert all(entered)
         assert not await admitted(waiting[paused], within_s=2.5)
-        assert narrow.engine.num_sessions == (2 + paused, 3 - paused)
+        assert slow_server.engine.num_sessions == (2 + paused, 3 - paused)
         for task in playing:
             task.cancel()
         await asyncio.gather(*playing, return_exceptions=True)
 
 
-async def test_the_first_is_admitted_however_slow_the_machine_is(narrow: RunningServer) -> None:
-    narrow.engine.world_registry._latency_s["pixel"] = dict.fromkeys(range(1, 7), 10.0)
-    async with raw_client(narrow.url, hello()) as only:
+async def test_a_first_player_is_admitted_however_slow_the_machine_is(slow_server: RunningServer) -> None:
+    slow_server.engine.world_registry._latency_s["pixel"] = dict.fromkeys(range(1, 7), 10.0)
+    async with raw_client(slow_server.url, hello()) as only:
         assert len(await only.play(3)) == 3
 
 
-async def test_players_who_do_nothing_take_no_time(narrow: RunningServer) -> None:
-    """Six are in, five of them paused."""
+async def test_idle_sessions_need_no_time(slow_server: RunningServer) -> None:
+    """Six have a slot, five of them paused."""
     async with AsyncExitStack() as stack:
         for _ in range(6):
-            client = await stack.enter_async_context(raw_client(narrow.url))
+            client = await stack.enter_async_context(raw_client(slow_server.url))
             await client.send(hello())
             assert await admitted(client)
             await client.play(1)
             await client.send(Pause())
-        assert narrow.engine.num_sessions == (6, 0)
+        assert slow_server.engine.num_sessions == (6, 0)

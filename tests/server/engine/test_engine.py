@@ -1,4 +1,4 @@
-"""The model and decode threads: who starts when, what is warmed up where, and how they fail."""
+"""The model and decode threads: the order of starts, warm-up, and what happens when a model fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Beginning = Callable[[ModelRunner, int, RunRequest], Generator[None, None, NDArr
 
 
 async def controls_applied(client: Raw, num: int) -> list[int]:
-    """The numbers of the next controls that were applied."""
+    """Return the numbers of the next applied controls."""
     seqs: list[int] = []
     while len(seqs) < num:
         if isinstance(message := await client.receive(), Receipt):
@@ -39,61 +39,61 @@ async def controls_applied(client: Raw, num: int) -> list[int]:
     return seqs
 
 
-async def test_a_start_that_is_replaced_while_another_session_starts_is_not_carried_out(
+async def test_a_start_replaced_while_another_session_starts_is_never_executed(
     raw: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a start is answered with is what was done: the newest request, not the one of a moment ago."""
-    busy, go_on, carried_out = threading.Event(), threading.Event(), []
+    """The newest request is executed, and its receipts follow; the one before it is not."""
+    busy, may_continue, executed = threading.Event(), threading.Event(), []
     real: Beginning = ModelRunner.begin
 
     def begin(runner: ModelRunner, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
         assert isinstance(request, StartRequest)
         seed = request.seed
-        carried_out.append(seed)
+        executed.append(seed)
         if seed == 1:
             busy.set()
-            assert go_on.wait(20)
+            assert may_continue.wait(20)
         return real(runner, slot, request)
 
-    async with raw(hello()) as one, raw(hello()) as two:
-        for client in (one, two):
+    async with raw(hello()) as first, raw(hello()) as second:
+        for client in (first, second):
             await client.play(1)
             await client.send(Pause())
-        await asyncio.sleep(0.6)  # from here on neither start has to keep its distance to the first
+        await asyncio.sleep(0.6)  # from here on no start waits for the interval after the previous one
         monkeypatch.setattr(ModelRunner, "begin", begin)
-        await one.send(Start(start=StartFrom(seed=1)))
+        await first.send(Start(start=StartFrom(seed=1)))
         assert await asyncio.to_thread(busy.wait, 20)
-        await two.send(Start(seq=10, start=StartFrom(index=0, seed=2)))
+        await second.send(Start(seq=10, start=StartFrom(index=0, seed=2)))
         await asyncio.sleep(0.1)
-        await two.send(Start(seq=11, start=StartFrom(index=1, seed=3)))
+        await second.send(Start(seq=11, start=StartFrom(index=1, seed=3)))
         await asyncio.sleep(0.1)
-        go_on.set()
-        assert await controls_applied(two, 2) == [10, 11]
-    assert carried_out == [1, 3]
+        may_continue.set()
+        assert await controls_applied(second, 2) == [10, 11]
+    assert executed == [1, 3]
 
 
-async def test_who_gets_a_slot_just_as_its_player_leaves_keeps_what_has_started_in_it(
+async def test_a_slot_is_released_before_its_next_player_starts(
     raw: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slot is let go before the next player's start, never after it."""
-    reached, go_on = threading.Event(), threading.Event()
+    """Never after: that would release what the next player has started."""
+    reached, may_continue = threading.Event(), threading.Event()
     real = SlotJobs._next
 
     def held_up(slot_jobs: SlotJobs) -> object:
-        if not go_on.is_set():
+        if not may_continue.is_set():
             reached.set()
-            assert go_on.wait(20)
+            assert may_continue.wait(20)
         return real(slot_jobs)
 
     async with AsyncExitStack() as stay:
         leaver = raw(hello())
         await (await leaver.__aenter__()).play(1)
         monkeypatch.setattr(SlotJobs, "_next", held_up)
-        assert await asyncio.to_thread(reached.wait, 20)  # what had to be let go has been, nothing has been chosen yet
+        assert await asyncio.to_thread(reached.wait, 20)  # freed slots are released, the next job is not chosen yet
         await leaver.__aexit__(None, None, None)
         newcomer = await stay.enter_async_context(raw(hello()))
-        await asyncio.sleep(0.2)  # its start is asked for
-        go_on.set()
+        await asyncio.sleep(0.2)  # its start is pending
+        may_continue.set()
         await newcomer.play(4)
 
 
@@ -125,7 +125,7 @@ async def test_players_get_frames_between_the_starts_of_others(
     assert len(set(ticks_at_start)) == 3  # never two starts in a row
 
 
-async def test_a_player_who_starts_again_and_again_is_slowed_down(raw: RawClient) -> None:
+async def test_repeated_starts_are_slowed_down(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         began = time.monotonic()
@@ -136,7 +136,7 @@ async def test_a_player_who_starts_again_and_again_is_slowed_down(raw: RawClient
 
 
 @pytest.mark.parametrize("method", ["step", "decode"])
-async def test_a_world_that_breaks_ends_every_session_and_readiness(
+async def test_a_world_that_fails_ends_every_session_and_readiness(
     method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve(CONFIG, {"pixel": tiny_world}) as server:
@@ -168,7 +168,7 @@ async def test_a_world_that_breaks_ends_every_session_and_readiness(
     assert time.monotonic() - began < 10  # neither thread waits for the other
 
 
-async def test_nobody_joins_while_goodbye_is_said() -> None:
+async def test_nobody_joins_while_the_server_says_goodbye() -> None:
     with serve(CONFIG, {"pixel": tiny_world}) as server:
         server.engine.say_goodbye(1.0, ShuttingDownError("closing"))
         async with raw_client(server.url) as late:
@@ -199,7 +199,7 @@ def test_every_batch_size_is_warmed_up_on_the_threads_that_will_run_it(monkeypat
 def test_on_few_cores_the_decoder_has_one_thread(
     num_cores: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As torch sees it on each of the two threads, after both have computed something."""
+    """As torch reports it on each of the two threads, after both have computed something."""
     monkeypatch.setattr(model_runner, "_num_cores", lambda: num_cores)
     seen: dict[str, int] = {}
     decode_may_set, decode_has_set, model_has_set = threading.Event(), threading.Event(), threading.Event()
@@ -209,8 +209,8 @@ def test_on_few_cores_the_decoder_has_one_thread(
         torch.ones(64, 64) @ torch.ones(64, 64)
         seen[name] = torch.get_num_threads()
 
-    def on_decode_thread(asked: Callable[[], object]) -> None:
-        work.append(asked)
+    def on_decode_thread(function: Callable[[], object]) -> None:
+        work.append(function)
         decode_may_set.set()
         assert decode_has_set.wait(10)
 

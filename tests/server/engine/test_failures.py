@@ -15,16 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import msgpack
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from server.engine.model_runner import ModelRunner
 from server.sessions.run import RunRequest
-from server.wire.protocol import Ack, Fork, Pause, Start, StartFrom, Welcome
+from server.wire.protocol import Ack, Fork, Start, StartFrom
 from tests.server.command_line import ROOT, address_of, serving
 from tests.server.raw import Raw, hello, raw_client
-from tests.server.resuming import CONFIG, WORLDS, acted, resuming, session_of, settled
+from tests.server.resuming import CONFIG, WORLDS, acted, resuming, settled
 from tests.server.serving import RunningServer, serve
 from world import RolloutState
 from world.testing import tiny_world
@@ -168,8 +169,7 @@ async def test_a_model_that_fails_ends_the_process_with_70_and_its_sessions_resu
                 welcome = client.welcome
                 await client.send(Ack(frame=(await client.frame()).index))
                 seen = await acted(client, range(1, 6))
-                await asyncio.sleep(2.5)  # longer than a running session waits to be saved
-                before = rows(store)
+                before = await saved_rows(store, run_frame=5)
                 switch.touch()
                 with pytest.raises(AssertionError, match="internal"):
                     await acted(client, range(6, 7))
@@ -192,6 +192,14 @@ async def test_a_model_that_fails_ends_the_process_with_70_and_its_sessions_resu
             assert (await acted(client, range(6, 9)))[-1].run_frame == 8
 
 
+async def saved_rows(store: Path, run_frame: int) -> list[tuple[object, ...]]:
+    """Wait until the store's one session has reached `run_frame`."""
+    while True:
+        if (found := rows(store)) and msgpack.unpackb(found[0][2])["session"]["run"]["frame"] == run_frame:
+            return found
+        await asyncio.sleep(0.05)
+
+
 def rows(store: Path) -> list[tuple[object, ...]]:
     with sqlite3.connect(store) as file:
         return file.execute("select key, generation, data from sessions order by key").fetchall()
@@ -201,16 +209,10 @@ async def test_after_a_failure_nothing_is_suspended_or_saved(tmp_path: Path, mon
     """Stopping takes no longer for it, either: nobody waits for sessions that cannot be suspended."""
     config = replace(CONFIG, store=tmp_path / "sessions.db", hold_s=0.0)
     with serve(config, WORLDS) as server:
-        async with raw_client(server.url, hello()) as client:
-            assert isinstance(client.welcome, Welcome)
-            await client.play(2)
-            await client.send(Pause())
-            while session_of(server, client.welcome.session).num_unacked:
-                await client.play(1)
-            while not rows(tmp_path / "sessions.db"):
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(1.5)
-            before = rows(tmp_path / "sessions.db")
+        async with raw_client(server.url, hello(pacing="lockstep")) as client:
+            await client.send(Ack(frame=(await client.frame()).index))
+            await acted(client, range(1, 3))
+            before = await saved_rows(tmp_path / "sessions.db", run_frame=2)
             server.engine._fail(ArithmeticError("the world is upside down"), "pixel")
             assert (await client.error()).code == "internal"
         reply = await asyncio.to_thread(httpx.get, f"{server.url}/readyz")

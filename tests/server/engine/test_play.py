@@ -1,4 +1,4 @@
-"""Playing: pacing, pausing, starting, receipts, the queue; through real sockets."""
+"""Playing over real sockets: pacing, pausing, starts, receipts, the queue."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def png(value: int) -> bytes:
 
 
 async def quiet(client: Raw, seconds: float = 0.4) -> bool:
-    """Whether no message arrives for a while."""
+    """Return whether no message arrives for a while."""
     try:
         async with asyncio.timeout(seconds):
             await client.socket.recv()
@@ -52,7 +52,7 @@ async def quiet(client: Raw, seconds: float = 0.4) -> bool:
 
 @pytest.mark.parametrize("world", WORLDS)
 async def test_the_first_picture_is_where_the_world_starts(raw: RawClient, world: str) -> None:
-    async with raw(hello(world, pacing="lockstep")) as client:  # in real time a busy machine may pass a frame over
+    async with raw(hello(world, pacing="lockstep")) as client:  # in real time a busy machine may drop a frame
         first = (await client.play(1))[0]
         assert (first.kind, first.index, first.run, first.run_frame) == ("start", 0, 0, 0)
         info = client.welcome.world
@@ -84,11 +84,11 @@ async def test_real_time_runs_at_the_worlds_rate_and_speed_changes_it(raw: RawCl
         await client.play(3)
         began = time.monotonic()
         await client.play(6)
-        assert time.monotonic() - began > 5 / 7.5 - 0.15  # 30 fps at a quarter
+        assert time.monotonic() - began > 5 / 7.5 - 0.15  # 30 fps at a quarter of the speed
 
 
 async def test_a_tap_between_two_ticks_reaches_the_world(raw: RawClient) -> None:
-    """Two runs of one seed differ in nothing but a button pressed and released before the first tick."""
+    """Two runs with the same seed differ only in a button pressed and released before the first tick."""
     after: list[np.ndarray] = []
     for buttons in ((), ("up",)):
         async with raw(hello()) as client:
@@ -106,9 +106,9 @@ async def test_a_tap_between_two_ticks_reaches_the_world(raw: RawClient) -> None
     assert np.abs(after[0] - after[1]).max() > 0
 
 
-async def test_a_pause_stops_the_world_and_a_step_makes_one_chunk(raw: RawClient) -> None:
+async def test_a_pause_stops_the_world_and_a_step_runs_one_chunk(raw: RawClient) -> None:
     async with raw(hello()) as client:
-        last = (await client.play(1))[0].index  # a pause before the start would still show it
+        last = (await client.play(1))[0].index  # a session paused before its start still shows it
         await client.send(Pause(seq=1))
         while not isinstance(message := await client.receive(), Receipt):
             assert isinstance(message, Frame)
@@ -124,7 +124,7 @@ async def test_a_pause_stops_the_world_and_a_step_makes_one_chunk(raw: RawClient
 
 
 @pytest.mark.parametrize("world", WORLDS)
-async def test_a_start_from_a_picture_shows_it_and_goes_on(raw: RawClient, world: str) -> None:
+async def test_a_start_from_a_picture_shows_it_and_continues(raw: RawClient, world: str) -> None:
     async with raw(hello(world, pacing="lockstep")) as client:
         await client.play(1)
         await client.send(Start(seq=1, start=StartFrom(image=png(90))))
@@ -136,7 +136,7 @@ async def test_a_start_from_a_picture_shows_it_and_goes_on(raw: RawClient, world
         assert frames[0].run_frame == 1
 
 
-async def test_a_paused_session_still_shows_where_it_starts_again(raw: RawClient) -> None:
+async def test_a_paused_session_still_shows_a_new_start(raw: RawClient) -> None:
     async with raw(hello()) as client:
         await client.play(1)
         await client.send(Pause())
@@ -148,7 +148,7 @@ async def test_a_paused_session_still_shows_where_it_starts_again(raw: RawClient
         assert await quiet(client)
 
 
-async def test_one_seed_is_one_world_and_another_seed_another(raw: RawClient) -> None:
+async def test_equal_seeds_give_equal_frames_and_others_do_not(raw: RawClient) -> None:
     seen = []
     for seed in (5, 5, 6):
         async with raw(hello(pacing="lockstep", start={"index": 0, "seed": seed})) as client:
@@ -158,7 +158,7 @@ async def test_one_seed_is_one_world_and_another_seed_another(raw: RawClient) ->
     assert seen[0] == seen[1] != seen[2]
 
 
-async def test_receipts_tell_when_an_act_arrived_and_where_it_took_effect(raw: RawClient) -> None:
+async def test_receipts_say_that_an_act_arrived_and_at_which_frame_it_was_applied(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep", receipts=True)) as client:
         await client.play(1)
         await client.send(Act(seq=41))
@@ -169,7 +169,7 @@ async def test_receipts_tell_when_an_act_arrived_and_where_it_took_effect(raw: R
         assert (applied.seq, applied.status, applied.frame) == (41, "applied", frame.index)
 
 
-async def test_who_finds_no_slot_waits_and_plays_when_one_is_free(raw: RawClient, server: RunningServer) -> None:
+async def test_a_player_without_a_slot_is_queued_until_one_is_free(raw: RawClient, server: RunningServer) -> None:
     async with raw(hello()) as one, raw(hello()), raw(hello()), raw(hello()), raw() as waiting:
         await waiting.send(hello())
         queued = await waiting.receive()
@@ -180,7 +180,7 @@ async def test_who_finds_no_slot_waits_and_plays_when_one_is_free(raw: RawClient
             error = await refused.receive()
             assert isinstance(error, Error)
             assert (error.code, error.fatal, await refused.close_code()) == ("server_full", True, 1013)
-        await waiting.send(Act(seq=0, buttons=("no such button",)))  # ignored while waiting
+        await waiting.send(Act(seq=0, buttons=("no such button",)))  # ignored in the queue
         await waiting.send(Start(seq=1, start=StartFrom(image=b"no picture")))
         await one.send(Bye())
         assert await one.close_code() == 1000
@@ -189,7 +189,7 @@ async def test_who_finds_no_slot_waits_and_plays_when_one_is_free(raw: RawClient
         assert server.engine.num_sessions == (4, 0)
 
 
-async def test_the_picture_of_who_waits_is_read_when_there_is_a_slot(raw: RawClient) -> None:
+async def test_a_queued_players_picture_is_read_once_there_is_a_slot(raw: RawClient) -> None:
     async with raw(hello()) as one, raw(hello()), raw(hello()), raw(hello()), raw() as waiting:
         await waiting.send(hello(start={"image": b"no picture"}))
         assert isinstance(await waiting.receive(), Queued)
@@ -200,7 +200,7 @@ async def test_the_picture_of_who_waits_is_read_when_there_is_a_slot(raw: RawCli
         assert (error.code, error.fatal, await waiting.close_code()) == ("bad_image", True, 1008)
 
 
-async def test_a_start_comes_through_while_three_chunks_are_unacknowledged(raw: RawClient) -> None:
+async def test_a_start_is_sent_while_three_chunks_are_unacknowledged(raw: RawClient) -> None:
     async with raw(hello()) as client:
         await client.play(1)
         while (await client.frame()).chunk < 3:

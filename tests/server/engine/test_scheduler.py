@@ -1,4 +1,4 @@
-"""The decision which sessions step next, under every circumstance."""
+"""Which sessions are stepped next."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_no_runnable_session_waits_while_there_is_room(views: list[SchedulerView
 
 
 @given(views, times, st.integers(1, 8))
-def test_no_one_left_out_is_more_urgent_than_the_first(views: list[SchedulerView], now: float, max_batch: int) -> None:
+def test_no_skipped_session_is_more_urgent_than_the_first(
+    views: list[SchedulerView], now: float, max_batch: int
+) -> None:
     chosen = plan(views, now, max_batch)
     if chosen.slots:
         by_slot = {view.slot: view for view in views}
@@ -59,7 +61,7 @@ def test_no_one_left_out_is_more_urgent_than_the_first(views: list[SchedulerView
 
 
 @given(views, times)
-def test_with_nothing_to_do_it_wakes_when_the_next_one_is_due(views: list[SchedulerView], now: float) -> None:
+def test_with_nothing_due_it_wakes_when_the_next_session_is(views: list[SchedulerView], now: float) -> None:
     chosen = plan(views, now, 8)
     if not chosen.slots:
         assert chosen.wake_at > now
@@ -68,7 +70,7 @@ def test_with_nothing_to_do_it_wakes_when_the_next_one_is_due(views: list[Schedu
 
 
 @given(times, periods, times)
-def test_being_due_never_repeats_or_lags_by_more_than_a_period(due: float, period: float, now: float) -> None:
+def test_due_times_never_repeat_or_lag_by_more_than_a_period(due: float, period: float, now: float) -> None:
     due = grid_point(due, period)
     following = next_due(due, period, now)
     assert following > due
@@ -88,8 +90,8 @@ def test_lateness_within_a_period_costs_no_frame(lateness: list[float], period: 
 def test_sessions_that_joined_at_any_time_share_their_due_times(joined: list[float], period: float) -> None:
     now = max(joined) + 1
     dues = set()
-    for moment in joined:
-        due = grid_point(moment, period)
+    for joined_at in joined:
+        due = grid_point(joined_at, period)
         while due <= now:
             due = next_due(due, period, max(due, now))
         dues.add(due)
@@ -97,7 +99,7 @@ def test_sessions_that_joined_at_any_time_share_their_due_times(joined: list[flo
 
 
 @given(st.integers(2, 6), st.integers(1, 3))
-def test_with_too_small_batches_everyone_still_gets_a_turn(num_sessions: int, max_batch: int) -> None:
+def test_with_small_batches_every_session_still_gets_a_turn(num_sessions: int, max_batch: int) -> None:
     state = {
         slot: SchedulerView(slot=slot, world="ab"[slot % 2], ready_at=0, period_s=1, unacked=0, max_unacked=3)
         for slot in range(num_sessions)
@@ -106,12 +108,12 @@ def test_with_too_small_batches_everyone_still_gets_a_turn(num_sessions: int, ma
     for now in range(num_sessions * 10):
         for slot in plan(state.values(), now, max_batch).slots:
             turns[slot] += 1
-            state[slot] = replace(state[slot], ready_at=now)  # unpaced: ready again at once
+            state[slot] = replace(state[slot], ready_at=now)  # without a pace: ready again at once
     assert min(turns.values()) >= 5
 
 
 @given(st.integers(1, 20))
-def test_a_bucket_holds_its_batch_and_the_next_smaller_does_not(num_slots: int) -> None:
+def test_a_bucket_holds_its_batch_and_smaller_ones_do_not(num_slots: int) -> None:
     buckets = (1, 2, 4, 8, 32)
     size = bucket_for(num_slots, buckets)
     assert size >= num_slots

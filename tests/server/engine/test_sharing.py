@@ -1,4 +1,4 @@
-"""Sessions share each forward pass, and none of them can tell."""
+"""Sessions share each forward pass without any effect on their frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def running(world: World) -> Iterator[RunningServer]:
 
 
 async def settled(server: RunningServer) -> int:
-    """The number of ticks so far, once it no longer rises; by then the previews are made, which are passes too."""
+    """Return the number of ticks once it is constant; the previews, whose passes count too, are finished then."""
     before = -1
     while before != (now := server.engine.num_ticks) or server.engine.world_registry.num_previews_left:
         before = now
@@ -63,7 +63,7 @@ async def test_a_tick_is_one_forward_per_stage_however_many_play(
         for client in clients:
             await client.send(Pause())
         num_ticks = await settled(running) - ticks
-        assert num_ticks >= 5  # one or two frames may have been on their way before the pause
+        assert num_ticks >= 5  # one or two frames may have been in flight before the pause
         assert world.forward_calls - forwards == NUM_STEPS * num_ticks
         shared = [frame.timings.batch_size for frames in played for frame in frames if frame.kind == "generated"]
         assert np.median(shared) == num_sessions
@@ -74,7 +74,7 @@ def decoded(frames: list[Frame]) -> np.ndarray:
 
 
 async def act_and_see(client: Raw, chunk_frames: int, buttons: list[tuple[str, ...]]) -> np.ndarray:
-    """The lock-step pictures that follow these acts; b f h w 3."""
+    """Return the lock-step pictures that follow these acts, `n h w 3`."""
     frames = await client.play(1)
     for seq, held in enumerate(buttons):
         await client.send(Act(seq=seq, buttons=held))
@@ -85,7 +85,7 @@ async def act_and_see(client: Raw, chunk_frames: int, buttons: list[tuple[str, .
 BUTTONS: list[tuple[str, ...]] = [("up",), (), ("down",), ("up",), ("up", "down"), ()]
 
 
-async def test_a_session_among_others_sees_what_it_sees_alone(running: RunningServer, world: World) -> None:
+async def test_a_session_among_others_gets_the_frames_it_gets_alone(running: RunningServer, world: World) -> None:
     see = partial(act_and_see, chunk_frames=world.chunk_pixel_frames)
     mine = hello("world", pacing="lockstep", start={"index": 1, "seed": 7})
     async with raw_client(running.url, mine) as client:
@@ -96,11 +96,11 @@ async def test_a_session_among_others_sees_what_it_sees_alone(running: RunningSe
         orders = [BUTTONS[::-1], BUTTONS, BUTTONS]
         seen = await asyncio.gather(*[see(c, buttons=order) for c, order in zip(clients, orders, strict=True)])
     together: np.ndarray = seen[1]
-    assert np.abs(together - alone).max() <= 1  # a rounding of one pixel level at most
-    assert np.abs(np.diff(alone, axis=0)).mean() > 1  # the pictures do move
+    assert np.abs(together - alone).max() <= 1  # rounding: one grey level at most
+    assert np.abs(np.diff(alone, axis=0)).mean() > 1  # the pictures do change
 
 
-async def test_padding_to_a_bucket_changes_no_one(running: RunningServer, world: World) -> None:
+async def test_padding_to_a_bucket_changes_no_session(running: RunningServer, world: World) -> None:
     see = partial(act_and_see, chunk_frames=world.chunk_pixel_frames, buttons=BUTTONS)
     mine = hello("world", pacing="lockstep", start={"index": 1, "seed": 7})
     async with raw_client(running.url, mine) as client:
@@ -111,7 +111,7 @@ async def test_padding_to_a_bucket_changes_no_one(running: RunningServer, world:
     assert np.abs(padded - plain).max() <= 1
 
 
-async def test_a_frame_made_late_is_acknowledged_like_any_other(running: RunningServer) -> None:
+async def test_acknowledging_a_frame_twice_does_no_harm(running: RunningServer) -> None:
     async with raw_client(running.url, hello("world")) as client:
         first = await client.play(4)
         await client.send(Ack(frame=first[-1].index))

@@ -1,4 +1,4 @@
-"""Sessions, outboxes and the scheduler together under a clock of the test's own: players who come, go, stall, pause and
+"""Sessions, send queues and the scheduler together under a simulated clock: players who come, go, stall, pause and
 catch up, and a clock that jumps."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SLOTS = st.integers(0, 5)
 
 @dataclass
 class Player:
-    """A session, what its client has taken, and in how many ticks running it could have been stepped and was not."""
+    """A session, the frames its client has taken, and in how many ticks in a row it was runnable but not stepped."""
 
     session: Session
     send_queue: SendQueue
@@ -33,7 +33,7 @@ class Player:
 
 
 class Serving(RuleBasedStateMachine):
-    """Up to six players of two worlds; a tick takes two at most, and takes time."""
+    """Up to six players of two worlds; a tick steps at most two of them, and takes time."""
 
     max_batch = 2
     tick_s = 0.03
@@ -92,7 +92,7 @@ class Serving(RuleBasedStateMachine):
 
     @rule(slot=SLOTS, stalls=st.sampled_from(["reads", "acknowledges", "no"]))
     def stall(self, slot: int, stalls: str) -> None:
-        """From now on it takes nothing from its socket, or takes it and says nothing; or is well again."""
+        """From now on a client does not read, or reads and never acknowledges; or it recovers."""
         if player := self.players.get(slot):
             player.reads, player.acknowledges = stalls != "reads", stalls == "no"
 
@@ -117,36 +117,36 @@ class Serving(RuleBasedStateMachine):
     def plan(self) -> Plan:
         return plan((player.session.view() for player in self.players.values()), self.now, self.max_batch)
 
-    def step(self, ticking: Plan) -> None:
+    def step(self, planned: Plan) -> None:
         views = {slot: player.session.view() for slot, player in self.players.items()}
         runnable = {slot for slot, view in views.items() if view.runnable_at <= self.now}
-        assert bool(ticking.slots) == bool(runnable), "nobody who could go on waits while the model idles"
-        assert len(set(ticking.slots)) == len(ticking.slots) <= self.max_batch
-        assert set(ticking.slots) <= runnable, "no step without credit, before its time, or while paused"
-        if ticking.slots:
-            deadlines = [views[slot].deadline for slot in ticking.slots]
+        assert bool(planned.slots) == bool(runnable), "no runnable session waits while the model idles"
+        assert len(set(planned.slots)) == len(planned.slots) <= self.max_batch
+        assert set(planned.slots) <= runnable, "no step above the unacked limit, before its time, or while paused"
+        if planned.slots:
+            deadlines = [views[slot].deadline for slot in planned.slots]
             assert deadlines == sorted(deadlines), "most urgent first"
             assert deadlines[0] == min(views[slot].deadline for slot in runnable), "earliest deadline first"
-        for slot in ticking.slots:
+        for slot in planned.slots:
             player = self.players[slot]
             before = player.session.run.frame
             ticket, _ = player.session.begin_chunk(self.now)
             assert ticket.run_frame == before + 1, "one step is one chunk"
             player.send_queue.put_frames(ticket.index, [b"x"] * CHUNK, keep=ticket.keep)
-        self.now += self.tick_s if ticking.slots else 0.01
+        self.now += self.tick_s if planned.slots else 0.01
         for slot, player in self.players.items():
-            player.missed = player.missed + 1 if slot in runnable and slot not in ticking.slots else 0
-            assert player.missed <= 2 * len(self.players), "nobody starves: others come first twice at most"
+            player.missed = player.missed + 1 if slot in runnable and slot not in planned.slots else 0
+            assert player.missed <= 2 * len(self.players), "no session starves: others come first twice at most"
 
     @invariant()
-    def at_most_one_chunk_waits_that_may_be_replaced(self) -> None:
+    def at_most_one_replaceable_chunk_waits(self) -> None:
         for player in self.players.values():
             waiting = [frame for frame in player.send_queue._frames if not frame[2]]
             assert len(waiting) <= CHUNK
             assert player.session.num_unacked <= MAX_UNACKED
 
     @invariant()
-    def numbers_rise(self) -> None:
+    def frame_numbers_increase(self) -> None:
         for player in self.players.values():
             assert player.taken == sorted(set(player.taken))
 

@@ -1,4 +1,4 @@
-"""Going back, branching and replaying, through real sockets; and the moving previews of the worlds."""
+"""Rewinding, branching and replaying over real sockets, and the moving previews of the worlds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pixels(frame: Frame) -> np.ndarray:
 
 
 async def acted(client: Raw, first: int, buttons: list[tuple[str, ...]]) -> list[Frame]:
-    """The frames of one chunk per act, in lock-step; acts are numbered from `first`."""
+    """Send one lock-step act per entry, numbered from `first`. Return the frames of their chunks."""
     for number, held in enumerate(buttons):
         await client.send(Act(seq=first + number, buttons=held))
     return await client.play(len(buttons) * client.welcome.world.chunk_frames)
@@ -56,7 +56,7 @@ async def answer(client: Raw, kind: type[Forked] | type[ActionLog]) -> Forked | 
 
 
 @pytest.mark.parametrize("world", WORLDS)
-async def test_a_rewind_shows_its_frame_and_repeats_what_followed(raw: RawClient, world: str) -> None:
+async def test_a_rewind_shows_its_frame_and_the_same_acts_give_the_same_frames(raw: RawClient, world: str) -> None:
     async with raw(hello(world, pacing="lockstep", start={"index": 0, "seed": 5})) as client:
         chunk = client.welcome.world.chunk_frames
         await client.play(1)
@@ -71,7 +71,7 @@ async def test_a_rewind_shows_its_frame_and_repeats_what_followed(raw: RawClient
         assert [frame.run_frame for frame in again] == [frame.run_frame for frame in frames[3 * chunk :]]
 
 
-async def test_a_paused_world_goes_back_and_stays_paused(raw: RawClient) -> None:
+async def test_a_paused_session_rewinds_and_stays_paused(raw: RawClient) -> None:
     async with raw(hello()) as client:
         await client.play(6)
         await client.send(Pause())
@@ -86,11 +86,11 @@ async def test_a_paused_world_goes_back_and_stays_paused(raw: RawClient) -> None
         await client.send(Step())
         assert (await client.play(1))[0].run_frame == 3
         await client.send(Play())
-        assert (await client.play(1))[0].run_frame > 3, "in real time one may be dropped"
+        assert (await client.play(1))[0].run_frame > 3, "in real time a frame may be dropped"
 
 
 @pytest.mark.parametrize("world", WORLDS)
-async def test_a_branch_is_another_session_that_goes_its_own_way(raw: RawClient, world: str) -> None:
+async def test_a_branch_is_a_separate_session(raw: RawClient, world: str) -> None:
     async with raw(hello(world, pacing="lockstep", start={"index": 0, "seed": 5})) as one:
         chunk = one.welcome.world.chunk_frames
         await one.play(1)
@@ -110,12 +110,12 @@ async def test_a_branch_is_another_session_that_goes_its_own_way(raw: RawClient,
             await two.play(1)
             other = await acted(two, 100, [("down",)] * 6)
             assert [f.payload for f in other] != [f.payload for f in same]
-        onward = await acted(one, 100, [("up",)])
-        assert onward[-1].run_frame == 9 * chunk, "the session that was branched goes on as if nothing had happened"
+        following = await acted(one, 100, [("up",)])
+        assert following[-1].run_frame == 9 * chunk, "the branched session continues unchanged"
 
 
 @pytest.mark.parametrize("world", WORLDS)
-async def test_the_log_of_a_run_played_in_real_time_makes_the_same_frames_again(raw: RawClient, world: str) -> None:
+async def test_replaying_the_log_of_a_real_time_run_gives_the_same_frames(raw: RawClient, world: str) -> None:
     async with raw(hello(world)) as one:
         axes = {axis.name: 0.25 for axis in one.welcome.world.axes}
         chunk = one.welcome.world.chunk_frames
@@ -141,7 +141,7 @@ async def test_the_log_of_a_run_played_in_real_time_makes_the_same_frames_again(
     assert [replayed[frame.run_frame] for frame in seen] == [frame.payload for frame in seen]
 
 
-async def test_what_cannot_be_gone_back_to_or_branched_from_is_refused_and_loses_nothing(raw: RawClient) -> None:
+async def test_unreachable_frames_and_unknown_branches_are_refused_without_loss(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         await client.send(Rewind(seq=1, run_frame=5))
@@ -161,7 +161,7 @@ async def test_what_cannot_be_gone_back_to_or_branched_from_is_refused_and_loses
         assert (await client.error()).code == "bad_message"
 
 
-async def test_forks_asked_for_before_and_after_going_back(raw: RawClient) -> None:
+async def test_forks_requested_before_and_after_a_rewind(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         await acted(client, 0, BUTTONS)
@@ -169,7 +169,7 @@ async def test_forks_asked_for_before_and_after_going_back(raw: RawClient) -> No
         await client.send(Rewind(seq=2, run_frame=2))
         forked = await answer(client, Forked)
         assert isinstance(forked, Forked)
-        assert forked.run_frame == 8, "of the run as it was"
+        assert forked.run_frame == 8, "of the run before the rewind"
         while (still := await client.frame()).run == 0:
             pass
         await client.send(Ack(frame=still.index))
@@ -179,10 +179,10 @@ async def test_forks_asked_for_before_and_after_going_back(raw: RawClient) -> No
         assert (await acted(client, 100, [()]))[0].run_frame == 3
 
 
-async def test_others_play_on_while_one_goes_far_back(
+async def test_others_play_on_during_a_long_rewind(
     raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Going back takes many passes of the model; they are spread over the ticks of those who play."""
+    """A rewind takes many passes of the model; they are spread over the ticks of other sessions."""
     ticks: list[int] = []
     real = Rollout._advance
 
@@ -203,12 +203,10 @@ async def test_others_play_on_while_one_goes_far_back(
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)
     assert len(ticks) > 10
-    assert len(set(ticks)) > len(ticks) / 3, "two's world went on between the passes"
+    assert len(set(ticks)) > len(ticks) / 3, "the other session was stepped between the passes"
 
 
-async def test_who_leaves_in_the_middle_of_going_back_leaves_nothing_behind(
-    raw: RawClient, server: RunningServer
-) -> None:
+async def test_leaving_during_a_rewind_leaves_nothing_behind(raw: RawClient, server: RunningServer) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         await acted(client, 0, [()] * 31)
@@ -217,14 +215,14 @@ async def test_who_leaves_in_the_middle_of_going_back_leaves_nothing_behind(
     rollout = server.engine.world_registry.runner("pixel")._rollout
     deadline = time.monotonic() + 10
     while rollout._slots:
-        assert time.monotonic() < deadline, f"still kept: slots {list(rollout._slots)}"
+        assert time.monotonic() < deadline, f"still in use: slots {list(rollout._slots)}"
         await asyncio.sleep(0.05)
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         assert (await acted(client, 0, [()]))[0].run_frame == 1
 
 
-async def test_logs_asked_for_too_often_are_refused(raw: RawClient) -> None:
+async def test_too_frequent_requests_for_the_log_are_refused(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         for seq in range(8):
@@ -233,24 +231,22 @@ async def test_logs_asked_for_too_often_are_refused(raw: RawClient) -> None:
         assert (error.code, error.fatal) == ("too_many_pending", False)
 
 
-async def test_a_branch_that_nobody_comes_for_is_let_go(
-    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unused_branch_expires(raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branches, "LIFETIME_S", 0.3)
-    kept = server.engine._slot_jobs._branches._branches
-    kept.clear()  # those of other tests live longer, and the oldest goes first
+    held_branches = server.engine._slot_jobs._branches._branches
+    held_branches.clear()  # those of other tests expire later, and the oldest is dropped first
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         await client.send(Fork(seq=1))
         await answer(client, Forked)
-        assert kept
+        assert held_branches
         deadline = time.monotonic() + 10
-        while kept:
-            assert time.monotonic() < deadline, "although nothing else happens on the server"
+        while held_branches:
+            assert time.monotonic() < deadline, "it expires although nothing else happens on the server"
             await asyncio.sleep(0.05)
 
 
-async def test_a_branch_of_one_world_starts_no_other(raw: RawClient) -> None:
+async def test_a_branch_cannot_start_another_world(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         await client.send(Fork(seq=1))
@@ -261,8 +257,8 @@ async def test_a_branch_of_one_world_starts_no_other(raw: RawClient) -> None:
             assert (await other.error()).code == "unknown_branch"
 
 
-async def test_going_back_at_full_speed_never_asks_for_more_than_is_kept(raw: RawClient) -> None:
-    """As far back as the limit allows, from a world that runs on as fast as it can."""
+async def test_a_rewind_to_the_limit_of_a_long_fast_run_succeeds(raw: RawClient) -> None:
+    """As far back as the limit allows, in a session that runs as fast as it can."""
     async with raw(hello(pacing="lockstep")) as client:
         await client.play(1)
         for first in range(0, 640, 32):
@@ -271,11 +267,11 @@ async def test_going_back_at_full_speed_never_asks_for_more_than_is_kept(raw: Ra
         await client.send(Rewind(seq=1, run_frame=640 - limit))
         assert (await client.play(1))[0].run_frame == 640 - limit
         await client.send(Rewind(seq=2, run_frame=0))
-        assert (await client.error()).code == "unknown_frame", "what lay before has been let go"
+        assert (await client.error()).code == "unknown_frame", "older frames are no longer kept"
         assert (await acted(client, 1000, [()]))[0].run_frame == 641 - limit
 
 
-async def test_every_world_shows_itself_in_motion(server: RunningServer) -> None:
+async def test_every_world_has_a_moving_preview(server: RunningServer) -> None:
     deadline = time.monotonic() + 20
     for world in WORLDS:
         address = f"{server.url}/v1/worlds/{world}/preview"

@@ -1,4 +1,4 @@
-"""The log of a run: compact, cut where the run goes back, honest where it had to give up."""
+"""The log of a run: compact, cut by a rewind, and marked incomplete when it grows too long."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from server.sessions.input_buffer import Sample
 INPUTS = st.lists(st.sampled_from([(), ("up",), ("up", "left")]), max_size=40)
 
 
-def spelled(log: ActionLog) -> list[tuple[str, ...]]:
+def expanded(log: ActionLog) -> list[tuple[str, ...]]:
     return [entry.buttons for entry in log.entries() for _ in range(entry.num_chunks)]
 
 
 @given(inputs=INPUTS, keep=st.integers(0, 40), after=INPUTS)
-def test_a_log_is_what_was_put_in_also_after_a_cut(
+def test_a_log_holds_what_was_appended_even_after_a_cut(
     inputs: list[tuple[str, ...]], keep: int, after: list[tuple[str, ...]]
 ) -> None:
     log = ActionLog()
@@ -30,31 +30,31 @@ def test_a_log_is_what_was_put_in_also_after_a_cut(
     log.cut(keep)
     for buttons in after:
         log.append(Sample(buttons))
-    assert spelled(log) == inputs[:keep] + after
+    assert expanded(log) == inputs[:keep] + after
     assert (log.num_chunks, log.complete) == (keep + len(after), True)
-    assert spelled(before) == inputs, "a copy is a copy"
+    assert expanded(before) == inputs, "a copy does not change with its original"
 
 
-def test_equal_inputs_are_one_entry_and_axes_count() -> None:
+def test_equal_inputs_share_an_entry_and_axes_are_compared_too() -> None:
     log = ActionLog()
     for value in (0.5, 0.5, 0.25):
         log.append(Sample(("up",), {"look": value}))
     assert [(e.num_chunks, dict(e.axes)) for e in log.entries()] == [(2, {"look": 0.5}), (1, {"look": 0.25})]
 
 
-def test_a_log_that_is_too_long_says_so_until_the_surplus_is_cut_off() -> None:
+def test_a_log_that_is_too_long_is_incomplete_until_the_surplus_is_cut_off() -> None:
     log = ActionLog(max_entries=2)
     for buttons in (("a",), ("b",), ("c",), ("c",)):
         log.append(Sample(buttons))
-    assert (spelled(log), log.complete, log.num_chunks) == ([("a",), ("b",)], False, 4)
+    assert (expanded(log), log.complete, log.num_chunks) == ([("a",), ("b",)], False, 4)
     log.cut(3)
     assert not log.complete
     log.cut(2)
-    assert (spelled(log), log.complete) == ([("a",), ("b",)], True)
+    assert (expanded(log), log.complete) == ([("a",), ("b",)], True)
 
 
 def test_a_long_log_of_few_buttons_is_small() -> None:
-    """Also one that comes back from a file, where each entry is spelled out."""
+    """Even after it was restored from a file, which repeats the buttons of every entry."""
     presses = itertools.islice(itertools.cycle(["up", "down", None]), ActionLog().max_entries)
     tracemalloc.start()
     try:
@@ -68,5 +68,5 @@ def test_a_long_log_of_few_buttons_is_small() -> None:
         loaded = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert spelled(again) == spelled(log)
-    assert max(appended, loaded) < 40 * log.max_entries, "bytes: two numbers an entry, and what lists have to spare"
+    assert expanded(again) == expanded(log)
+    assert max(appended, loaded) < 40 * log.max_entries, "bytes: two numbers per entry, and the spare capacity of lists"

@@ -110,7 +110,7 @@ def test_slot_jobs_do_not_depend_on_the_connection() -> None:
             assert TRANSITIONS[HELD[phase], event] is HELD[after]
 
 
-@pytest.mark.parametrize("phase", sorted(WITH_SLOT, key=lambda phase: phase.value), ids=lambda phase: phase.name)
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase in WITH_SLOT], ids=lambda phase: phase.name)
 def test_a_life_begins_without_a_slot(phase: Phase) -> None:
     with pytest.raises(AssertionError):
         SessionLife(phase)

@@ -1,4 +1,4 @@
-"""A player's connection is lost: nothing of the session is."""
+"""When a connection is lost, nothing of the session is."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from tests.server.serving import RunningServer, serve
 
 @pytest.fixture(params=[HELD, SUSPENDED, STORED])
 def place(request: pytest.FixtureRequest) -> str:
-    """Where a session is while its player is gone."""
+    """Where the session is while it has no connection."""
     return str(request.param)
 
 
@@ -64,14 +64,14 @@ def server(place: str, tmp_path: Path) -> Iterator[RunningServer]:
 
 
 @pytest.mark.parametrize("world", ["pixel", "wan"])
-async def test_lockstep_goes_on_bit_by_bit_as_if_nothing_had_happened(
+async def test_in_lockstep_a_resumed_session_continues_bit_by_bit(
     server: RunningServer, place: str, world: str
 ) -> None:
-    """Frames, K/V, latents and index are those of a twin whose connection held."""
+    """Frames, K/V, latents and index equal those of a twin whose connection was never lost."""
     options: dict[str, object] = {"pacing": "lockstep", "start": {"index": 0, "seed": 7}}
     async with raw_client(server.url, hello(world, **options)) as twin:
         expected = [await twin.frame(), *await acted(twin, range(1, 13))]
-        wanted = state_of(server, twin.welcome.session, world)
+        twin_state = state_of(server, twin.welcome.session, world)
     seen: list[Frame] = []
     async with raw_client(server.url, hello(world, **options)) as client:
         welcome = client.welcome
@@ -85,16 +85,14 @@ async def test_lockstep_goes_on_bit_by_bit_as_if_nothing_had_happened(
             seen += await acted(client, range(5 + 4 * number, 9 + 4 * number))
             state = state_of(server, welcome.session, world)
     assert content(seen) == content(expected)
-    assert_same(state, wanted)
+    assert_same(state, twin_state)
 
 
-async def test_frames_that_have_not_arrived_are_sent_again_and_acts_that_wait_are_applied(
-    server: RunningServer, place: str
-) -> None:
+async def test_unseen_frames_are_sent_again_and_waiting_acts_are_applied(server: RunningServer, place: str) -> None:
     async with raw_client(server.url, hello(pacing="lockstep", start={"index": 1, "seed": 3})) as client:
         welcome, first = client.welcome, await client.frame()
         await client.send(Ack(frame=first.index))
-        for seq in range(1, 7):  # three chunks fill the credit; three acts wait
+        for seq in range(1, 7):  # three chunks may be unacked; three acts wait
             await client.send(Act(seq=seq, buttons=("up",)))
         seen = [await client.frame()]
         while session_of(server, welcome.session).num_unacked < 3:
@@ -108,25 +106,25 @@ async def test_frames_that_have_not_arrived_are_sent_again_and_acts_that_wait_ar
     assert [(frame.index, frame.applied_seq) for frame in seen] == [(n, n) for n in range(1, 7)]
 
 
-async def test_in_real_time_the_world_pauses_and_numbers_rise(server: RunningServer, place: str) -> None:
+async def test_in_real_time_the_world_pauses_and_frame_numbers_increase(server: RunningServer, place: str) -> None:
     async with raw_client(server.url, hello()) as client:
         welcome, seen = client.welcome, await client.play(8)
         await client.send(Act(seq=5, buttons=("down",)))
         seen += await client.play(4)
         lost = [await client.frame() for _ in range(2)]
     await settled(server, welcome.session, hold_s=place == HELD)
-    await asyncio.sleep(0.3)  # ten frames' time
+    await asyncio.sleep(0.3)  # as long as ten frames
     async with raw_client(server.url, resuming(welcome, seen[-1].index)) as client:
         again = await client.play(12)
     assert content(again[:2]) == content(lost)
     numbers = [frame.index for frame in (*seen, *again)]
-    assert all(a < b for a, b in pairwise(numbers)), "rise"
+    assert all(a < b for a, b in pairwise(numbers)), "frame numbers increase"
     steps = [frame.run_frame for frame in again if frame.kind == "generated"]
-    assert all(b - a <= 3 for a, b in pairwise(steps)), "the world went on without its player"
-    assert all(frame.applied_seq == 5 for frame in again[-4:]), "the button that was held is held"
+    assert all(b - a <= 3 for a, b in pairwise(steps)), "the world ran without its player"
+    assert all(frame.applied_seq == 5 for frame in again[-4:]), "the held button is still held"
 
 
-async def test_who_has_nothing_on_the_screen_gets_a_picture_first(server: RunningServer, place: str) -> None:
+async def test_a_client_without_a_picture_gets_one_first(server: RunningServer, place: str) -> None:
     async with raw_client(server.url, hello()) as client:
         welcome, seen = client.welcome, await client.play(9)
     await settled(server, welcome.session, hold_s=place == HELD)
@@ -135,12 +133,10 @@ async def test_who_has_nothing_on_the_screen_gets_a_picture_first(server: Runnin
     assert (picture.kind, picture.run) == ("start", 1)
     assert seen[-1].run_frame <= picture.run_frame <= seen[-1].run_frame + 3
     steps = [frame.run_frame for frame in (picture, *following)]
-    assert all(0 < b - a <= 3 for a, b in pairwise(steps)), "it goes on from there"
+    assert all(0 < b - a <= 3 for a, b in pairwise(steps)), "it continues from there"
 
 
-async def test_a_session_that_is_paused_stays_so_and_one_without_a_pace_has_none(
-    server: RunningServer, place: str
-) -> None:
+async def test_a_paused_and_unpaced_session_stays_paused_and_unpaced(server: RunningServer, place: str) -> None:
     async with raw_client(server.url, hello()) as client:
         welcome = client.welcome
         seen = await client.play(2)
@@ -157,8 +153,10 @@ async def test_a_session_that_is_paused_stays_so_and_one_without_a_pace_has_none
 
 
 async def test_two_hundred_lost_connections_under_load(server: RunningServer, place: str) -> None:
-    """Four sessions, or six for four slots where these are not held; one connection after the other is cut without a
-    word. In lock-step no frame comes twice and none is left out; in real time numbers rise; nobody is lost."""
+    """Four sessions, or six for four slots if slots are not held; one connection after the other is aborted.
+
+    In lock-step no frame comes twice and none is missing; in real time frame numbers increase; no session is lost.
+    """
     rng = random.Random(5)
     counts = {"cuts": 0}
 
@@ -182,7 +180,7 @@ async def test_two_hundred_lost_connections_under_load(server: RunningServer, pl
                         seq += 1
                         await client.send(Act(seq=seq, buttons=("up",)))
                     seen.append(await client.frame())
-                    # in real time each frame: those that were replaced are in flight, too, until a later one is acked
+                    # in real time every frame: replaced frames stay in flight until a later one is acked
                     if not lockstep or turn % 2 or rng.random() < 0.5:
                         await client.send(Ack(frame=seen[-1].index))
                 await client.send(Ack(frame=seen[-1].index))
@@ -194,15 +192,15 @@ async def test_two_hundred_lost_connections_under_load(server: RunningServer, pl
         indices = [frame.index for frame in seen]
         assert seen
         if number % 2 == 0:
-            assert indices == list(range(len(seen))), "lock-step: none twice, none left out"
+            assert indices == list(range(len(seen))), "lock-step: none twice, none missing"
             assert [frame.run_frame for frame in seen] == indices
         else:
             assert all(a < b for a, b in pairwise(indices))
         assert {frame.run for frame in seen} == {0}
 
 
-async def test_players_who_go_at_any_moment_break_nothing(server: RunningServer) -> None:
-    """Right after hello, amid a start, a fork or a restore; for good, or to come back."""
+async def test_players_who_leave_at_any_time_break_nothing(server: RunningServer) -> None:
+    """Right after hello, during a start, a fork or a restore; for good, or to resume."""
     rng = random.Random(7)
 
     async def come_and_go() -> None:
@@ -225,14 +223,14 @@ async def test_players_who_go_at_any_moment_break_nothing(server: RunningServer)
 
     await asyncio.gather(*(come_and_go() for _ in range(6)))
     assert server.engine.failure is None
-    server.engine._slot_jobs._hold_s = 0.0  # room for another
+    server.engine._slot_jobs._hold_s = 0.0  # held slots become free
     async with raw_client(server.url) as last:
         await last.send(hello())
         assert len(await last.play(3)) == 3
 
 
-async def test_who_comes_back_takes_the_session_from_the_connection_that_has_it(server: RunningServer) -> None:
-    """A dead connection may look alive for long."""
+async def test_resuming_takes_the_session_over_from_an_open_connection(server: RunningServer) -> None:
+    """A dead connection can look alive for a long time."""
     async with raw_client(server.url, hello()) as first:
         seen = await first.play(5)
         async with raw_client(server.url, resuming(first.welcome, seen[-1].index)) as second:
@@ -262,12 +260,12 @@ async def test_a_forged_or_outdated_ticket_is_refused_and_others_play_on(server:
         assert len(await other.play(5)) == 5
 
 
-async def test_a_session_is_kept_for_its_time_and_no_longer(server: RunningServer, place: str) -> None:
+async def test_a_session_is_kept_until_it_expires(server: RunningServer, place: str) -> None:
     async with raw_client(server.url, hello()) as client:
         await client.play(2)
         welcome = client.welcome
     if place == HELD:
-        return  # it is parked first
+        return  # it is suspended before it can expire
     await settled(server, welcome.session, hold_s=0)
     engine = server.engine
     engine._registry.suspended_sessions._in_memory.clear()

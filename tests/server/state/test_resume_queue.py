@@ -1,4 +1,4 @@
-"""Coming back where slots are few: who waits for whom, and what becomes of those who wait."""
+"""Resuming when slots are scarce: who waits for whom, and what happens to those who wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.server.resuming import CONFIG, WORLDS, resuming
 from tests.server.serving import serve
 
 
-async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_back_waits(tmp_path: Path) -> None:
+async def test_a_queued_player_gets_the_slot_of_a_lost_one_who_then_waits_to_resume(tmp_path: Path) -> None:
     config = replace(CONFIG, max_sessions=1, hold_s=0.1, store=tmp_path / "s.db")
     with serve(config, WORLDS) as server:
         async with raw_client(server.url, hello()) as gone:
@@ -28,7 +28,7 @@ async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_
                     assert isinstance(await back.receive(), Queued)
                     back.socket.transport.abort()
                     await asyncio.sleep(0.1)
-                async with raw_client(server.url) as back:  # lost again while it waited
+                async with raw_client(server.url) as back:  # its connection is lost again in the queue
                     await back.send(resuming(welcome, seen[-1].index))
                     assert isinstance(await back.receive(), Queued)
                     await waiting.send(Bye())
@@ -37,7 +37,7 @@ async def test_who_waits_gets_the_slot_of_one_who_is_gone_and_the_one_who_comes_
                     assert (await back.play(3))[-1].index > seen[-1].index
 
 
-async def test_who_comes_back_to_a_full_queue_may_try_again() -> None:
+async def test_a_session_that_finds_the_queue_full_can_be_resumed_later() -> None:
     config = replace(CONFIG, max_sessions=1, queue_limit=1, hold_s=0.0)
     with serve(config, WORLDS) as server:
         async with raw_client(server.url, hello()) as gone:
@@ -63,7 +63,7 @@ async def test_who_comes_back_to_a_full_queue_may_try_again() -> None:
                 assert frames[0].run == 0
 
 
-async def test_a_session_that_waits_for_its_slot_outlives_its_server(tmp_path: Path) -> None:
+async def test_a_session_queued_for_its_slot_outlives_its_server(tmp_path: Path) -> None:
     config = replace(CONFIG, max_sessions=1, hold_s=0.0, store=tmp_path / "s.db")
     with serve(config, WORLDS) as server:
         async with raw_client(server.url, hello()) as gone:
@@ -79,10 +79,10 @@ async def test_a_session_that_waits_for_its_slot_outlives_its_server(tmp_path: P
     with serve(config, WORLDS) as server:
         async with raw_client(server.url, resuming(welcome, seen[-1].index)) as back:
             assert back.welcome.generation == 2
-            assert (await back.play(3))[-1].run == 0, "to the frame"
+            assert (await back.play(3))[-1].run == 0, "no frame is lost"
 
 
-async def test_who_is_silent_for_long_makes_room_and_may_come_back() -> None:
+async def test_an_idle_player_makes_room_and_can_resume() -> None:
     with serve(replace(CONFIG, idle_timeout_s=0.3, max_sessions=1), WORLDS) as server:
         async with raw_client(server.url, hello()) as idle:
             seen = await idle.play(2)
@@ -91,7 +91,7 @@ async def test_who_is_silent_for_long_makes_room_and_may_come_back() -> None:
                 await waiting.send(hello())
                 assert isinstance(await waiting.receive(), Queued)
                 await asyncio.sleep(0.5)
-                assert waiting.socket.close_code is None, "who waits may be silent"
+                assert waiting.socket.close_code is None, "queued players may be silent"
                 error = await idle.error()
                 assert (error.code, await idle.close_code()) == ("idle", 1000)
         async with raw_client(server.url, resuming(idle.welcome, seen[-1].index)) as back:

@@ -1,4 +1,4 @@
-"""Sessions as files, clips to start from, and logs that are replayed: what a player keeps and brings back."""
+"""What a player keeps and brings back: saved sessions, clips to start from, logs to replay."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def pictures(frames: list[Frame]) -> np.ndarray:
 
 @pytest.mark.parametrize("world", ["pixel", "wan"])
 @pytest.mark.parametrize("back", [0, 3])
-async def test_a_saved_session_goes_on_elsewhere_as_it_did(raw: RawClient, world: str, back: int) -> None:
-    """Equal up to rounding, from its newest frame or an earlier one; from `hello` and in place."""
+async def test_a_saved_session_continues_elsewhere_as_it_did_here(raw: RawClient, world: str, back: int) -> None:
+    """Equal up to rounding, from its newest frame or an earlier one; in a new session and in a running one."""
     chunk = tiny_world(config=world).chunk_pixel_frames
     async with raw(hello(world, pacing="lockstep", start={"index": 1, "seed": 5})) as client:
         await client.send(Ack(frame=(await client.frame()).index))
@@ -60,14 +60,14 @@ async def test_a_saved_session_goes_on_elsewhere_as_it_did(raw: RawClient, world
             await client.send(Rewind(run_frame=at))
             await client.send(Ack(frame=(await client.frame()).index))
         expected = pictures(await acted(client, range(9, 13)))
-        for place in ("hello", "in place"):
-            if place == "hello":
+        for place in ("new session", "running session"):
+            if place == "new session":
                 opened = raw(hello(world, pacing="lockstep", start={"state": file.file}))
             else:
                 opened = raw(hello(world, pacing="lockstep"))
             async with opened as other:
                 picture = await other.frame()
-                if place == "in place":
+                if place == "running session":
                     await other.send(Ack(frame=picture.index))
                     await other.send(Start(start=StartFrom(state=file.file)))
                     picture = await other.frame()
@@ -79,7 +79,7 @@ async def test_a_saved_session_goes_on_elsewhere_as_it_did(raw: RawClient, world
                 assert np.abs(pictures(again) - expected).max() <= 1
 
 
-async def test_what_cannot_be_gone_on_with_is_refused_and_the_session_goes_on(raw: RawClient) -> None:
+async def test_unusable_files_are_refused_and_the_session_plays_on(raw: RawClient) -> None:
     async with raw(hello(pacing="lockstep")) as client, raw(hello("wan", pacing="lockstep")) as other:
         for each in (client, other):
             await each.send(Ack(frame=(await each.frame()).index))
@@ -106,14 +106,14 @@ async def test_what_cannot_be_gone_on_with_is_refused_and_the_session_goes_on(ra
 
 
 @given(data=st.binary(max_size=300))
-def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
+def test_any_bytes_are_refused_with_the_same_error(data: bytes) -> None:
     runner = ModelRunner(tiny_world(), 1, 1, ())
     for content in (data, msgpack.packb({"lightcone": 1, "fingerprint": runner.fingerprint, "state": data})):
         with pytest.raises(BadStateError):
             from_file("pixel", runner, content)
 
 
-def test_numbers_out_of_all_proportion_are_refused() -> None:
+def test_absurdly_large_frame_numbers_are_refused() -> None:
     runner = ModelRunner(tiny_world(), 1, 1, ())
     runner.start(0, StartRequest())
     state = runner.snapshot(0, exact=False)
@@ -125,10 +125,10 @@ def test_numbers_out_of_all_proportion_are_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "PNG"])
-async def test_a_clip_is_gone_on_from_and_a_still_picture_is_held(
+async def test_a_clip_fills_the_context_and_a_still_picture_repeats(
     server: RunningServer, raw: RawClient, kind: str
 ) -> None:
-    """The world remembers every picture of the clip, the first one from before it began."""
+    """Every picture of the clip is in the context; the first one also fills the time before it."""
     shades = [20 * number for number in range(4)]
     moving, still = io.BytesIO(), io.BytesIO()
     images = [Image.fromarray(np.full((32, 32, 3), shade, np.uint8)) for shade in shades]
@@ -140,9 +140,9 @@ async def test_a_clip_is_gone_on_from_and_a_still_picture_is_held(
     for image, expected in ((moving, [0, 0, *shades[1:]]), (still, [60] * 5)):
         async with raw(hello(pacing="lockstep", start={"image": image.getvalue()})) as client:
             assert np.abs(pictures([await client.frame()]) - 60).max() <= 2
-            remembered = state_of(server, client.welcome.session, "pixel").history[-5:]
+            context = state_of(server, client.welcome.session, "pixel").history[-5:]
         clip = torch.tensor(expected, dtype=torch.uint8)[None, :, None, None, None].expand(-1, -1, 32, 32, 3)
-        assert torch.allclose(remembered, model.encode(clip)[0][0], atol=0.05)
+        assert torch.allclose(context, model.encode(clip)[0][0], atol=0.05)
 
 
 async def test_the_client_saves_and_loads_and_replays(server: RunningServer) -> None:
@@ -150,7 +150,7 @@ async def test_the_client_saves_and_loads_and_replays(server: RunningServer) -> 
         start = (await session.frame()).picture
         first = [(await session.advance(["up"] if n % 2 else []))[-1].picture for n in range(6)]
         file, log = await session.save(), await session.action_log()
-        assert np.array_equal((await start_of(session)).picture, start)
+        assert np.array_equal((await start_again(session)).picture, start)
         again = [chunk[-1].picture async for chunk in session.replay(log)]
         assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
         following = (await session.advance(["down"]))[-1].picture
@@ -159,12 +159,12 @@ async def test_the_client_saves_and_loads_and_replays(server: RunningServer) -> 
         assert np.abs((await other.advance(["down"]))[-1].picture.astype(int) - following).max() <= 1
 
 
-async def start_of(session: Session) -> SeenFrame:
+async def start_again(session: Session) -> SeenFrame:
     await session.start(index=0, seed=3)
     return await session.frame()
 
 
-def test_the_same_without_await(server: RunningServer) -> None:
+def test_the_blocking_client_saves_and_loads_and_replays(server: RunningServer) -> None:
     with play(server.url, world="pixel", pacing="lockstep", encoding="png", seed=3) as session:
         session.frame()
         first = [session.advance(["up"])[-1].picture for _ in range(3)]

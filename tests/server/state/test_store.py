@@ -1,4 +1,4 @@
-"""Sessions on disk: what one server writes, the next one goes on with, however the first one ended."""
+"""Sessions on disk: the next server continues what one server wrote, however that one ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-def test_what_was_written_last_is_had_by_who_knows_the_secret(store: Store) -> None:
+def test_the_latest_state_is_claimed_with_the_right_secret_only(store: Store) -> None:
     assert store.put(stored(data=b"first")).result()
     assert store.put(stored(data=b"second")).result()
     claimed = store.claim("k", "s").result()
@@ -46,14 +46,14 @@ def test_what_was_written_last_is_had_by_who_knows_the_secret(store: Store) -> N
             store.claim(key, secret).result()
 
 
-def test_the_file_is_its_owners_and_a_secret_is_not_in_it(store: Store, tmp_path: Path) -> None:
+def test_only_the_owner_may_read_the_file_and_it_holds_no_secret(store: Store, tmp_path: Path) -> None:
     store.put(stored(secret="a secret that is long")).result()  # noqa: S106
     for file in (tmp_path / "folder").iterdir():
         assert not stat.S_IMODE(file.stat().st_mode) & 0o077
         assert b"a secret that is long" not in file.read_bytes()
 
 
-def test_who_has_lost_a_session_to_another_server_is_told(store: Store, tmp_path: Path) -> None:
+def test_a_server_learns_that_another_has_claimed_its_session(store: Store, tmp_path: Path) -> None:
     other = Store(tmp_path / "folder" / "sessions.db", ttl_s=100.0)
     assert store.put(stored(0)).result()
     assert other.claim("k", "s").result().generation == 1
@@ -63,7 +63,7 @@ def test_who_has_lost_a_session_to_another_server_is_told(store: Store, tmp_path
     other.close()
 
 
-def test_a_session_is_forgotten_after_its_time_and_when_it_is_dropped(tmp_path: Path) -> None:
+def test_a_session_is_deleted_when_it_expires_and_when_it_is_dropped(tmp_path: Path) -> None:
     brief = Store(tmp_path / "sessions.db", ttl_s=0.05)
     brief.put(stored()).result()
     time.sleep(0.1)
@@ -80,7 +80,7 @@ def test_a_session_is_forgotten_after_its_time_and_when_it_is_dropped(tmp_path: 
         assert file.execute("select count(*) from sessions").fetchone() == (0,)
 
 
-def test_of_several_writes_that_wait_the_newest_counts(store: Store) -> None:
+def test_of_several_waiting_writes_only_the_newest_is_done(store: Store) -> None:
     written: list[int] = []
 
     def data(number: int) -> Callable[[], bytes]:
@@ -93,7 +93,7 @@ def test_of_several_writes_that_wait_the_newest_counts(store: Store) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["no database", "another format", "a folder"])
-def test_a_file_that_is_none_of_ours_is_refused_at_the_start(tmp_path: Path, wrong: str) -> None:
+def test_a_foreign_file_is_refused_at_the_start(tmp_path: Path, wrong: str) -> None:
     path = tmp_path / "file"
     if wrong == "no database":
         path.write_bytes(b"nonsense" * 200)
@@ -106,10 +106,10 @@ def test_a_file_that_is_none_of_ours_is_refused_at_the_start(tmp_path: Path, wro
         Store(path, ttl_s=1.0)
 
 
-def test_a_disk_that_fails_is_logged_once_and_ends_nothing(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_disk_is_logged_once_and_ends_no_session(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     store._work.submit(store._execute, "drop table sessions").result()
     for _ in range(3):
-        assert store.put(stored()).result(), "it is no other server's"
+        assert store.put(stored()).result(), "no other server has claimed it"
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert store.num_failures == 3
 
@@ -125,7 +125,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Player:
-    """Plays until it is told to stop, and writes down what it sees, and when."""
+    """Plays until `enough` is set, and records which frames it sees, and when."""
 
     def __init__(self, number: int) -> None:
         self.lockstep = number % 2 == 0
@@ -161,8 +161,8 @@ def flags(tiny: Path, store: Path) -> list[str]:
     return ["serve", "--world", str(tiny), "--store", str(store), "--threads", "1", "--admit-all"]
 
 
-async def test_a_server_that_is_killed_and_started_again_goes_on_with_every_session(tiny: Path, tmp_path: Path) -> None:
-    """At most two seconds of play are lost, and every player is told."""
+async def test_a_server_that_is_killed_and_started_again_continues_every_session(tiny: Path, tmp_path: Path) -> None:
+    """At most two seconds of play are lost, and every player sees a new run begin."""
     players = [Player(number) for number in range(NUM_PLAYERS)]
     words = flags(tiny, tmp_path / "sessions.db")
     with serving(*words) as (process, url):
@@ -185,11 +185,11 @@ async def test_a_server_that_is_killed_and_started_again_goes_on_with_every_sess
         assert picture.kind == "start"
         newest = max(frame.run_frame for frame in frames if frame.run == 0)
         assert newest - picture.run_frame <= 2 * FPS * (2 if player.lockstep else 1), "a lock-step player is faster"
-        assert len(frames) - before > 15, "play goes on"
+        assert len(frames) - before > 15, "play continues"
 
 
 async def test_a_server_that_stops_hands_its_sessions_to_another(tiny: Path, tmp_path: Path) -> None:
-    """To the frame; nobody waits longer than two seconds."""
+    """No frame is lost, and nobody waits longer than two seconds."""
     players = [Player(number) for number in range(NUM_PLAYERS)]
     words = flags(tiny, tmp_path / "sessions.db")
     with serving(*words) as (first, url), serving(*words) as (_, other):
@@ -212,7 +212,7 @@ async def test_a_server_that_stops_hands_its_sessions_to_another(tiny: Path, tmp
             assert all(a.index < b.index for a, b in pairwise(frames))
 
 
-def test_a_store_that_cannot_be_had_is_said_before_anything_is_served(tiny: Path, tmp_path: Path) -> None:
+def test_an_unusable_store_is_reported_before_anything_is_served(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"nonsense" * 200)
     with pytest.raises(AssertionError, match="another file"), serving(*flags(tiny, tmp_path / "file")):
         pass
