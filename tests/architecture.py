@@ -104,3 +104,30 @@ def private_imports(file: Path) -> list[str]:
         for full in sorted(imports_of(file))
         if full.split(".")[0] in own and any(part.startswith("_") and part != "__future__" for part in full.split("."))
     ]
+
+
+def room_arrows(folder: Path) -> dict[str, set[str]]:
+    """Return, for each room of a package, the other rooms of the package that it imports."""
+    files = modules(folder)
+    arrows: dict[str, set[str]] = {}
+    for name, file in files.items():
+        if own := room_of(name):
+            others = {room_of(full) for full in imports_of(file) if full.split(".")[0] == folder.name}
+            arrows.setdefault(own, set()).update(others - {own, ""})
+    return arrows
+
+
+def without_implied(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Drop every arrow that a longer way already implies (transitive reduction). Raises CycleError on a circle."""
+    below: dict[str, set[str]] = {}
+    for room in TopologicalSorter(arrows).static_order():
+        direct = arrows.get(room, set())
+        below[room] = direct.union(*(below[other] for other in direct)) if direct else set()
+    return {room: {one for one in to if not any(one in below[other] for other in to)} for room, to in arrows.items()}
+
+
+def picture(folder: Path) -> str:
+    """Return a Mermaid flowchart of a package's rooms; arrows that a longer way implies are left out."""
+    arrows = without_implied(room_arrows(folder))
+    lines = [f"    {room} --> {other}" for room in sorted(arrows) for other in sorted(arrows[room])]
+    return "\n".join(["flowchart TD", *lines])
