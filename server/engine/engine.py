@@ -126,9 +126,12 @@ class Engine:
                 for key, entry in self._registry.entries.items()
             }
 
-    def info(self, name: str) -> WorldInfo:
-        """Return a served world. Raise NotReadyError, UnknownWorldError, or the reason why nobody may join any more."""
-        self._check_open()
+    def info(self, name: str, *, resuming: bool = False) -> WorldInfo:
+        """Return a served world. Raise NotReadyError, UnknownWorldError, or the reason why nobody may join any more.
+
+        resuming: for a session that another process may continue, this one's failure is a reason to try again later.
+        """
+        self._check_open(resuming=resuming)
         if not self.is_ready:
             raise NotReadyError("the worlds are still loading; connect again once /readyz says ready")
         return self.world_registry.info(name)
@@ -162,7 +165,7 @@ class Engine:
         """Continue a player's earlier session over another connection. Return its world. claimed: the session as the
         store has it. Raise a ServerError."""
         with self._lock:
-            self._check_open()
+            self._check_open(resuming=True)
             return self._registry.resume(ticket, hello, last_frame, claimed, send_queue, on_admitted).world
 
     def lose(self, key: str, send_queue: SendQueue) -> None:
@@ -206,8 +209,10 @@ class Engine:
         entry = self._registry.entries.get(key)
         return entry if entry is not None and entry.session.life.has_slot else None
 
-    def _check_open(self) -> None:
+    def _check_open(self, *, resuming: bool = False) -> None:
         if self._registry.closed is not None:
+            if resuming and self.failure is not None:
+                raise ShuttingDownError("a world failed and this server stops; resume once it is started again")
             raise self._registry.closed
 
     def _claimed(self, entry: SessionEntry, generation: int) -> None:

@@ -1,5 +1,5 @@
-"""A session's life: its phases, and the one table of what may follow what. Owns the session's slot and the time its
-connection was lost; knows no clocks (times are passed in), threads, messages or tensors.
+"""A session's phases and the one table of their transitions. Owns the session's slot and the time its connection was
+lost; knows no clocks (times are passed in), threads, messages or tensors.
 
 What may happen to a session (a step, a slot job, being suspended) is a question to its phase. A transition that is
 not in the table is a fault of the caller and raises.

@@ -154,5 +154,5 @@ class _InMemory:
 
 
 def is_newest(session: Session, claimed: StoredSession | None) -> bool:
-    """Return whether no other server has had this session since, as far as the store can tell."""
+    """Return whether no other server has claimed this session since, as far as the store can tell."""
     return claimed is None or claimed.generation == session.generation + 1

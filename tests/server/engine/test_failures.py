@@ -215,6 +215,11 @@ async def test_after_a_failure_nothing_is_suspended_or_saved(tmp_path: Path, mon
             before = await saved_rows(tmp_path / "sessions.db", run_frame=2)
             server.engine._fail(ArithmeticError("the world is upside down"), "pixel")
             assert (await client.error()).code == "internal"
+        async with raw_client(server.url) as late:
+            await late.send(resuming(client.welcome, 2))
+            error = await late.error()
+            assert error.code == "shutting_down", "clients try again after that, and find the next process"
+            assert await late.close_code() == 1012
         reply = await asyncio.to_thread(httpx.get, f"{server.url}/readyz")
         assert reply.status_code == 503
         began = time.monotonic()

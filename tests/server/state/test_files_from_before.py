@@ -8,17 +8,25 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from server.admission.session_factory import new_session
+from server.engine.model_runner import fingerprint, world_info
+from server.errors import UnknownTicketError
+from server.state import format_1
+from server.state.store import StoredSession
+from server.state.suspended_sessions import SuspendedSession, from_stored
 from server.wire.protocol import Ack
 from tests.server.raw import hello, raw_client
 from tests.server.resuming import CONFIG, acted
@@ -97,3 +105,24 @@ def test_a_snapshot_restores_and_continues() -> None:
     restored.restore(0, from_bytes((DATA / "snapshot.safetensors").read_bytes()))
     expected, frames = rollout.step(world.actions(["up"])), restored.step(world.actions(["up"]))
     assert (expected.int() - frames.int()).abs().max() <= MAX_GREY_LEVELS
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"format": 3}, {"fingerprint": "x"}, {"session": {}}, {"state": b"x"}, {"frames": 1}]
+)
+def test_a_stored_session_of_another_version_or_world_is_refused(wrong: dict[str, object]) -> None:
+    with sqlite3.connect(f"file:{DATA / 'sessions.db'}?immutable=1", uri=True) as file:
+        generation, data = file.execute("select generation, data from sessions where world = 'pixel'").fetchone()
+    runner_fingerprint = fingerprint(load("pixel"))
+    upgraded = format_1.upgrade(msgpack.unpackb(data))
+    config = replace(CONFIG, hold_s=0.0)
+
+    def restore(content: dict[str, object]) -> SuspendedSession:
+        stored = StoredSession("k", "s", generation + 1, "pixel", lambda: msgpack.packb(content))
+        session = new_session("k", hello(), world_info("pixel", load("pixel")), config)
+        return from_stored(stored, session, runner_fingerprint, 0.0)
+
+    written = msgpack.unpackb(msgpack.packb(restore(upgraded).session.to_data()))
+    assert written == upgraded["session"], "what is read is written again"
+    with pytest.raises(UnknownTicketError):
+        restore({**upgraded, **wrong})
