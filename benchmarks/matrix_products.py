@@ -1,5 +1,5 @@
-"""The bare matrix products of a computation: recorded while it runs, then run again back to back. Owns the definition of
-a product.
+"""The bare matrix products of a computation: recorded while it runs, then run again back to back. Owns what counts as
+one.
 
 Products are PyTorch's calls for linear layers, attention's two products (also if one operation does both) and
 convolutions, with the same tensors in the same layout, but without gaps. The bytes that they read and write are counted
@@ -34,8 +34,8 @@ class MatrixProducts(TorchDispatchMode):
         out = func(*args, **kwargs or {})
         name = func._opname
         if name in WHOLE or name in PARTS:
-            kept = tuple(without_gaps(a) if isinstance(a, Tensor) else a for a in args)
-            self._record(lambda: func(*kept, **kwargs or {}), [*kept, out])
+            inputs = tuple(without_gaps(a) if isinstance(a, Tensor) else a for a in args)
+            self._record(lambda: func(*inputs, **kwargs or {}), [*inputs, out])
         elif ATTENTION in name:
             q, k, v = (a.detach().contiguous().flatten(0, 1) for a in args[:3])
             weights = torch.empty(q.shape[0], q.shape[1], k.shape[1], dtype=q.dtype, device=q.device).fill_(0.5)

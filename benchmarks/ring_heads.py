@@ -1,5 +1,5 @@
-"""The ring's norm and rotation of raw queries, keys and values: eager, and compiled as in a world's packages. Owns these
-two for `caches`, which times them separately from the rest of a package."""
+"""The ring's norm and rotation of raw queries, keys and values: eager, and compiled as in a world's packages. Owns both
+for `caches`, which times them separately from the rest of a package."""
 
 from __future__ import annotations
 

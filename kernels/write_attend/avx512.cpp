@@ -1,9 +1,8 @@
 // Write chunks of keys and values into rings, each before it attends: for CPUs with AVX512-BF16.
 //
-// A task is up to 16 queries of one head, in the 16 lanes of a register: scores, softmax and sums stay in their lanes, so
-// nothing is added across lanes, and only the result is transposed at the end. Keys are read in place, two channels at a
-// time, and broadcast to all lanes. Products are of bf16 pairs with sums in float32; scores and softmax are float32;
-// weights are rounded to bf16 for the product with the values.
+// A task is up to 16 queries of one head, in the 16 lanes of a register: scores, softmax and sums never cross lanes; only
+// the result is transposed at the end. Keys are read in place, two channels at a time, and broadcast to all lanes. Products
+// are of bf16 pairs; sums, scores and softmax are float32; weights are rounded to bf16 for the product with the values.
 
 #include <immintrin.h>
 

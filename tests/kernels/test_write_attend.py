@@ -13,15 +13,16 @@ from kernels.dispatch import KernelChoice
 from kernels.write_attend import applies, native, write_attend
 from kernels.write_attend.reference import write_attend_reference
 from tests.kernels.checking import assert_as_exact, draw
+from world.runtime.native_attention import load_native_attention, make_native_attention
 
 pytestmark = pytest.mark.skipif(not native.can_build(), reason="needs a CPU with AVX512-BF16, and g++")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine_code(tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("native") / "write_attend.so"
-    native.build(path)
-    native.load(path)
+def machine_code() -> None:
+    """Compile the library into the tests' cache, where the tests of rollouts find it."""
+    assert make_native_attention(torch.bfloat16)
+    assert load_native_attention()
 
 
 NATIVE = KernelChoice(native_attention=True)

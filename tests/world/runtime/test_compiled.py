@@ -41,7 +41,14 @@ def _check(world: World, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> N
         torch.testing.assert_close(other, cache, atol=1e-4, rtol=1e-4)
 
 
+@pytest.fixture
+def quick_wrappers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile the packages' argument handling, most of the compiler's time, without optimisation; kernels keep it."""
+    monkeypatch.setattr(torch._inductor.config.aot_inductor, "compile_wrapper_opt_level", "O0")
+
+
 @needs_a_compiler
+@pytest.mark.usefixtures("quick_wrappers")
 @pytest.mark.timeout(600)  # compiling takes twice as long on a busy machine
 def test_compiled_rollouts_with_a_sink_and_scattered_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world(config="wan")
