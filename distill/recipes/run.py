@@ -54,7 +54,7 @@ class Run(Products):
                 f"delete {self.folder_of(stage.name) / FILE} to keep the product as it is"
             )
         if changes:
-            logger.info("%s: %s; it is made again", stage.name, "; ".join(changes))
+            logger.info("%s: %s, so it is made again", stage.name, "; ".join(changes))
             self._discard(stage)
         elif self._is_done(stage):
             return True

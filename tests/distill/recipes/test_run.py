@@ -26,6 +26,7 @@ from distill.recipes.products import StageError
 from distill.recipes.run import Run
 from world.checkpoint import World
 from world.errors import LightconeError
+from world.format_1 import fields_to_disk
 from world.testing import tiny_world
 
 
@@ -113,7 +114,8 @@ def test_a_run_starts_from_a_finished_world(tmp_path: Path, monkeypatch: pytest.
     shipped = World.load("checkpoints/bouncer", dtype=torch.float32).transformer.state_dict()
     assert all(torch.equal(weight, shipped[name]) for name, weight in student.items())
     description = json.loads(Path("second/world.json").read_text())
-    description["codec"]["tracked"][0]["periods"][0] = 99.0
+    (state_variables,) = fields_to_disk({"state_variables": ()})
+    description["codec"][state_variables][0]["periods"][0] = 99.0
     Path("second/world.json").write_text(json.dumps(description))
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "third"))
     with pytest.raises(LightconeError, match="but its environment names"):

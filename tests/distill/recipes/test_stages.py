@@ -115,7 +115,7 @@ def test_a_changed_input_renews_derived_data_and_stops_what_was_trained_on_it(
     assert run.stage("codec", redo=True)
     with caplog.at_level(logging.INFO):
         run_stages(run, "latents")
-    assert "latents: its input codec was made again; it is made again" in caplog.text
+    assert "latents: its input codec was made again, so it is made again" in caplog.text
     assert not torch.equal(torch.load(run.latents, weights_only=True)[0][0], first[0][0])
     with pytest.raises(StageError, match="warm_up is out of date: its input latents was made again"):
         run.stage("warm_up")
