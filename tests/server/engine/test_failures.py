@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import httpx
 import msgpack
 import numpy as np
 import pytest
+from lightcone_client import connect
 from numpy.typing import NDArray
 
 from server.engine.model_runner import ModelRunner
@@ -150,34 +151,47 @@ sys.exit(lightcone.main(sys.argv[2:]))
 """`lightcone` with a model that fails as soon as the file of the first argument exists."""
 
 
-@pytest.mark.parametrize("method", ["step", "decode"])
-async def test_a_model_that_fails_ends_the_process_with_70_and_its_sessions_resume_from_the_store(
-    tmp_path: Path, method: str
-) -> None:
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """The command line of a server with one world and a store."""
     tiny_world().save(tmp_path / "tiny")
-    switch, store, log = tmp_path / "broken", tmp_path / "sessions.db", tmp_path / "log"
-    words = ["serve", "--world", str(tmp_path / "tiny"), "--store", str(store), "--threads", "1", "--admit-all"]
-    program = [sys.executable, "-c", BREAKABLE.format(method=method), str(switch), *words, "--port", "0"]
+    store = str(tmp_path / "sessions.db")
+    return ["serve", "--world", str(tmp_path / "tiny"), "--store", store, "--threads", "1", "--admit-all"]
+
+
+@contextmanager
+def breakable(method: str, words: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server whose model fails once `folder` has a file "broken", and its address; its log goes to "log"."""
+    switch = str(folder / "broken")
+    program = [sys.executable, "-c", BREAKABLE.format(method=method), switch, *words, "--port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (
-        log.open("w") as stderr,
-        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as process,
+        (folder / "log").open("w") as log,
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
     ):
         try:
-            url = address_of(process)
-            async with raw_client(url, hello("tiny", pacing="lockstep")) as client:
-                welcome = client.welcome
-                await client.send(Ack(frame=(await client.frame()).index))
-                seen = await acted(client, range(1, 6))
-                before = await saved_rows(store, run_frame=5)
-                switch.touch()
-                with pytest.raises(AssertionError, match="internal"):
-                    await acted(client, range(6, 7))
-                assert await client.close_code() == 1011
-            assert await asyncio.to_thread(process.wait, 30) == 70
+            yield process, address_of(process)
         finally:
             process.kill()
-    text = log.read_text()
+
+
+@pytest.mark.parametrize("method", ["step", "decode"])
+async def test_a_model_that_fails_ends_the_process_with_70_and_its_sessions_resume_from_the_store(
+    tmp_path: Path, words: list[str], method: str
+) -> None:
+    store = tmp_path / "sessions.db"
+    with breakable(method, words, tmp_path) as (process, url):
+        async with raw_client(url, hello("tiny", pacing="lockstep")) as client:
+            welcome = client.welcome
+            await client.send(Ack(frame=(await client.frame()).index))
+            seen = await acted(client, range(1, 6))
+            before = await saved_rows(store, run_frame=5)
+            (tmp_path / "broken").touch()
+            with pytest.raises(AssertionError, match="internal"):
+                await acted(client, range(6, 7))
+            assert await client.close_code() == 1011
+        assert await asyncio.to_thread(process.wait, 30) == 70
+    text = (tmp_path / "log").read_text()
     assert "upside down" in text, "the log has the traceback"
     (line,) = [line for line in text.splitlines() if line.startswith("lightcone serve: ")]
     assert "tiny failed" in line
@@ -190,6 +204,26 @@ async def test_a_model_that_fails_ends_the_process_with_70_and_its_sessions_resu
             assert (picture.kind, picture.run, picture.run_frame) == ("start", 1, 5)
             await client.send(Ack(frame=picture.index))
             assert (await acted(client, range(6, 9)))[-1].run_frame == 8
+
+
+async def test_a_client_waits_for_the_next_process_and_plays_on(tmp_path: Path, words: list[str]) -> None:
+    """Its session restarts from the last saved state; the program that uses the client need not do anything."""
+    async with AsyncExitStack() as stack:
+        with breakable("step", words, tmp_path) as (process, url):
+            session = await stack.enter_async_context(connect(url, world="tiny", pacing="lockstep", encoding="png"))
+            for _ in range(3):
+                await session.advance(["up"])
+            await saved_rows(tmp_path / "sessions.db", run_frame=3)
+            (tmp_path / "broken").touch()
+            await session.act(["up"])
+            assert await asyncio.to_thread(process.wait, 30) == 70
+        stack.enter_context(serving(*words, port=url.rpartition(":")[2]))
+        while (frame := await session.frame()).run == 0:
+            pass
+        assert (frame.kind, frame.run_frame) == ("start", 3)
+        assert (await session.advance(["up"]))[-1].run == 1
+        assert session.welcome.generation == 1
+        await session.close()
 
 
 async def saved_rows(store: Path, run_frame: int) -> list[tuple[object, ...]]:
