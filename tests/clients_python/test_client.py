@@ -89,6 +89,7 @@ async def test_axis_movement_changes_the_picture(server: RunningServer) -> None:
 
 async def test_controls_return_once_they_are_applied(server: RunningServer) -> None:
     async with connect(server.url, world="pixel", encoding="png") as session:
+        assert (await session.frame()).run == 0  # a start before the first frame would replace the first run
         await session.pause()
         await session.start(image=gray_png(77))
         while (frame := await session.frame()).run == 0:
