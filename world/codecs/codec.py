@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from world.codecs.state_channels import StateVariable
+
 CodecState = dict[str, Tensor]
 """Tensors whose first dimension is the session; empty if the codec needs no history. Saved with the session."""
 
@@ -41,6 +43,11 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def latent_shape(self) -> tuple[int, int, int]:
         """`c h w` of one latent; the transformer's channels, height and width."""
+
+    @property
+    def state_variables(self) -> tuple[StateVariable, ...]:
+        """The numbers that the latent's last channels encode, if any."""
+        return ()
 
     @property
     def temporal_patch(self) -> int:

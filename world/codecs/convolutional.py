@@ -135,6 +135,10 @@ class ConvolutionalCodec(Codec):
         return self.config.latent_shape
 
     @property
+    def state_variables(self) -> tuple[StateVariable, ...]:
+        return self.config.state_variables
+
+    @property
     def temporal_patch(self) -> int:
         return self.config.temporal_patch
 

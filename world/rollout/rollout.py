@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kernels.dispatch import KernelChoice
 from world.actions import Actions
 from world.errors import ShapeError
 from world.model.transformer import Conditioning
@@ -36,7 +35,6 @@ class Rollout:
     timeline_chunks: how many chunks `rewind` can go back at least; costs one K/V copy per slot every
     `KV_CHECKPOINT_CHUNKS` chunks. static: whether passes run in static buffers, on a GPU as captured graphs (default:
     on a GPU). int8_cache: store K/V in 8 bits, for more sessions in the same memory (docs/kernels.md has the cost).
-    kernel_choice: overrides the model's.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class Rollout:
         timeline_chunks: int = 0,
         static: bool | None = None,
         int8_cache: bool = False,
-        kernel_choice: KernelChoice | None = None,
     ) -> None:
         self.model = model
         self.config = model.transformer.config
@@ -57,7 +54,7 @@ class Rollout:
             dtype=model.dtype,
             device=model.device,
             int8=int8_cache,
-            kernel_choice=kernel_choice or model.kernel_choice,
+            kernel_choice=model.kernel_choice,
         )
         self.timeline_chunks = timeline_chunks
         static = model.device.type == "cuda" if static is None else static

@@ -1,4 +1,4 @@
-"""Compiled blocks compute what the others do, also backwards, and keep their weights' names."""
+"""Compiled blocks compute the same, also backwards, and keep their weights' names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from world.model.patterns import TeacherForcing
 from world.testing import CONFIGS, tiny_transformer
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
-def test_compiled_blocks_are_the_same_network() -> None:
+@pytest.mark.timeout(600)  # compiling takes much longer on a busy machine
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about its own code
+def test_compiled_blocks_equal_plain_ones() -> None:
     plain = tiny_transformer(CONFIGS["pixel"][1])
     compiled = compile_blocks(copy.deepcopy(plain))
     assert compiled.state_dict().keys() == plain.state_dict().keys()
@@ -37,10 +38,10 @@ def test_compiled_blocks_are_the_same_network() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own doings
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about its own code
 @pytest.mark.parametrize("gradients", [True, False])
 def test_a_whole_block_is_one_graph(gradients: bool) -> None:
-    """Where the compiler cannot follow, it falls back without a word, and training takes longer."""
+    """If the compiler cannot trace a part, it silently falls back, and training takes longer."""
     network = tiny_transformer(CONFIGS["pixel"][1])
     config, explained = network.config, []
 
@@ -56,7 +57,7 @@ def test_a_whole_block_is_one_graph(gradients: bool) -> None:
     assert [found.graph_break_count for found in explained] == [0], explained[0].break_reasons
 
 
-def test_without_a_compiler_training_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_works_without_a_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("distill.training.blocks.shutil.which", lambda name: None)
     network = tiny_transformer(CONFIGS["pixel"][1])
     before = [block.forward for block in network.blocks]

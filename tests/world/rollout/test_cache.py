@@ -126,7 +126,7 @@ def test_the_functional_cache_equals_the_full_pass(network: Transformer, clip: C
         _assert_same_kv(committed.kv, references[0].kv, tokens_of(network, span))
 
 
-@pytest.mark.parametrize("slots", [[1, 2], [3, 0]], ids=["neighbours", "apart"])
+@pytest.mark.parametrize("slots", [[1, 2], [3, 0]], ids=["adjacent", "scattered"])
 @torch.no_grad()
 def test_the_ring_equals_the_full_pass(network: Transformer, clip: Clip, slots: list[int]) -> None:
     """Merged commit and denoise, then a second denoise; the two sessions are at different chunks.
