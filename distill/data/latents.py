@@ -193,6 +193,6 @@ class ClipSampler:
         actions, latents = stream_actions[index].clone(), stream[index]
         if still:
             actions[: still + 1] = 0  # every repetition of the picture, including the last, precedes any motion
-            if self.codec is not None and (num := len(self.codec.config.state_variables)):
+            if self.codec is not None and (num := len(self.codec.state_variables)):
                 latents[: still + 1, -num:] = 0  # the changes of the state variables: nothing moves
         return latents, actions

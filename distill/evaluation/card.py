@@ -80,7 +80,7 @@ def _strip(frames: Tensor) -> np.ndarray:
 
 
 def _state_variables(world: World) -> list[str]:
-    names = [variable.name for variable in world.codec.config.state_variables]
+    names = [variable.name for variable in world.codec.state_variables]
     if not names:
         return []
     return [

@@ -46,10 +46,10 @@ def warm_start(run: Run, checkpoint: Path) -> None:
     _check_shape(world, run.preset, checkpoint)
     run.stage("collect")
     codec = ConvolutionalCodec(run.preset.codec_config(run.dataset().spec))
-    if world.codec.config.state_variables not in ((), codec.config.state_variables):
+    if world.codec.state_variables not in ((), codec.state_variables):
         raise LightconeError(
-            f"{checkpoint} has the state variables {world.codec.config.state_variables}, but its environment names "
-            f"{codec.config.state_variables}: train without --from, or record with the former spec"
+            f"{checkpoint} has the state variables {world.codec.state_variables}, but its environment names "
+            f"{codec.state_variables}: train without --from, or record with the former spec"
         )
     codec.load_state_dict(codec.state_dict() | world.codec.state_dict())  # a missing state estimator is trained later
     save_codec(codec, run)
