@@ -174,13 +174,13 @@ def quick_pretrained() -> Pretrained:
 
 def quick_distance(name: str, pretrained: Pretrained) -> float:
     """Train a student by method `name` in small; return its least distance."""
+    measure = partial(distances, num_rollouts=QUICK_ROLLOUTS)
     if name in FORCED:
-        student, renoise, counts = train(FORCED[name](), QUICK_PRETRAINING, **QUICK_TRAINER), False, TEACHER_STEPS[-1:]
-    else:
-        method = FEW_STEP[name]
-        student = train(method.make(pretrained), QUICK_STEPS, **method.trainer | QUICK_CHANGES[name])
-        renoise, counts = method.renoise, QUICK_COUNTS
-    return min(distances(student, counts, renoise=renoise, num_rollouts=QUICK_ROLLOUTS).values())
+        student = train(FORCED[name](), QUICK_PRETRAINING, **QUICK_TRAINER)
+        return min(measure(student, (TEACHER_STEPS[-1],), renoise=False).values())
+    method = FEW_STEP[name]
+    student = train(method.make(pretrained), QUICK_STEPS, **method.trainer | QUICK_CHANGES[name])
+    return min(measure(student, QUICK_COUNTS, renoise=method.renoise).values())
 
 
 @pytest.mark.quick_toy
