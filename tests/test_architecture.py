@@ -82,6 +82,8 @@ FLOORS: dict[str, list[list[str]]] = {
 PURE = {
     "world": {"asyncio", "fastapi", "socket", "threading", "websockets"},
     "server/engine/scheduler.py": {"asyncio", "threading", "time", "torch"},
+    "server/sessions/life.py": {"asyncio", "threading", "time", "torch"},
+    "server/sessions/pacing.py": {"asyncio", "threading", "time", "torch"},
     "server/sessions/session.py": {"asyncio", "fastapi", "socket", "threading", "torch", "websockets"},
     "server/wire/protocol.py": {"asyncio", "fastapi", "socket", "threading", "torch", "websockets"},
     "clients/python/lightcone_client": {"torch"},

@@ -167,9 +167,7 @@ class Connection:
     async def _resume(self, hello: Hello, resume: Resume) -> WorldInfo:
         """Resume an earlier session. A connection that has it, here or on another server of the store, loses it."""
         ticket, claimed = Ticket.of(resume.ticket), None
-        self._engine.info(
-            hello.world, resuming=True
-        )  # raises before anything is claimed
+        self._engine.info(hello.world, resuming=True)  # raises before anything is claimed
         if self._engine.store is not None:
             with contextlib.suppress(UnknownTicketError):  # it may not be in the store yet
                 claimed = await asyncio.wrap_future(self._engine.store.claim(ticket.key, ticket.secret))
