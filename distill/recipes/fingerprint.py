@@ -42,10 +42,11 @@ class Record:
     def changes(self, settings: Settings, inputs: Mapping[str, str]) -> list[str]:
         """Return what has changed since, one phrase each; empty for a product that is up to date.
 
-        Settings that the record lacks did not exist when it was written; they are not changes.
+        Settings that the record lacks did not exist when it was written; they are not changes. A record without inputs
+        is of a product that was taken over from elsewhere, so no input changes it.
         """
         changed = [
-            f"{name} {_shown(value)} → {_shown(settings.get(name))}"
+            f"{name} {_shown(value)} → {_shown(settings[name]) if name in settings else 'other settings'}"
             for name, value in self.settings.items()
             if name not in settings or settings[name] != value
         ]
@@ -53,9 +54,11 @@ class Record:
         phrases = [f"its recipe changed ({', '.join(changed[:MAX_SHOWN] + more)})"] if changed else []
         for name, fingerprint in self.inputs.items():
             if name not in inputs:
-                phrases.append(f"it is no longer made from {name} but from {', '.join(inputs)}")
+                phrases.append(f"it is no longer made from {name}")
             elif inputs[name] != fingerprint:
                 phrases.append(f"its input {name} was made again")
+        if self.inputs:
+            phrases += [f"it is now made from {name}" for name in inputs if name not in self.inputs]
         return phrases
 
 

@@ -122,7 +122,7 @@ def test_a_changed_input_renews_derived_data_and_stops_what_was_trained_on_it(
     assert "warm_up: its input state_estimator is out of date: its input codec was made again" in caplog.text
 
 
-def test_redo_makes_what_is_out_of_date_again_and_nothing_else(run: Run) -> None:
+def test_redo_repeats_stages_that_are_out_of_date_and_no_others(run: Run) -> None:
     run_stages(run, "decoder", "state_estimator", "warm_up", "teacher")
     before = {name: stamp(run.folder / name / "state.pt") for name in ("codec", "decoder", "warm_up", "teacher")}
     with_learning_rate(run, "warm_up_trainer", 0.1)
@@ -182,13 +182,13 @@ def test_a_stage_that_ran_out_of_time_may_get_other_steps_but_no_other_recipe(ru
     assert trained_steps(run.folder / "warm_up") == 4
 
 
-def test_another_student_makes_what_was_built_on_the_first_out_of_date(run: Run) -> None:
+def test_another_student_puts_a_decoder_tuned_for_the_first_out_of_date(run: Run) -> None:
     run_stages(run, "state_estimator", "warm_up", "decoder_finetuning", "teacher", "teacher_forced")
     with pytest.raises(StageError, match="decoder_finetuning is out of date: it is no longer made from warm_up"):
         run.stage("decoder_finetuning")
 
 
-def test_data_recorded_anew_make_the_codec_out_of_date(run: Run) -> None:
+def test_recording_other_data_puts_the_codec_out_of_date(run: Run) -> None:
     path = run.folder / "data" / "dataset.json"
     content = json.loads(path.read_text())
     content["collected"]["num_heldout"] += 1
@@ -240,7 +240,7 @@ def former_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def test_a_run_from_before_is_used_as_it_is(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_in_the_former_layout_is_used_as_it_is(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     assert run.all_stages()
     expected = {name: load_product(run.folder / name)[0] for name in STAGES if run.has_weights(name)}
     codec = run.codec().state_dict()
@@ -262,7 +262,7 @@ def test_a_run_from_before_is_used_as_it_is(run: Run, caplog: pytest.LogCaptureF
     assert all(torch.equal(value, run.codec().state_dict()[key]) for key, value in codec.items())
 
 
-def test_a_run_from_before_continues_and_goes_out_of_date_like_any_other(run: Run) -> None:
+def test_a_run_in_the_former_layout_continues_and_goes_out_of_date_like_any_other(run: Run) -> None:
     run_stages(run, "decoder", "state_estimator", "warm_up", "decoder_finetuning")
     in_the_former_layout(run)
     for former, stage in (*names.STAGE_ALIASES.items(), ("codec", "codec")):
