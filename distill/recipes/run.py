@@ -33,6 +33,9 @@ class Run(Products):
         finished. Raises StageError for an unknown name, a missing input, or a product that is out of date."""
         stage = stage_named(name)
         if redo:
+            if stage.product is None:
+                raise StageError(f"{stage.name} runs each time, so --redo means nothing for it; leave it out")
+            self._check_inputs(stage)  # before anything is deleted
             self._discard(stage)
         return self._make(stage, redo_stale=False)
 
@@ -135,8 +138,6 @@ class Run(Products):
 
     def _discard(self, stage: Stage) -> None:
         """Delete a stage's product and the state of its training."""
-        if stage.product is None:
-            raise StageError(f"{stage.name} runs each time, so --redo means nothing for it; leave it out")
         folder = self.folder_of(stage.name)
         if folder.exists():
             shutil.rmtree(folder)

@@ -146,6 +146,14 @@ def test_redo_of_one_stage_trains_it_from_the_beginning(run: Run) -> None:
         run.stage("export", redo=True)
 
 
+def test_redo_deletes_nothing_while_an_input_is_missing(run: Run) -> None:
+    before = stamp(run.latents)
+    (run.folder / "codec" / "codec.pt").unlink()
+    with pytest.raises(StageError, match="latents needs .*codec.pt: run the stage `codec` first"):
+        run.stage("latents", redo=True)
+    assert stamp(run.latents) == before
+
+
 def test_more_steps_continue_a_finished_stage_and_fewer_keep_it(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     codec, recipe = run.folder / "codec", run.preset
     first = torch.load(codec / "codec.pt", weights_only=True)
