@@ -149,7 +149,7 @@ def test_redo_of_one_stage_trains_it_from_the_beginning(run: Run) -> None:
 def test_redo_deletes_nothing_while_an_input_is_missing(run: Run) -> None:
     before = stamp(run.latents)
     (run.folder / "codec" / "codec.pt").unlink()
-    with pytest.raises(StageError, match="latents needs .*codec.pt: run the stage `codec` first"):
+    with pytest.raises(StageError, match=r"latents needs .*codec.pt: run the stage `codec` first"):
         run.stage("latents", redo=True)
     assert stamp(run.latents) == before
 
