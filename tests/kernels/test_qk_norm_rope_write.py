@@ -165,7 +165,7 @@ def test_angles_in_other_layouts() -> None:
 def test_caches_in_two_layouts_are_rejected() -> None:
     arguments = Case().arguments()
     arguments["values"] = arguments["values"].transpose(1, 2).contiguous().transpose(1, 2)
-    with pytest.raises(ValueError, match="in one layout"):
+    with pytest.raises(ValueError, match="the same layout"):
         qk_norm_rope_write(**arguments)
 
 

@@ -230,7 +230,7 @@ def test_a_gate_in_another_layout() -> None:
 
 def test_arguments_that_do_not_fit_are_rejected() -> None:
     arguments = Case().arguments()
-    with pytest.raises(ValueError, match="in one layout"):
+    with pytest.raises(ValueError, match="the same layout"):
         ring_attention(**{**arguments, "keys": arguments["keys"].transpose(1, 2).contiguous().transpose(1, 2)})
     for changes in ({"values": draw(4, 1, 3, 16)}, {"slots": torch.zeros(3)}, {"gate": draw(2, 4, 2)}):
         with pytest.raises(ValueError, match="do not fit"):

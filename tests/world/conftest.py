@@ -2,6 +2,7 @@
 other down."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,3 +31,12 @@ def config_name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def world(config_name: str) -> World:
     return tiny_world(config=config_name)
+
+
+@pytest.fixture
+def short_world(config_name: str, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world with a window of two chunks, so that few steps wrap the ring: Triton's interpreter is slow."""
+    codec, config = CONFIGS[config_name]
+    short = replace(config, window_frames=2 * config.chunk_frames)
+    monkeypatch.setitem(CONFIGS, "short", (codec, short))
+    return tiny_world(config="short")

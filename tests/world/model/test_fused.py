@@ -30,7 +30,8 @@ class Fused(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
-def test_fused_rollouts_equal_plain_ones(world: World) -> None:
+def test_fused_rollouts_equal_plain_ones(short_world: World) -> None:
+    world = short_world
     config, slots = world.transformer.config, [3, 0]
     num_steps = config.window_chunks + 2  # past the ring's wrap
     plain, expected = rolled_out(world, slots, num_steps)
