@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import torch
 
-from benchmarks.distillation.methods import ADVERSARIAL_TRAINER, CRITIC_LR_SHARE, student_of
+from benchmarks.distillation.methods import ADVERSARIAL_TRAINER, CRITIC_LR_SHARE
 from benchmarks.distillation.process import NUM_STEPS, WINDOW, ProcessClips, process_config
+from benchmarks.distillation.settings import Listing, student_of
 from distill.methods.knowledge_distillation import KnowledgeConfig
 from distill.tasks.causal_consistency import ConsistencyConfig, ConsistencyTask
 from distill.tasks.causal_ode import CausalODEConfig, CausalODETask
@@ -134,3 +135,61 @@ CAUSAL_METHODS = (
         trainer=ADVERSARIAL_TRAINER,
     ),
 )
+
+CAUSAL_LISTINGS = (
+    Listing(
+        title="teacher forcing",
+        paper="GameNGen's noised context, arXiv:2408.14837",
+        losses=("teacher_forcing.py",),
+        task="TeacherForcingTask",
+        when="the start of every causal student",
+        part="pong",
+        rows=("teacher_forcing", "teacher_forcing_corrupted"),
+    ),
+    Listing(
+        title="diffusion forcing",
+        paper="arXiv:2407.01392",
+        losses=("diffusion_forcing.py",),
+        task="DiffusionForcingTask",
+        when="the same with half the tokens",
+        part="pong",
+        rows=("diffusion_forcing",),
+    ),
+    Listing(
+        title="causal ODE regression",
+        paper="arXiv:2412.07772",
+        losses=("causal_ode.py",),
+        task="CausalODETask",
+        when="few-step start from a bidirectional teacher",
+        part="process",
+        rows=("causal_ode",),
+    ),
+    Listing(
+        title="causal consistency",
+        paper="arXiv:2303.01469",
+        losses=("causal_consistency.py",),
+        task="ConsistencyTask",
+        when="few-step start from a causal teacher",
+        part="pong",
+        rows=("causal_consistency",),
+    ),
+    Listing(
+        title="CausVid",
+        paper="arXiv:2412.07772",
+        losses=("causvid.py",),
+        task="CausVidTask",
+        when="distribution matching without rollouts",
+        part="pong",
+        rows=("causvid",),
+    ),
+    Listing(
+        title="Self-Forcing, long tuning",
+        paper="arXiv:2506.08009, 2509.22622",
+        losses=("self_rollout.py",),
+        task="SelfForcingTask",
+        when="distribution matching (DMD2, or f-distill by `divergence`) on the student's own rollouts, short or long",
+        part="pong",
+        rows=("self_forcing", "self_forcing_long"),
+    ),
+)
+"""The lines of these methods in the table of `docs/training.md`, in order."""

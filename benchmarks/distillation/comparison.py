@@ -13,7 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.distillation.methods import METHODS, NONE, Method, Samples, Setting, train_teacher
+from benchmarks.distillation.methods import METHODS
+from benchmarks.distillation.settings import NONE, Method, Samples, Setting, train_teacher
 from distill.methods.sampling import integrated
 from world.model.schedule import sampling_sigmas
 

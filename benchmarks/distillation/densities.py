@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.distillation.distances import mode_variation, sliced_wasserstein
-from benchmarks.distillation.methods import NONE, Setting
+from benchmarks.distillation.settings import NONE, Setting
 from world.model.transformer import Conditioning
 
 

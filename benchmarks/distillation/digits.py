@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.distillation.distances import frechet
-from benchmarks.distillation.methods import NONE, Setting
+from benchmarks.distillation.settings import NONE, Setting
 from distill.tasks.student import BatchConfig
 from world.model.transformer import Conditioning
 

@@ -1,49 +1,44 @@
-"""The measured column of `docs/training.md`. Owns which row of which table is shown for each method."""
+"""The table of methods in `docs/training.md`, written from the methods' listings and the measured tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.distillation.causal_methods import CAUSAL_LISTINGS
+from benchmarks.distillation.methods import LISTINGS
 from benchmarks.distillation.report import Table
+from benchmarks.distillation.settings import Listing
 
 STEPS = 2
-ROWS = {
-    "knowledge distillation": ("digits", ("knowledge_distillation",)),
-    "consistency training": ("digits", ("consistency_training",)),
-    "consistency distillation": ("digits", ("consistency_distillation",)),
-    "TCM": ("digits", ("tcm",)),
-    "sCT, sCD": ("digits", ("sct", "scd")),
-    "MeanFlow": ("digits", ("mean_flow", "mean_flow_teacher")),
-    "DMD2": ("digits", ("dmd2", "dmd2_gan")),
-    "f-distill": ("digits", ("f_distill",)),
-    "LADD": ("digits", ("ladd",)),
-    "teacher forcing": ("pong", ("teacher_forcing", "teacher_forcing_corrupted")),
-    "diffusion forcing": ("pong", ("diffusion_forcing",)),
-    "causal ODE regression": ("process", ("causal_ode",)),
-    "causal consistency": ("pong", ("causal_consistency",)),
-    "CausVid": ("pong", ("causvid",)),
-    "Self-Forcing, long tuning": ("pong", ("self_forcing", "self_forcing_long")),
-}
-"""First cell of a line → (part, methods of its table)."""
+HEADER = f"| method | paper | losses in `distill/methods/` | task | when | measured at {STEPS} steps |"
+RULE = "|---|---|---|---|---|---|"
+ALL_LISTINGS = (*LISTINGS, *CAUSAL_LISTINGS)
 
 
 def write_measured(path: Path, tables: list[Table]) -> None:
-    """Update the measured column in the file `path`."""
+    """Rewrite the table of methods in the file `path`."""
     path.write_text(with_measured(path.read_text(), tables))
 
 
 def with_measured(text: str, tables: list[Table]) -> str:
-    """Return the text with the last cell of each method's line replaced; a dash if the part has no table."""
-    by_part = {table.part: table for table in tables}
+    """Return the text with its table of methods written anew. Raises ValueError if there is none."""
     lines = text.split("\n")
-    for number, line in enumerate(lines):
-        cells = line.split(" | ")
-        name = cells[0].removeprefix("| ")
-        if line.startswith("| ") and name in ROWS:
-            part, methods = ROWS[name]
-            found = [_measured(by_part[part], method) for method in methods] if part in by_part else ["–"]
-            lines[number] = " | ".join([*cells[:-1], f"{'; '.join(found)} |"])
-    return "\n".join(lines)
+    if HEADER not in lines:
+        raise ValueError(f"the document has no table of methods: it needs the line {HEADER!r}")
+    first = last = lines.index(HEADER)
+    while last < len(lines) and lines[last].startswith("|"):
+        last += 1
+    by_part = {table.part: table for table in tables}
+    written = [_line(listing, by_part.get(listing.part)) for listing in ALL_LISTINGS]
+    return "\n".join([*lines[:first], HEADER, RULE, *written, *lines[last:]])
+
+
+def _line(listing: Listing, table: Table | None) -> str:
+    """Return a method's line; its last cell is a dash if its part was not measured."""
+    losses = ", ".join(f"`{name}`" for name in listing.losses)
+    measured = "–" if table is None else "; ".join(_measured(table, row) for row in listing.rows)
+    cells = (listing.title, listing.paper, losses, f"`{listing.task}`", listing.when, measured)
+    return f"| {' | '.join(cells)} |"
 
 
 def _measured(table: Table, method: str) -> str:

@@ -2,124 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from benchmarks.distillation.perceptron import Perceptron
+from benchmarks.distillation.settings import Listing, Make, Method, Setting, student_of
 from distill.methods.continuous_consistency import ContinuousConfig
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.knowledge_distillation import KnowledgeConfig
 from distill.methods.latent_adversarial import LADDConfig
 from distill.methods.mean_flow import MeanFlowConfig
-from distill.methods.sampling import integrated, sampled
 from distill.methods.truncated_consistency import TruncatedConfig
 from distill.tasks.consistency import DiscreteConfig, StagedConfig, consistency_distillation, consistency_training
 from distill.tasks.continuous_consistency import continuous_consistency
 from distill.tasks.critic import AdversarialConfig
-from distill.tasks.denoising import denoising
 from distill.tasks.dmd import DMDConfig, DMDTask, FewStepConfig
 from distill.tasks.knowledge_distillation import knowledge_distillation
 from distill.tasks.ladd import LADDTask
 from distill.tasks.mean_flow import mean_flow
-from distill.tasks.student import BatchConfig, Draw
 from distill.tasks.truncated_consistency import truncated_consistency
-from distill.training.trainer import Task, TrainerConfig, trained
-from world.model.schedule import sampling_sigmas
-from world.model.transformer import Conditioning
-
-NONE = Conditioning()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The data, the shape of the network and the length of training, shared by all methods."""
-
-    draw: Draw
-    size: int
-    width: int = 128
-    num_layers: int = 3
-    batch: BatchConfig = field(default_factory=lambda: BatchConfig(size=512))
-    num_steps: int = 3000
-    teacher_steps: int = 6000
-    lr: float = 1e-3
-    quiet: bool = True
-
-    def network(self) -> Perceptron:
-        """Return a network with fixed initial weights."""
-        torch.manual_seed(0)
-        return Perceptron(self.size, width=self.width, num_layers=self.num_layers)
-
-    def head(self) -> nn.Module:
-        """Return a discriminator head, from hidden states to a logit, with fixed initial weights."""
-        torch.manual_seed(1)
-        return nn.Sequential(nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, 1))
-
-    def train(self, task: Task, *, num_steps: int | None = None, **changes: Any) -> nn.Module:
-        """Train for `num_steps` steps and return the averaged network."""
-        steps = num_steps or self.num_steps
-        config = TrainerConfig(
-            **{"num_steps": steps, "lr": self.lr, "ema_decay": 0.995, "weight_decay": 0.0, "save_every": steps}
-            | changes
-        )
-        return trained(task, config, quiet=self.quiet)
-
-
-def train_teacher(setting: Setting) -> nn.Module:
-    """Train the many-step teacher of the setting."""
-    return setting.train(denoising(setting.network(), setting.draw, setting.batch), num_steps=setting.teacher_steps)
-
-
-Make = Callable[[Setting, nn.Module], Task]
-Samples = Callable[[int], Tensor]
-"""Number of steps → samples, always from the same noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A method with its settings.
-
-    make: builds the student's task from a copy of the teacher. flow_map: whether it learns a flow map (see
-    `integrated`). length: training steps, as a multiple of the setting's. trainer: changes to the setting's optimiser.
-    """
-
-    name: str
-    make: Make
-    flow_map: bool = False
-    length: int = 1
-    trainer: dict[str, Any] = field(default_factory=dict)
-
-    def train_steps(self, setting: Setting) -> int:
-        """Return the number of training steps."""
-        return self.length * setting.num_steps
-
-    def train(self, setting: Setting, teacher: nn.Module) -> nn.Module:
-        """Train a student from the teacher and return it."""
-        return setting.train(self.make(setting, teacher), num_steps=self.train_steps(setting), **self.trainer)
-
-    def sampler(self, student: nn.Module, noise: Tensor) -> Samples:
-        """Return the student's samples from `noise`, as a function of the number of steps."""
-
-        def samples(num_steps: int) -> Tensor:
-            levels = sampling_sigmas(num_steps)
-            if self.flow_map:
-                return integrated(student, noise, NONE, levels, flow_map=True)
-            with torch.no_grad():
-                return sampled(student, noise, NONE, levels, torch.Generator().manual_seed(4))
-
-        return samples
-
-
-Teacher = TypeVar("Teacher", bound=nn.Module)
-
-
-def student_of(teacher: Teacher) -> Teacher:
-    """Return a trainable copy."""
-    return copy.deepcopy(teacher).requires_grad_(True)
+from distill.training.trainer import Task
 
 
 def _knowledge(setting: Setting, teacher: nn.Module) -> Task:
@@ -222,3 +122,88 @@ METHODS = (
     Method(name="f_distill", make=_distribution(AdversarialConfig(), FDistillConfig()), trainer=ADVERSARIAL_TRAINER),
     Method(name="ladd", make=_ladd, length=2, trainer=ADVERSARIAL_TRAINER),
 )
+
+LISTINGS = (
+    Listing(
+        title="knowledge distillation",
+        paper="arXiv:2101.02388",
+        losses=("knowledge_distillation.py",),
+        task="knowledge_distillation",
+        when="with a teacher but no data; the simplest method that works",
+        part="digits",
+        rows=("knowledge_distillation",),
+    ),
+    Listing(
+        title="consistency training",
+        paper="arXiv:2303.01469, 2406.14548",
+        losses=("consistency.py",),
+        task="consistency_training",
+        when="with data, and perhaps a teacher to start from",
+        part="digits",
+        rows=("consistency_training",),
+    ),
+    Listing(
+        title="consistency distillation",
+        paper="arXiv:2303.01469",
+        losses=("consistency.py",),
+        task="consistency_distillation",
+        when="with a teacher and data",
+        part="digits",
+        rows=("consistency_distillation",),
+    ),
+    Listing(
+        title="TCM",
+        paper="arXiv:2410.14895",
+        losses=("truncated_consistency.py",),
+        task="truncated_consistency",
+        when="a consistency model whose one-step samples should improve",
+        part="digits",
+        rows=("tcm",),
+    ),
+    Listing(
+        title="sCT, sCD",
+        paper="arXiv:2410.11081",
+        losses=("continuous_consistency.py",),
+        task="continuous_consistency",
+        when="without a grid of noise levels to choose; needs derivatives of the network",
+        part="digits",
+        rows=("sct", "scd"),
+    ),
+    Listing(
+        title="MeanFlow",
+        paper="arXiv:2505.13447",
+        losses=("mean_flow.py",),
+        task="mean_flow",
+        when="one network for any number of steps; the network needs an input for the level it goes to",
+        part="digits",
+        rows=("mean_flow", "mean_flow_teacher"),
+    ),
+    Listing(
+        title="DMD2",
+        paper="arXiv:2405.14867",
+        losses=("distribution_matching.py", "adversarial.py"),
+        task="DMDTask",
+        when="one to four steps; samples as good as the teacher's, or better with the GAN branch",
+        part="digits",
+        rows=("dmd2", "dmd2_gan"),
+    ),
+    Listing(
+        title="f-distill",
+        paper="arXiv:2502.15681",
+        losses=("f_distill.py",),
+        task="DMDTask",
+        when="DMD2 that covers more modes, or keeps closer to some, depending on the divergence",
+        part="digits",
+        rows=("f_distill",),
+    ),
+    Listing(
+        title="LADD",
+        paper="arXiv:2403.12015",
+        losses=("latent_adversarial.py",),
+        task="LADDTask",
+        when="sharpness matters more than coverage",
+        part="digits",
+        rows=("ladd",),
+    ),
+)
+"""The lines of these methods in the table of `docs/training.md`, in order."""

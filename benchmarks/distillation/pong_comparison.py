@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.distillation.comparison import STUDENT_STEPS, Evaluated, Row, in_turns
-from benchmarks.distillation.methods import student_of
 from benchmarks.distillation.pong_students import SHIPPED, STUDENTS, Available, PongStudent
+from benchmarks.distillation.settings import student_of
 from distill.evaluation.drift import drift_figures
 from distill.evaluation.generators import (
     Generator,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from benchmarks.distillation.methods import student_of
+from benchmarks.distillation.settings import student_of
 from distill.recipes.run import Run
 from distill.tasks.causal_consistency import ConsistencyTask
 from distill.tasks.causvid import CausVidConfig, CausVidTask

@@ -1,13 +1,14 @@
 """The output of `lightcone bench distill`: the report and the measured column of the methods' table."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.distill import PARTS, RESULTS
 from benchmarks.distillation.comparison import Row
-from benchmarks.distillation.measured import ROWS, with_measured
-from benchmarks.distillation.methods import METHODS
+from benchmarks.distillation.measured import ALL_LISTINGS, HEADER, RULE, with_measured
+from benchmarks.distillation.methods import LISTINGS, METHODS
 from benchmarks.distillation.pong_students import SHIPPED, STUDENTS
 from benchmarks.distillation.report import Table, write_report
 
@@ -19,8 +20,8 @@ def row(method: str, num_steps: int, distance: float, sample_s: float, train_s: 
     return Row(method=method, num_steps=num_steps, quality=quality, sample_s=sample_s, train_s=train_s, train_steps=100)
 
 
-def table() -> Table:
-    names = ROWS["knowledge distillation"][1] + ROWS["sCT, sCD"][1]
+def table(*names: str) -> Table:
+    names = names or ("knowledge_distillation", "sct", "scd")
     students = [row(name, steps, 0.5, 0.1 * steps) for name in names for steps in (1, 2, 4)]
     teacher = [row("teacher", 8, 0.4, 0.8, None), row("teacher", 50, 0.25, 5.0)]
     return Table("digits", "a machine", {"frechet": 0.1}, teacher + students)
@@ -45,27 +46,30 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     assert Table.load(tmp_path / "t.json") == table()
 
 
-def test_filling_the_methods_table_is_idempotent() -> None:
-    before = "\n".join(
-        [
-            "| method | paper | measured at 2 steps |",
-            "|---|---|---|",
-            "| knowledge distillation | x | – |",
-            "| sCT, sCD | x | – |",
-            "| CausVid | x | – |",
-        ]
-    )
-    after = with_measured(before, [table()])
+def test_the_table_of_methods_is_written_between_the_text_around_it() -> None:
+    before = f"before\n{HEADER}\n{RULE}\n| knowledge distillation | out of date |\n\nafter"
+    written = with_measured(before, [table(*(row for one in LISTINGS for row in one.rows))])
     cell = "digits: frechet 0.5 (teacher 0.25), 25× faster"
-    assert f"| knowledge distillation | x | {cell} |" in after
-    assert f"| sCT, sCD | x | {cell}; {cell} |" in after
-    assert "| CausVid | x | – |" in after, "Pong was not measured"
-    assert with_measured(after, [table()]) == after
+    lines = written.split("\n")
+    assert (lines[0], lines[-2:]) == ("before", ["", "after"])
+    assert next(line for line in lines if "knowledge distillation" in line).endswith(f"| {cell} |")
+    assert next(line for line in lines if line.startswith("| sCT, sCD |")).endswith(f"| {cell}; {cell} |")
+    assert next(line for line in lines if line.startswith("| CausVid |")).endswith("| – |"), "Pong was not measured"
+    assert with_measured(written, [table(*(row for one in LISTINGS for row in one.rows))]) == written
+    with pytest.raises(ValueError, match="no table of methods"):
+        with_measured("nothing", [])
 
 
-def test_every_method_has_a_line_in_the_training_document() -> None:
-    lines = (DOCS / "training.md").read_text().split("\n")
-    named = {name for _, names in ROWS.values() for name in names}
-    assert all(any(line.startswith(f"| {name} | ") for line in lines) for name in ROWS)
-    assert {method.name for method in METHODS} <= named
-    assert {SHIPPED, *(student.name for student in STUDENTS)} <= named
+def test_the_committed_table_of_methods_is_what_the_generator_writes() -> None:
+    text = (DOCS / "training.md").read_text()
+    assert with_measured(text, [Table.load(RESULTS / f"distill-{part}.json") for part in PARTS]) == text
+
+
+def test_every_method_is_listed_and_every_listing_names_what_exists() -> None:
+    rows = {row for listing in ALL_LISTINGS for row in listing.rows}
+    assert {method.name for method in METHODS} <= rows
+    assert {SHIPPED, *(student.name for student in STUDENTS)} <= rows
+    tasks = "".join(path.read_text() for path in (DOCS.parent / "distill" / "tasks").glob("*.py"))
+    for listing in ALL_LISTINGS:
+        assert all((DOCS.parent / "distill" / "methods" / name).is_file() for name in listing.losses), listing
+        assert re.search(rf"^(class|def) {listing.task}\b", tasks, flags=re.MULTILINE), listing

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS, teacher_samples
 from benchmarks.distillation.densities import DENSITIES, NUM_SAMPLES, exact_points, point_quality, point_setting
-from benchmarks.distillation.methods import METHODS, Method, Setting, train_teacher, truncated_after
+from benchmarks.distillation.methods import METHODS, truncated_after
 from benchmarks.distillation.perceptron import Perceptron
+from benchmarks.distillation.settings import Method, Setting, train_teacher
 from distill.methods import consistency, continuous_consistency, mean_flow
 from distill.methods.knowledge_distillation import ode_path
 from distill.methods.truncated_consistency import truncated_consistency_loss

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.distillation.densities import eight_gaussians, point_setting
-from benchmarks.distillation.methods import METHODS, Method
+from benchmarks.distillation.methods import METHODS
 from benchmarks.distillation.perceptron import Perceptron
+from benchmarks.distillation.settings import Method
 from distill.data.latents import ClipSampler
 from distill.methods.distribution_matching import dmd_gradient
 from distill.methods.f_distill import FDistillConfig
