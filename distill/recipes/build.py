@@ -6,7 +6,6 @@ continues.
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict
 
@@ -199,5 +198,4 @@ def train(products: Products, stage: str, task: Task, config: TrainerConfig) -> 
     """Train in the stage's folder; return whether it is finished."""
     folder = products.folder_of(stage)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "preset.json").write_text(json.dumps(asdict(products.preset), indent=1) + "\n")
     return Trainer(task, config, folder).run(stop_after_s=products.stop_after_s, quiet=products.quiet)

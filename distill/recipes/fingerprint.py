@@ -1,7 +1,8 @@
 """What a stage's product was made from, and whether that has changed. Owns `stage.json`; knows no stage and no model.
 
-Beside its product each stage keeps a record: the settings it depends on, the fingerprints of its inputs, and when it
-was made. The fingerprint is a digest of all three, so it changes whenever the product is made or trained again.
+Beside its product each stage keeps a record: the settings it depends on, the fingerprints of its inputs, and a digest
+of the product itself. That digest is the fingerprint of a trained stage, so a product that was not touched is the same
+whatever happened around it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from world.errors import LightconeError
@@ -19,7 +20,7 @@ Settings = Mapping[str, object]
 
 FILE = "stage.json"
 NEUTRAL = ("num_steps", "save_every", "log_every")
-"""Trainer settings that a fingerprint leaves out: training may always continue to more steps, and the others do not
+"""Settings of a trainer that a record leaves out: training may always continue to more steps, and the others do not
 change the product."""
 
 MAX_SHOWN = 3
@@ -28,16 +29,32 @@ MAX_SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One stage's `stage.json`. settings, inputs: what it was made from, inputs as name → fingerprint. made: when its
-    product last changed, in nanoseconds since 1970."""
+    """One stage's `stage.json`.
+
+    settings, inputs: what the product was made from, inputs as name → fingerprint. steps: training steps when the
+    finished product was written; None if it trains nothing or is not finished. product: digest of the product's file,
+    as it was when that had the time and size of `stamp` (nanoseconds since 1970, bytes).
+    """
 
     settings: Settings
     inputs: Mapping[str, str]
-    made: int
+    steps: int | None = None
+    product: str = ""
+    stamp: tuple[int, int] = (0, 0)
 
     @property
-    def fingerprint(self) -> str:
-        return digest({"settings": self.settings, "inputs": self.inputs, "made": self.made})
+    def origin(self) -> str:
+        """Return the digest of what the product was made from."""
+        return digest({"settings": self.settings, "inputs": self.inputs})
+
+    def seen(self, path: Path) -> Record:
+        """Return the record with the product's digest, computed again if the file has changed since."""
+        stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+        if stamp == self.stamp:
+            return self
+        with path.open("rb") as file:
+            product = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return replace(self, product=product, stamp=stamp)
 
     def changes(self, settings: Settings, inputs: Mapping[str, str]) -> list[str]:
         """Return what has changed since, one phrase each; empty for a product that is up to date.
@@ -68,8 +85,9 @@ def read_record(folder: Path) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        fields = json.loads(path.read_text())
+        return Record(**fields | {"stamp": tuple(fields["stamp"])})
+    except (ValueError, TypeError, KeyError) as error:
         raise LightconeError(f"{path} is damaged ({error}): delete it to keep the product as it is") from error
 
 
@@ -94,12 +112,17 @@ def flattened(config: Mapping[str, object], prefix: str = "") -> dict[str, objec
 
 
 def selected(flat: Settings, names: tuple[str, ...]) -> dict[str, object]:
-    """Return the settings that are named, or lie below a name, without the neutral ones."""
+    """Return the settings that are named, or lie below a name, without the neutral ones of trainers."""
     return {
         key: value
         for key, value in flat.items()
-        if any(key == name or key.startswith(f"{name}.") for name in names) and key.split(".")[-1] not in NEUTRAL
+        if any(key == name or key.startswith(f"{name}.") for name in names) and not _is_neutral(key)
     }
+
+
+def _is_neutral(key: str) -> bool:
+    *above, name = key.split(".")
+    return name in NEUTRAL and bool(above) and above[-1].endswith("_trainer")
 
 
 def _shown(value: object) -> str:

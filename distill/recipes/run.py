@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
+from dataclasses import replace
 from pathlib import Path
 
 from distill.recipes.fingerprint import FILE, Record, digest, read_record, write_record
+from distill.recipes.former_runs import FORMER_RECORD, former_settings
 from distill.recipes.products import Products, StageError
 from distill.recipes.stages import STAGES, Stage, stage_named
 from distill.training.trainer import STATE_FILE, trained_steps
@@ -33,41 +34,58 @@ class Run(Products):
         finished. Raises StageError for an unknown name, a missing input, or a product that is out of date."""
         stage = stage_named(name)
         if redo:
-            if stage.product is None:
-                raise StageError(f"{stage.name} runs each time, so --redo means nothing for it; leave it out")
-            self._check_inputs(stage)  # before anything is deleted
+            self._check_redo(stage)  # before anything is deleted
             self._discard(stage)
-        return self._make(stage, redo_stale=False)
+        return self._make(stage, redo_stale=False, is_named=True)
 
     def take_over(self, name: str) -> None:
         """Record the product of a stage as finished and made from nothing in this run, so it never is out of date."""
-        write_record(self.folder_of(name), Record(settings={}, inputs={}, made=time.time_ns()))
+        write_record(self.folder_of(name), Record(settings={}, inputs={}))
 
-    def _make(self, stage: Stage, *, redo_stale: bool) -> bool:
+    def _make(self, stage: Stage, *, redo_stale: bool, is_named: bool = False) -> bool:
+        """Run a stage unless it is finished. is_named: it was asked for by name, not as one of all."""
         if not stage.applies(self):
             return True
         logger.info("%s: %s", self.name, stage.name)
+        self._check_inputs(stage)
         if stage.product is None:
             return stage.run(self)
-        self._check_inputs(stage)
         changes = self._changes(stage)
         if changes and not (stage.derived or redo_stale):
-            raise StageError(
-                f"{stage.name} is out of date: {'; '.join(changes)}. Give --redo to make it again, undo the change, or "
-                f"delete {self.folder_of(stage.name) / FILE} to keep the product as it is"
-            )
+            raise StageError(self._out_of_date(stage, changes))
         if changes:
             logger.info("%s: %s, so it is made again", stage.name, "; ".join(changes))
             self._discard(stage)
-        elif self._is_done(stage):
+        elif self._is_done(stage, is_named=is_named):
             return True
-        self._write_record(stage)
+        folder = self.folder_of(stage.name)
+        if self._record(stage) is None:  # before it runs, or a stopped run would count as one without records
+            write_record(folder, Record(settings=stage.fingerprint(self), inputs=self._fingerprints(stage)))
         finished = stage.run(self)
-        self._write_record(stage)  # again: the product is another one now
+        record = self._record(stage)
+        if finished and record is not None and (folder / STATE_FILE).exists():
+            write_record(folder, replace(record, steps=trained_steps(folder)))
         return finished
 
+    def _check_redo(self, stage: Stage) -> None:
+        """Raise an error if a stage cannot be made again."""
+        if stage.product is None:
+            raise StageError(f"{stage.name} runs each time, so --redo means nothing for it; leave it out")
+        if not stage.applies(self):
+            raise StageError(f"this recipe has no stage {stage.name}, so it cannot be made again; leave --redo out")
+        self._check_inputs(stage)
+        stage.fingerprint(self)
+        self._fingerprints(stage)
+
+    def _out_of_date(self, stage: Stage, changes: list[str]) -> str:
+        return (
+            f"{stage.name} is out of date: {'; '.join(changes)}. Give --redo to make it again, undo the change, or "
+            f"delete {self.folder_of(stage.name) / FILE} to keep the product as it is"
+        )
+
     def _check_inputs(self, stage: Stage) -> None:
-        """Raise StageError for an input that is missing; warn of one that is out of date itself."""
+        """Raise StageError for an input that is missing. One that is out of date itself is logged, and refused by a
+        stage that only puts products together."""
         for source in self._inputs_of(stage):
             if source.product is None:
                 continue
@@ -75,6 +93,8 @@ class Run(Products):
             if not (folder / source.product).exists():
                 raise StageError(f"{stage.name} needs {folder / source.product}: run the stage `{source.name}` first")
             if changes := self._changes(source):
+                if stage.product is None:
+                    raise StageError(f"{stage.name} stops: {self._out_of_date(source, changes)}")
                 logger.warning("%s: its input %s is out of date: %s", stage.name, source.name, "; ".join(changes))
 
     def _changes(self, stage: Stage) -> list[str]:
@@ -82,8 +102,12 @@ class Run(Products):
         record = self._record(stage)
         return [] if record is None else record.changes(stage.fingerprint(self), self._fingerprints(stage))
 
-    def _is_done(self, stage: Stage) -> bool:
-        """Return whether the product is finished. Log where its number of steps is not the one asked for."""
+    def _is_done(self, stage: Stage, *, is_named: bool) -> bool:
+        """Return whether the product is finished. Log if it has another number of steps than the recipe.
+
+        A product that is written once training has ended (the codec's) is kept even if the recipe has more steps,
+        unless its stage is named: everything after it depends on it.
+        """
         folder, config = self.folder_of(stage.name), stage.trainer_config(self.preset)
         if stage.product is None or not (folder / stage.product).exists():
             return False
@@ -92,26 +116,47 @@ class Run(Products):
         if not (folder / STATE_FILE).exists():
             logger.info("%s: taken over from a checkpoint, so it is not trained here", stage.name)
             return True
-        trained = trained_steps(folder)
-        if trained < config.num_steps:
-            logger.info("%s: %d steps are done; training continues to %d", stage.name, trained, config.num_steps)
-        elif trained > config.num_steps:
-            logger.info("%s: kept with its %d steps; %d were asked for", stage.name, trained, config.num_steps)
-        return trained >= config.num_steps
+        steps = trained_steps(folder)
+        if stage.product != STATE_FILE:
+            record = self._record(stage)
+            steps = steps if record is None or record.steps is None else record.steps
+            if not is_named:
+                if steps < config.num_steps:
+                    logger.info(
+                        "%s: kept with its %d steps; `--stage %s` trains it to the recipe's %d",
+                        stage.name, steps, stage.name, config.num_steps,
+                    )  # fmt: skip
+                return True
+        if steps < config.num_steps:
+            logger.info("%s: %d steps are done; training continues to %d", stage.name, steps, config.num_steps)
+        elif steps > config.num_steps:
+            logger.info("%s: kept with its %d steps; %d were asked for", stage.name, steps, config.num_steps)
+        return steps >= config.num_steps
 
     def _record(self, stage: Stage) -> Record | None:
-        """Return what the stage's product was made from; None where there is none. A product without a record counts
-        as up to date, and gets its record here."""
+        """Return what the stage's product was made from; None if it was never begun. A product without a record gets
+        its record here."""
         product = self._newest(stage)
-        if product is None:
-            return None
         folder = self.folder_of(stage.name)
         record = read_record(folder)
-        if record is None:
-            made = product.stat().st_mtime_ns
-            record = Record(settings=stage.fingerprint(self), inputs=self._fingerprints(stage), made=made)
-            logger.info("%s: made before fingerprints were kept; it counts as up to date", stage.name)
-            write_record(folder, record)
+        if product is None:
+            return record
+        current = (record or self._adopted(stage)).seen(product)
+        if current != record:
+            write_record(folder, current)
+        return current
+
+    def _adopted(self, stage: Stage) -> Record:
+        """Return the record of a product without one, which counts as up to date. Raises StageError if it says that it
+        was trained with other settings."""
+        settings, folder = stage.fingerprint(self), self.folder_of(stage.name)
+        record = Record(settings={**settings, **former_settings(folder, settings)}, inputs=self._fingerprints(stage))
+        if changes := record.changes(settings, record.inputs):
+            raise StageError(
+                f"{stage.name} was trained with another recipe: {'; '.join(changes)}. Name that recipe, or delete "
+                f"{folder / FORMER_RECORD} to use the product with this one"
+            )
+        logger.info("%s: made before fingerprints were kept; it counts as up to date", stage.name)
         return record
 
     def _newest(self, stage: Stage) -> Path | None:
@@ -128,13 +173,11 @@ class Run(Products):
         return {source.name: self._fingerprint(source) for source in self._inputs_of(stage)}
 
     def _fingerprint(self, stage: Stage) -> str:
-        """Return a stage's fingerprint; where no product is recorded, that of its settings alone."""
+        """Return a stage's fingerprint: the digest of its product, or of what derived data are made from."""
         record = None if stage.product is None else self._record(stage)
-        return digest(stage.fingerprint(self)) if record is None else record.fingerprint
-
-    def _write_record(self, stage: Stage) -> None:
-        record = Record(settings=stage.fingerprint(self), inputs=self._fingerprints(stage), made=time.time_ns())
-        write_record(self.folder_of(stage.name), record)
+        if record is None:
+            return digest(stage.fingerprint(self))
+        return record.origin if stage.derived else record.product
 
     def _discard(self, stage: Stage) -> None:
         """Delete a stage's product and the state of its training."""

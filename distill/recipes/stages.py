@@ -88,6 +88,12 @@ def _fine_tuning_inputs(products: Products) -> tuple[str, ...]:
     return ("collect", "codec", *decoder, "state_estimator", products.shipped_stage())
 
 
+def _exported(products: Products) -> tuple[str, ...]:
+    """Return the stages whose products make the world that is played."""
+    decoders = (name for name in ("decoder", "decoder_finetuning") if products.has_weights(name))
+    return ("codec", "state_estimator", *decoders, products.shipped_stage())
+
+
 _IN_ORDER = (
     Stage(name="collect", inputs=reads(), run=build.collect_data, fingerprint=_recorded, product=None),
     Stage(
@@ -177,7 +183,7 @@ _IN_ORDER = (
     ),
     Stage(
         name="export",
-        inputs=lambda products: (products.shipped_stage(),),
+        inputs=_exported,
         run=build.export_checkpoint,
         fingerprint=settings(),
         product=None,
