@@ -16,7 +16,9 @@ from server.config import ServerConfig
 from server.errors import ServerFullError
 from server.wire.protocol import Bye, Pause, Queued, Welcome
 from tests.server.raw import Raw, hello, raw_client
+from tests.server.resuming import session_of
 from tests.server.serving import RunningServer, serve
+from tests.server.waiting import until
 from world.testing import tiny_world
 
 
@@ -131,6 +133,7 @@ async def admitted(client: Raw, *, within_s: float = 5.0) -> bool:
         async with asyncio.timeout(within_s):
             while not isinstance(message := await client.receive(), Welcome):
                 assert isinstance(message, Queued), message
+            client.welcome = message
             return True
     return False
 
@@ -140,11 +143,17 @@ async def keep_playing(client: Raw) -> None:
         await client.play(1)
 
 
+async def all_play(server: RunningServer, clients: list[Raw]) -> None:
+    """Wait until the world of each of these clients has been stepped."""
+    sessions = [session_of(server, client.welcome.session) for client in clients]
+    await until(lambda: all(session.run.frame > 1 for session in sessions), "all have played")
+
+
 @pytest.mark.parametrize("way", ["leaves", "vanishes", "pauses", "stalls"])
 async def test_a_player_too_many_waits_until_another_makes_room(slow_server: RunningServer, way: str) -> None:
     async with raw_client(slow_server.url, hello()) as first, raw_client(slow_server.url, hello()) as second:
         playing = [asyncio.create_task(keep_playing(client)) for client in (first, second)]
-        await asyncio.sleep(0.3)
+        await all_play(slow_server, [first, second])
         async with raw_client(slow_server.url) as third:
             await third.send(hello())
             message = await third.receive()
@@ -176,7 +185,7 @@ async def test_no_more_are_admitted_together_than_there_is_time_for(slow_server:
             await client.send(hello())
             assert await admitted(client)
         playing = [asyncio.create_task(keep_playing(client)) for client in (first, second)]
-        await asyncio.sleep(0.3)
+        await all_play(slow_server, [first, second])
         for client in waiting:
             await client.send(hello())
             assert isinstance(await client.receive(), Queued)

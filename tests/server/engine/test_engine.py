@@ -19,10 +19,13 @@ from server.engine import model_runner
 from server.engine.model_runner import ModelRunner, Stepped, share_cores
 from server.engine.slot_jobs import SlotJobs
 from server.errors import ShuttingDownError
+from server.sessions import pending_requests
 from server.sessions.run import RunRequest, StartRequest
 from server.wire.protocol import Pause, Receipt, Start, StartFrom
 from tests.server.raw import Raw, RawClient, hello, raw_client
+from tests.server.resuming import session_of
 from tests.server.serving import RunningServer, serve
+from tests.server.waiting import until
 from world.testing import tiny_world
 
 CONFIG = ServerConfig(max_sessions=3, num_threads=1, resume_s=0.0, headroom=None)
@@ -39,8 +42,14 @@ async def controls_applied(client: Raw, num: int) -> list[int]:
     return seqs
 
 
+def pending_seed(server: RunningServer, client: Raw) -> int | None:
+    """Return the seed of a client's pending start; None without one."""
+    request = session_of(server, client.welcome.session)._pending.start
+    return request.seed if isinstance(request, StartRequest) else None
+
+
 async def test_a_start_replaced_while_another_session_starts_is_never_executed(
-    raw: RawClient, monkeypatch: pytest.MonkeyPatch
+    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest request is executed, and its receipts follow; the one before it is not."""
     busy, may_continue, executed = threading.Event(), threading.Event(), []
@@ -59,21 +68,21 @@ async def test_a_start_replaced_while_another_session_starts_is_never_executed(
         for client in (first, second):
             await client.play(1)
             await client.send(Pause())
-        await asyncio.sleep(0.6)  # from here on no start waits for the interval after the previous one
+        monkeypatch.setattr(pending_requests, "INTERVAL_S", 0.0)  # a start need not wait after the previous one
         monkeypatch.setattr(ModelRunner, "begin", begin)
         await first.send(Start(start=StartFrom(seed=1)))
         assert await asyncio.to_thread(busy.wait, 20)
         await second.send(Start(seq=10, start=StartFrom(index=0, seed=2)))
-        await asyncio.sleep(0.1)
+        await until(lambda: pending_seed(server, second) == 2, "the start with seed 2 is pending")
         await second.send(Start(seq=11, start=StartFrom(index=1, seed=3)))
-        await asyncio.sleep(0.1)
+        await until(lambda: pending_seed(server, second) == 3, "the start with seed 3 has replaced it")
         may_continue.set()
         assert await controls_applied(second, 2) == [10, 11]
     assert executed == [1, 3]
 
 
 async def test_a_slot_is_released_before_its_next_player_starts(
-    raw: RawClient, monkeypatch: pytest.MonkeyPatch
+    raw: RawClient, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never after: that would release what the next player has started."""
     reached, may_continue = threading.Event(), threading.Event()
@@ -87,12 +96,17 @@ async def test_a_slot_is_released_before_its_next_player_starts(
 
     async with AsyncExitStack() as stay:
         leaver = raw(hello())
-        await (await leaver.__aenter__()).play(1)
+        client = await leaver.__aenter__()
+        await client.play(1)
+        slot = session_of(server, client.welcome.session).life.slot
         monkeypatch.setattr(SlotJobs, "_next", held_up)
         assert await asyncio.to_thread(reached.wait, 20)  # freed slots are released, the next job is not chosen yet
         await leaver.__aexit__(None, None, None)
+        await until(lambda: server.engine.num_sessions == (0, 0), "the slot is free")
         newcomer = await stay.enter_async_context(raw(hello()))
-        await asyncio.sleep(0.2)  # its start is pending
+        session = session_of(server, newcomer.welcome.session)
+        assert session.life.slot == slot
+        await until(lambda: session._pending.start is not None, "its start is pending")
         may_continue.set()
         await newcomer.play(4)
 
@@ -105,7 +119,7 @@ async def test_players_get_frames_between_the_starts_of_others(
 
     def slow_start(runner: ModelRunner, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
         ticks_at_start.append(server.engine.num_ticks)
-        time.sleep(0.3)
+        time.sleep(0.3)  # long enough for all three starts, and frames of the player, to be due together
         return real(runner, slot, request)
 
     async def play_on(client: Raw) -> None:

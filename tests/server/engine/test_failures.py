@@ -28,6 +28,7 @@ from tests.server.command_line import ROOT, address_of, serving
 from tests.server.raw import Raw, hello, raw_client
 from tests.server.resuming import CONFIG, WORLDS, acted, resuming, settled
 from tests.server.serving import RunningServer, serve
+from tests.server.waiting import until
 from world import RolloutState
 from world.testing import tiny_world
 
@@ -120,10 +121,7 @@ async def test_a_session_whose_connection_is_lost_while_its_start_fails_leaves_n
         for _ in range(NUM_SLOTS):
             async with raw_client(server.url, hello()) as client:
                 client.socket.transport.abort()
-        for _ in range(1000):
-            if server.engine.num_sessions == (0, 0):
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: server.engine.num_sessions == (0, 0), "all sessions have ended")
     async with AsyncExitStack() as stack:
         for _ in range(NUM_SLOTS):
             client = await stack.enter_async_context(raw_client(server.url, hello()))

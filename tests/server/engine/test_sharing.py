@@ -16,6 +16,7 @@ from server.config import ServerConfig
 from server.wire.protocol import Ack, Act, Frame, Pause, Play
 from tests.server.raw import Raw, hello, raw_client
 from tests.server.serving import RunningServer, serve
+from tests.server.waiting import until
 from world import World
 from world.testing import tiny_world
 
@@ -36,12 +37,20 @@ def running(world: World) -> Iterator[RunningServer]:
 
 
 async def settled(server: RunningServer) -> int:
-    """Return the number of ticks once it is constant; the previews, whose passes count too, are finished then."""
-    before = -1
-    while before != (now := server.engine.num_ticks) or server.engine.world_registry.num_previews_left:
-        before = now
-        await asyncio.sleep(0.3)
-    return now
+    """Return the number of ticks once all sessions are paused and every frame that was begun has been sent.
+
+    The previews, whose passes count too, are finished then.
+    """
+
+    def is_settled() -> bool:
+        with server.engine._lock:
+            entries = server.engine._registry.entries.values()
+            paused = all(entry.session._pace.is_paused for entry in entries)
+            sent = all(entry.send_queue.last_taken == entry.session.last_index >= 0 for entry in entries)
+        return paused and sent and not server.engine.world_registry.num_previews_left
+
+    await until(is_settled, "every session is paused and no frame is under way")
+    return server.engine.num_ticks
 
 
 @pytest.mark.parametrize("num_sessions", [1, 3])

@@ -32,6 +32,7 @@ from server.wire.protocol import (
 )
 from tests.server.raw import Raw, RawClient, hello
 from tests.server.serving import RunningServer
+from tests.server.waiting import until
 from world import Rollout
 
 WORLDS = ["pixel", "wan"]
@@ -196,7 +197,8 @@ async def test_others_play_on_during_a_long_rewind(
         await one.play(1)
         await acted(one, 0, [()] * 31)
         playing = asyncio.create_task(two.play(1000))
-        await asyncio.sleep(0.2)
+        before = server.engine.num_ticks
+        await until(lambda: server.engine.num_ticks > before + 5, "the other session plays")
         monkeypatch.setattr(Rollout, "_advance", advance)
         await one.send(Rewind(seq=1, run_frame=20))
         assert (await one.play(1))[0].run_frame == 20

@@ -10,6 +10,7 @@ from server.wire.protocol import Bye, Pause, Queued, Welcome
 from tests.server.raw import hello, raw_client
 from tests.server.resuming import CONFIG, WORLDS, resuming
 from tests.server.serving import serve
+from tests.server.waiting import until
 
 
 async def test_a_queued_player_gets_the_slot_of_a_lost_one_who_then_waits_to_resume(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ async def test_a_queued_player_gets_the_slot_of_a_lost_one_who_then_waits_to_res
                     await back.send(resuming(welcome, seen[-1].index))
                     assert isinstance(await back.receive(), Queued)
                     back.socket.transport.abort()
-                    await asyncio.sleep(0.1)
+                    await until(lambda: server.engine.num_sessions == (1, 0), "it has left the queue")
                 async with raw_client(server.url) as back:  # its connection is lost again in the queue
                     await back.send(resuming(welcome, seen[-1].index))
                     assert isinstance(await back.receive(), Queued)
@@ -90,7 +91,7 @@ async def test_an_idle_player_makes_room_and_can_resume() -> None:
             async with raw_client(server.url) as waiting:
                 await waiting.send(hello())
                 assert isinstance(await waiting.receive(), Queued)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.4)  # longer than idle_timeout_s: nothing may happen
                 assert waiting.socket.close_code is None, "queued players may be silent"
                 error = await idle.error()
                 assert (error.code, await idle.close_code()) == ("idle", 1000)

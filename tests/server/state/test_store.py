@@ -6,8 +6,9 @@ import asyncio
 import signal
 import sqlite3
 import stat
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from lightcone_client.session import Pacing
 from server.errors import ConfigError, UnknownTicketError
 from server.state.store import Store, StoredSession
 from tests.server.command_line import serving
+from tests.server.waiting import until
 from world.testing import tiny_world
 
 NUM_PLAYERS = 4
 FPS = 30.0
+LOCKSTEP_FPS = 2 * FPS
 
 
 def stored(generation: int = 0, data: bytes = b"x", *, key: str = "k", secret: str = "s") -> StoredSession:  # noqa: S107
@@ -66,7 +69,11 @@ def test_a_server_learns_that_another_has_claimed_its_session(store: Store, tmp_
 def test_a_session_is_deleted_when_it_expires_and_when_it_is_dropped(tmp_path: Path) -> None:
     brief = Store(tmp_path / "sessions.db", ttl_s=0.05)
     brief.put(stored()).result()
-    time.sleep(0.1)
+    (expires_at,) = brief._work.submit(
+        lambda: brief._file.execute("select expires_at from sessions").fetchone()
+    ).result()
+    while time.time() <= expires_at:
+        time.sleep(0.01)
     with pytest.raises(UnknownTicketError):
         brief.claim("k", "s").result()
     brief._dropped_at = -1e9
@@ -86,8 +93,10 @@ def test_of_several_waiting_writes_only_the_newest_is_done(store: Store) -> None
     def data(number: int) -> Callable[[], bytes]:
         return lambda: written.append(number) or b"%d" % number  # type: ignore[func-returns-value]
 
-    store._work.submit(time.sleep, 0.1)
+    may_write = threading.Event()
+    store._work.submit(may_write.wait, 10)
     futures = [store.put(StoredSession("k", "s", 0, "tiny", data(number))) for number in range(5)]
+    may_write.set()
     assert all(future.result() for future in futures)
     assert written == [4]
 
@@ -139,6 +148,7 @@ class Player:
             await self._see(session)
             while not self.enough.is_set():
                 if self.lockstep:
+                    await asyncio.sleep(1 / LOCKSTEP_FPS)  # the player's own pace: no more frames than that per second
                     await session.act(["up"])
                 await self._see(session)
             self.generation = session.welcome.generation
@@ -147,14 +157,41 @@ class Player:
         self.frames.append((time.monotonic(), await session.frame()))
 
     @property
+    def run_frame(self) -> int:
+        """Return how far the run is, as far as the player has seen it."""
+        return self.frames[-1][1].run_frame if self.frames else 0
+
+    @property
+    def loss_limit(self) -> float:
+        """Return the most frames that may be lost when a server is killed: two seconds of play."""
+        return 2 * (LOCKSTEP_FPS if self.lockstep else FPS)
+
+    @property
     def gaps(self) -> list[float]:
         return [after - before for (before, _), (after, _) in pairwise(self.frames)]
 
 
-async def played(seconds: float, players: list[Player], url: str, *others: str) -> asyncio.Future[list[None]]:
-    playing = asyncio.gather(*(player.play(url, *others) for player in players))
-    await asyncio.sleep(seconds)
-    return playing
+async def until_each(
+    playing: asyncio.Future[list[None]], have: Callable[[], Iterable[bool]], what: str, *, within_s: float
+) -> None:
+    """Wait until all that `have` returns is true. Raise the exception of a player that stops before."""
+    await until(lambda: playing.done() or all(have()), what, within_s=within_s)
+    if playing.done():
+        playing.result()
+
+
+async def play_on(playing: asyncio.Future[list[None]], players: list[Player], url: str) -> None:
+    """Check that within two seconds every player plays at the server of `url`; then end their play."""
+    before = [len(player.frames) for player in players]
+
+    def have() -> Iterable[bool]:
+        return [len(player.frames) - seen > 15 for player, seen in zip(players, before, strict=True)]
+
+    await until_each(playing, have, "every player plays again", within_s=2.0)
+    assert httpx.get(f"{url}/readyz").json()["playing"] == NUM_PLAYERS
+    for player in players:
+        player.enough.set()
+    await playing
 
 
 def flags(tiny: Path, store: Path) -> list[str]:
@@ -166,17 +203,15 @@ async def test_a_server_that_is_killed_and_started_again_continues_every_session
     players = [Player(number) for number in range(NUM_PLAYERS)]
     words = flags(tiny, tmp_path / "sessions.db")
     with serving(*words) as (process, url):
-        playing = await played(3.5, players, url)
+        playing = asyncio.gather(*(player.play(url) for player in players))
+        enough = "every player has played for longer than may be lost"
+        await until_each(playing, lambda: [p.run_frame > 1.2 * p.loss_limit for p in players], enough, within_s=30.0)
         process.send_signal(signal.SIGKILL)
         process.wait()
     seen = [len(player.frames) for player in players]
     port = url.rpartition(":")[2]
     with serving(*words, port=port) as (process, url):
-        await asyncio.sleep(2.0)
-        assert httpx.get(f"{url}/readyz").json()["playing"] == NUM_PLAYERS
-        for player in players:
-            player.enough.set()
-        await playing
+        await play_on(playing, players, url)
     for player, before in zip(players, seen, strict=True):
         assert player.generation == 1
         frames = [frame for _, frame in player.frames]
@@ -184,7 +219,7 @@ async def test_a_server_that_is_killed_and_started_again_continues_every_session
         picture = next(frame for frame in frames if frame.run == 1)
         assert picture.kind == "start"
         newest = max(frame.run_frame for frame in frames if frame.run == 0)
-        assert newest - picture.run_frame <= 2 * FPS * (2 if player.lockstep else 1), "a lock-step player is faster"
+        assert newest - picture.run_frame <= player.loss_limit
         assert len(frames) - before > 15, "play continues"
 
 
@@ -193,14 +228,12 @@ async def test_a_server_that_stops_hands_its_sessions_to_another(tiny: Path, tmp
     players = [Player(number) for number in range(NUM_PLAYERS)]
     words = flags(tiny, tmp_path / "sessions.db")
     with serving(*words) as (first, url), serving(*words) as (_, other):
-        playing = await played(2.0, players, url, other)
+        playing = asyncio.gather(*(player.play(url, other) for player in players))
+        enough = "every player has played past the second save"
+        await until_each(playing, lambda: [p.run_frame > 1.5 * FPS for p in players], enough, within_s=30.0)
         first.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(first.wait, 10) in (0, -signal.SIGTERM)
-        await asyncio.sleep(2.0)
-        assert httpx.get(f"{other}/readyz").json()["playing"] == NUM_PLAYERS
-        for player in players:
-            player.enough.set()
-        await playing
+        await play_on(playing, players, other)
     for player in players:
         assert player.generation == 1
         assert max(player.gaps) <= 2.0
