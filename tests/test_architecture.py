@@ -182,7 +182,7 @@ FORMER_NAMES = {
     r"errands?|roster|members?|lobby|outbox|wanted|parking|parked|hosting|onward|patience|patient|news|worn": None,
     r"mailbox": r"server/state/format_1\.py",
     r"[Jj]udg\w*": r"lightcone_client/gym\.py|clients_python/test_gym\.py",
-    r"tracked|tracker": r"format_1\.py|recipes/(names|test_run)\.py|test_files_from_before\.py",
+    r"tracked|tracker": r"format_1\.py|recipes/(names|former_runs|test_run)\.py|test_files_from_before\.py",
     r"WorldHost|OngoingRollouts|given_context|GivenPast": None,
 }
 
