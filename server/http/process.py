@@ -52,6 +52,8 @@ class Server(uvicorn.Server):
             await asyncio.sleep(self._goodbye_s)
             deadline = time.monotonic() + SUSPEND_TIMEOUT_S
             while engine.store is not None and any(engine.num_sessions) and time.monotonic() < deadline:
+                if engine.failure is not None:  # nothing can be suspended any more
+                    break
                 await asyncio.sleep(READY_POLL_S)
         await super().shutdown(sockets)
 
@@ -74,7 +76,7 @@ def run(
     server = Server(uvicorn_config(app, config), app, config.goodbye_s)
 
     async def serve() -> None:
-        watcher = asyncio.create_task(_watch(app, server, lambda: (on_ready or _print)(url)))
+        watcher = asyncio.create_task(watch(app, server, lambda: (on_ready or _print)(url)))
         await server.serve(sockets=[listener])
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
@@ -114,7 +116,7 @@ def url_of(host: str, port: int, *, secure: bool = False) -> str:
     return f"http{'s' * secure}://{shown}:{port}"
 
 
-async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], None]) -> None:
+async def watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], None]) -> None:
     """Call `announce` when the worlds are warm; stop the server if they cannot be loaded, or fail later."""
     while not hasattr(app.state, "engine") or not app.state.engine.ready.is_set():
         await asyncio.sleep(READY_POLL_S)
@@ -122,7 +124,10 @@ async def _watch(app: FastAPI, server: uvicorn.Server, announce: Callable[[], No
     if engine.failure is None:
         gc.collect()
         gc.freeze()  # loaded objects stay; scanning them again at every collection would stop all players for 0.1 s
-        announce()
+        try:
+            announce()
+        except Exception:  # the reader of the output may be gone; the server is ready all the same
+            logger.exception("the worlds are warm, but announcing it failed")
     while engine.failure is None:
         await asyncio.sleep(FAILURE_POLL_S)
     server.should_exit = True

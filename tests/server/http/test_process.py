@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
 from server import ServerConfig, run
 from server.errors import ConfigError
-from server.http.process import listen
+from server.http.process import listen, watch
 from server.wire.protocol import Error, GoAway
 from tests.server.raw import hello, raw_client
+from tests.server.waiting import until
 from world.testing import tiny_world
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -81,6 +88,30 @@ def test_small_messages_are_sent_at_once() -> None:
             return await asyncio.wait_for(options.get(), 10)
 
     assert asyncio.run(accepted_option()) != 0
+
+
+async def test_a_process_that_could_not_announce_itself_ends_all_the_same_when_its_model_fails(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The reader of its output may be gone."""
+
+    def announce() -> None:
+        raise BrokenPipeError
+
+    ready = threading.Event()
+    ready.set()
+    engine = SimpleNamespace(ready=ready, failure=None)
+    server = SimpleNamespace(should_exit=False)
+    app = SimpleNamespace(state=SimpleNamespace(engine=engine))
+    watcher = asyncio.create_task(watch(cast("FastAPI", app), cast("uvicorn.Server", server), announce))
+    try:
+        await until(lambda: "announcing it failed" in caplog.text, "the log has the failure")
+        assert not server.should_exit
+        engine.failure = ArithmeticError("the world is upside down")
+        await asyncio.wait_for(watcher, 10)
+        assert server.should_exit
+    finally:
+        gc.unfreeze()
 
 
 def test_a_port_in_use_is_named_with_the_remedy() -> None:
