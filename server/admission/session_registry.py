@@ -143,9 +143,9 @@ class SessionRegistry:
         send_queue.detach()
         life = entry.session.life
         if life.phase is Phase.QUEUED_SUSPENDED and entry.suspended is not None:
+            self._put_suspended(entry.suspended)
             life.suspend()
             self._table.remove(entry, None)
-            self._put_suspended(entry.suspended)
         elif not life.has_slot or not entry.session.has_begun or not self._config.resume_s:
             self.remove(entry)
         else:
@@ -158,8 +158,12 @@ class SessionRegistry:
         entry = self.entries.get(key)
         if entry is not None and entry.send_queue is send_queue:
             self.remove(entry)
-            if self.suspended_sessions.store is not None:
-                self.suspended_sessions.store.drop(key)
+            self.forget(key)
+
+    def forget(self, key: str) -> None:
+        """Delete a session from the store, so that it cannot be resumed."""
+        if self.suspended_sessions.store is not None:
+            self.suspended_sessions.store.drop(key)
 
     def remove(self, entry: SessionEntry) -> None:
         """End a session: it loses its slot or its place in the queue."""
@@ -169,8 +173,8 @@ class SessionRegistry:
     def fail(self, entry: SessionEntry, error: ServerError) -> None:
         """End one session because of `error`, which its client receives; all others play on."""
         if self.has(entry):
-            entry.send_queue.end(error)
             self.remove(entry)
+            entry.send_queue.end(error)
 
     # ---- the model thread
 
@@ -189,9 +193,8 @@ class SessionRegistry:
         entry = self.entries[suspended.session.key]
         if not self._writes:
             return
-        slot = entry.session.life.suspend()
         written = self._put_suspended(suspended)
-        self._table.remove(entry, slot)
+        self._table.remove(entry, entry.session.life.suspend())
         logger.info("session %s is suspended", suspended.session.key)
         if self.closed is not None:
             _end_after(written, entry.send_queue, self.closed)
@@ -271,12 +274,14 @@ class SessionRegistry:
             self._table.add(SessionEntry(session, send_queue, on_admitted, suspended.ticket, to_restore, last_frame))
         except ServerError:  # not even a place in the queue: the player may try again
             if exact:  # one that is not exact is still in the store
-                session.life.suspend()
                 self._put_suspended(suspended)
+                session.life.suspend()
             raise
         return session
 
     def _put_suspended(self, suspended: SuspendedSession) -> Future[bool] | None:
+        if not self._writes:
+            return None
         return self.suspended_sessions.put(suspended, self._fingerprint(suspended.session), time.monotonic())
 
     def _fingerprint(self, session: Session) -> str:

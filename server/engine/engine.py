@@ -3,9 +3,9 @@
 Connections (on the event loop) call `join`, `resume`, `receive`, `request_start`, `lose` and `leave`, which hold the
 lock briefly; the sessions themselves are the `SessionRegistry`'s. The model thread loads the worlds and then repeats:
 let the scheduler pick sessions, sample their input at the last moment, run one batched step, pass the latents to the
-decode thread, do one part of a slot job. An exception of a model or codec in a step or in decoding ends every session,
-because no state can be trusted any more; the process should end then, and nothing more is written to the store. Knows
-no sockets.
+decode thread, do one part of a slot job. An exception of a model or codec in a step or in decoding, or slot jobs that
+fail one after the other, end every session, because no state can be trusted any more; the process should end then, and
+nothing more is written to the store. Knows no sockets.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from server.engine.decode_pipeline import DecodePipeline, Row, Tick
 from server.engine.model_runner import WorldLoader
 from server.engine.scheduler import Plan, plan
 from server.engine.slot_jobs import SlotJobs
-from server.engine.world_registry import WorldRegistry
-from server.errors import InternalError, NotReadyError, ServerError, ShuttingDownError
+from server.engine.world_registry import WorldRegistry, failures_of
+from server.errors import InternalError, ModelFailedError, NotReadyError, ServerError, ShuttingDownError
 from server.sessions.branches import Branch
 from server.sessions.lock import EngineLock
 from server.sessions.pacing import NEVER
@@ -58,7 +58,6 @@ class Engine:
         self.store = None if config.store is None else Store(config.store, config.resume_s)
         self._lock = EngineLock()
         self._is_stopping = False
-        self._current_world: str | None = None  # that the model thread works on
         self._registry = SessionRegistry(
             config,
             self.world_registry,
@@ -233,9 +232,12 @@ class Engine:
             while self._wait_for_work():
                 self._tick()
                 self._slot_jobs.advance()
-                self._advance_previews()
-        except Exception as exc:  # noqa: BLE001  # whatever a model raises, all sessions must end
-            self._fail(exc, self._current_world or "a world")
+                self.world_registry.advance_previews()
+        except ModelFailedError as failed:
+            cause = failed.__cause__
+            self._fail(cause if isinstance(cause, Exception) else failed, failed.world)
+        except Exception as exc:  # noqa: BLE001  # whatever is raised, all sessions must end
+            self._fail(exc, "a world")
         self._pipeline.stop()
 
     def _wait_for_work(self) -> bool:
@@ -267,19 +269,14 @@ class Engine:
                 entry.send_queue.put(*replies)
         if planned.world is None:
             return
-        self._current_world = planned.world
         runner = self.world_registry.runner(planned.world)
         trace = self._tracer.tick(self.num_ticks, planned.world, [row.key for row in rows])
-        with trace.part("step"):
+        with failures_of(planned.world), trace.part("step"):
             stepped = runner.step(samples, [row.slot for row in rows])
+        self._slot_jobs.note_success()
         self.num_ticks += 1
         self.metrics.tick_s.labels(planned.world, len(rows)).observe(stepped.step_ms / 1e3)
         self._pipeline.put(Tick(rows, runner, stepped, trace))
-
-    def _advance_previews(self) -> None:
-        if self.world_registry.num_previews_left:
-            self._current_world = self.world_registry.preview_world
-            self.world_registry.advance_previews()
 
     def _fail(self, failure: Exception, world: str) -> None:
         """End every session because a world failed; the log has the traceback, clients get none. From either thread."""

@@ -2,7 +2,8 @@
 cost more. Owns the running job and all branches.
 
 The model thread does one part of a job between two ticks, so that nobody's world waits for another's. Jobs of departed
-sessions are dropped, and the contents of their slots are released. A job that fails ends its own session alone.
+sessions are dropped, and the contents of their slots are released. A job that fails ends its own session alone; if the
+jobs of `MAX_FAILED` sessions fail in a row, the model counts as failed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable, Generator, Iterator
 from server.admission.session_entry import SessionEntry
 from server.admission.session_registry import SessionRegistry
 from server.engine.decode_pipeline import DecodePipeline, Row, Tick
-from server.engine.world_registry import WorldRegistry
-from server.errors import InternalError
+from server.engine.world_registry import WorldRegistry, failures_of
+from server.errors import InternalError, ModelFailedError
 from server.sessions.branches import LIFETIME_S, Branch, BranchRegistry
 from server.sessions.lock import EngineLock
 from server.sessions.pacing import NEVER
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 1.0
 """How often a session that plays on is written to the store."""
+
+MAX_FAILED = 3
+"""Of so many sessions slot jobs may fail, with no successful job or step in between, before the model counts as failed:
+a broken device may let no session start, and never show it in a step."""
 
 Parts = Generator[None, None, None]
 SlotJob = tuple[float, Callable[[SessionEntry, int], Parts]]
@@ -58,6 +63,8 @@ class SlotJobs:
         self._hold_s, self._saves = hold_s, saves
         self._branches = BranchRegistry(lock)
         self._running: tuple[SessionEntry, Parts] | None = None
+        self._failed_in_a_row: set[str] = set()  # sessions, by key, since the last success of anybody
+        self._failed_before: set[str] = set()  # sessions, by key, since their own last success
 
     # ---- under the lock, from any thread
 
@@ -87,8 +94,13 @@ class SlotJobs:
 
     # ---- on the model thread
 
+    def note_success(self) -> None:
+        """Note that the model works: a slot job or a step has succeeded."""
+        self._failed_in_a_row.clear()
+
     def advance(self) -> None:
-        """Do one part of the running job, or of the one that is due."""
+        """Do one part of the running job, or of the one that is due. Raise ModelFailedError if a slot cannot be
+        released, or if the jobs of `MAX_FAILED` sessions have failed in a row."""
         self._release_freed_slots()
         if self._running is None:
             self._running = self._next()
@@ -100,12 +112,27 @@ class SlotJobs:
             next(parts)
         except StopIteration:
             self._running = None
-        except Exception:  # whatever a model raises here, it concerns this session's slot alone
-            logger.exception("a slot job of session %s failed; the session ends, others play on", entry.session.key)
+            self._failed_before.discard(entry.session.key)
+            self.note_success()
+        except Exception as exc:  # noqa: BLE001  # whatever a model raises here, it concerns this session's slot alone
             self._running = None
-            with self._lock:
-                self._registry.fail(entry, InternalError("this session failed; the server's log says why. Join again"))
-        session_key.set("-")
+            self._fail(entry, exc)
+        finally:
+            session_key.set("-")
+
+    def _fail(self, entry: SessionEntry, failure: Exception) -> None:
+        """End a session whose job failed. If its last one here failed too, delete it from the store: its player would
+        come back to the same failure again and again. Not at the first failure: the fault may be the device's."""
+        key = entry.session.key
+        logger.error("a slot job of session %s failed; the session ends, others play on", key, exc_info=failure)
+        with self._lock:
+            if key in self._failed_before and self._registry.has(entry):
+                self._registry.forget(key)
+            self._registry.fail(entry, InternalError("this session failed; the server's log says why. Join again"))
+        self._failed_before.add(key)
+        self._failed_in_a_row.add(key)
+        if len(self._failed_in_a_row) >= MAX_FAILED:
+            raise ModelFailedError(entry.session.world.name) from failure
 
     def _release_freed_slots(self) -> None:
         """Release what departed sessions left in their slots, stop their job, and drop expired branches."""
@@ -115,11 +142,15 @@ class SlotJobs:
             self._registry.freed_slots.clear()
             is_departed = self._running is not None and not self._registry.has(self._running[0])
         if self._running is not None and is_departed:
-            self._running[1].close()
-            self._running = None
+            (entry, parts), self._running = self._running, None
+            try:
+                parts.close()
+            except Exception:  # it concerns a slot that is released next
+                logger.exception("a slot job of session %s, which has left, could not be stopped", entry.session.key)
         for world, slot in freed:
-            self._pipeline.wait_for(slot)
-            self._world_registry.runner(world).release(slot)
+            with failures_of(world):
+                self._pipeline.wait_for(slot)
+                self._world_registry.runner(world).release(slot)
 
     def _next(self) -> tuple[SessionEntry, Parts] | None:
         """Return the job that has been due for longest. None while a slot is to be released: the job may be for it."""
@@ -141,6 +172,10 @@ class SlotJobs:
         with self._lock:
             now = time.monotonic()
             if not self._registry.has(entry) or session.start_at() > now:
+                return
+            refusals = session.refuse_rewind(now)
+            if refusals is not None:
+                entry.send_queue.put(*refusals)
                 return
             request, ticket, replies = session.begin_run(now)
         self._pipeline.wait_for(slot)  # the codec's state of this slot must not be in use

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from server.config import ServerConfig
 from server.engine.model_runner import ModelRunner, OnThread, WorldLoader, share_cores, world_info
-from server.errors import UnknownWorldError
+from server.errors import ModelFailedError, UnknownWorldError
 from server.sessions.input_buffer import Sample
 from server.sessions.run import StartRequest
 from server.wire.protocol import WorldInfo
@@ -36,7 +37,6 @@ class WorldRegistry:
         self._latency_s: dict[str, dict[int, float]] = {}
         self._previews: dict[str, list[NDArray[np.uint8]]] = {}
         self._preview_steps: Iterator[None] = iter(())
-        self.preview_world: str | None = None
         self.num_previews_left = 0
 
     def load(self, on_decode_thread: OnThread) -> None:
@@ -92,25 +92,35 @@ class WorldRegistry:
         return self._previews.get(name)
 
     def advance_previews(self) -> None:
-        """Generate one more chunk of the previews; do nothing once all are finished."""
+        """Generate one more chunk of the previews; do nothing once all are finished. Raise ModelFailedError."""
         next(self._preview_steps, None)
 
     def _make_previews(self, on_decode_thread: OnThread) -> Iterator[None]:
         for name, runner in self._runners.items():
-            self.preview_world, info = name, self._infos[name]
-            rng = np.random.default_rng(0)
-            frames = [runner.start(runner.preview_slot, _first_start(info))]
-            held: tuple[str, ...] = ()
-            for chunk in range(round(PREVIEW_S * info.fps / runner.chunk_pixel_frames)):
-                yield
-                if chunk % max(1, round(PREVIEW_HOLD_S * info.fps / runner.chunk_pixel_frames)) == 0 and info.buttons:
-                    held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
-                stepped = runner.step([Sample(held)], [runner.preview_slot])
-                frames.extend(on_decode_thread(partial(runner.decode, stepped, [runner.preview_slot]))[0])
-            runner.release(runner.preview_slot)
+            with failures_of(name):
+                info = self._infos[name]
+                rng = np.random.default_rng(0)
+                frames = [runner.start(runner.preview_slot, _first_start(info))]
+                held: tuple[str, ...] = ()
+                every = max(1, round(PREVIEW_HOLD_S * info.fps / runner.chunk_pixel_frames))
+                for chunk in range(round(PREVIEW_S * info.fps / runner.chunk_pixel_frames)):
+                    yield
+                    if chunk % every == 0 and info.buttons:
+                        held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
+                    stepped = runner.step([Sample(held)], [runner.preview_slot])
+                    frames.extend(on_decode_thread(partial(runner.decode, stepped, [runner.preview_slot]))[0])
+                runner.release(runner.preview_slot)
             self._previews[name] = frames
             self.num_previews_left -= 1
-        self.preview_world = None
+
+
+@contextmanager
+def failures_of(world: str) -> Iterator[None]:
+    """Raise ModelFailedError for `world` from whatever is raised inside."""
+    try:
+        yield
+    except Exception as exc:
+        raise ModelFailedError(world) from exc
 
 
 def _first_start(info: WorldInfo) -> StartRequest:

@@ -22,6 +22,7 @@ class PendingRequests:
     def __init__(self, max_starts: int) -> None:
         self._max_starts = max_starts
         self._start: RunRequest | None = None
+        self.is_restart = False  # whether the start continues the session's last run
         self._requested_at = 0.0
         self._owed_starts: list[int] = []
         self._forks: deque[ForkRequest] = deque()
@@ -32,13 +33,13 @@ class PendingRequests:
         """Return the pending start."""
         return self._start
 
-    def put_start(self, request: RunRequest, now: float) -> None:
+    def put_start(self, request: RunRequest, now: float, *, is_restart: bool = False) -> None:
         """Replace the pending start. Raise TooManyPendingError."""
         if len(self._owed_starts) >= self._max_starts:
             raise TooManyPendingError(f"{len(self._owed_starts)} starts are already pending; wait for a receipt")
         if self._start is None:
             self._requested_at = now
-        self._start = request
+        self._start, self.is_restart = request, is_restart
         if request.control_seq is not None:
             self._owed_starts.append(request.control_seq)
 
@@ -64,6 +65,12 @@ class PendingRequests:
         request, answered = self._start, self._owed_starts
         self._start, self._owed_starts, self._last_done_at = None, [], now
         return request, answered
+
+    def take_forks(self) -> list[ForkRequest]:
+        """Remove and return all forks."""
+        forks = list(self._forks)
+        self._forks.clear()
+        return forks
 
     def take_fork(self, now: float) -> ForkRequest:
         """Remove and return the oldest fork."""

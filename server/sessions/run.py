@@ -3,6 +3,7 @@ time and no tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -103,10 +104,16 @@ class Run:
             steps = "" if self.chunk_frames == 1 else f", in steps of {self.chunk_frames}"
             raise UnknownFrameError(f"frame {run_frame}: this run can go back to {oldest} to {self.frame}{steps}")
 
-    def check_kept(self, run_frame: int) -> None:
-        """Raise UnknownFrameError if the run has moved too far ahead since `check_frame` accepted this frame."""
-        if run_frame < self._oldest() - SLACK_CHUNKS * self.chunk_frames:
-            raise UnknownFrameError(f"frame {run_frame}: its state is no longer kept; the run has reached {self.frame}")
+    def keeps(self, run_frame: int) -> bool:
+        """Return whether a frame that `check_frame` accepted can still be reached: meanwhile the run may have moved too
+        far ahead, been suspended, or given way to another one."""
+        oldest = max(self.first_frame, self._oldest() - SLACK_CHUNKS * self.chunk_frames)
+        return oldest <= run_frame <= self.frame
+
+    def refusals(self, run_frame: int, seqs: Iterable[int | None]) -> list[protocol.ServerMessage]:
+        """Return the answers to controls that requested a frame whose state is no longer kept."""
+        error = UnknownFrameError(f"frame {run_frame}: its state is no longer kept; the run has reached {self.frame}")
+        return [protocol.error_reply(error, "control", seq) for seq in seqs]
 
     def _oldest(self) -> int:
         """Return the first frame that a rewind can reach."""

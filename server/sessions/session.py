@@ -31,7 +31,6 @@ from server.wire.protocol import (
     SetSpeed,
     Step,
     WorldInfo,
-    error_reply,
 )
 
 Request = Act | Ack | Pause | Play | Step | SetPacing | SetSpeed | Rewind | Fork | Save | GetLog
@@ -54,20 +53,17 @@ class Session:
         max_pending_acts: int,
         timeline_frames: int = 0,
     ) -> None:
-        self.key = key
-        self.world = world
+        self.key, self.world = key, world
         self.encoding: Encoding = encoding
         self.pacing: Pacing = pacing
         self.life = SessionLife()
-        self.generation = 0
+        self.generation, self.stepped_at = 0, -NEVER
         self.run = Run(world.name, chunk_frames, timeline_frames)
-        self.stepped_at = -NEVER
         self._pending = PendingRequests(max_pending_acts)
         self._start_after_seq = -1
         self._chunk_frames, self._jpeg_quality = chunk_frames, jpeg_quality
         self._receipts = receipts
-        self._pace = Pace()
-        self._flow = FlowControl(max_unacked)
+        self._pace, self._flow = Pace(), FlowControl(max_unacked)
         self._input_buffer = InputBuffer.of(world, max_pending_acts)
 
     @property
@@ -138,6 +134,8 @@ class Session:
         UnknownStartError, UnknownFrameError or TooManyPendingError."""
         if isinstance(request, RewindRequest):
             self.run.check_frame(request.run_frame)
+            if self.life.is_empty:
+                raise UnknownFrameError(f"frame {request.run_frame}: rewind once the resumed run has shown its picture")
         elif isinstance(request, StartRequest) and request.pictures is None and request.index >= len(self.world.starts):
             starts = f"starts 0 to {len(self.world.starts) - 1}" if self.world.starts else "no starts; send a picture"
             raise UnknownStartError(f"start {request.index}: {self.world.name} has {starts}")
@@ -165,7 +163,7 @@ class Session:
         self.life.resume(exact=False)
         self.generation += 1
         self._flow.skip_past(-1 if last_frame is None else last_frame)
-        self._pending.put_start(request, 0.0)
+        self._pending.put_start(request, 0.0, is_restart=True)
 
     def _continue(self, last_frame: int | None) -> None:
         self.generation += 1
@@ -193,8 +191,7 @@ class Session:
 
     def restore(self, data: dict[str, Any], now: float) -> None:
         """Become the session that `to_data` described, suspended. Raise KeyError, TypeError or ValueError."""
-        self.life = SessionLife(Phase.SUSPENDED)
-        self.generation = data["generation"]
+        self.life, self.generation = SessionLife(Phase.SUSPENDED), data["generation"]
         self.encoding, self.pacing, self._receipts = data["encoding"], data["pacing"], data["receipts"]
         self._pace.restore(data["pace"], now)
         self._flow.restore(data["flow_control"])
@@ -214,13 +211,22 @@ class Session:
         """Return when the oldest pending fork may begin."""
         return self._pending.fork_at() if self.life.may_copy else NEVER
 
+    def refuse_rewind(self, now: float) -> list[ServerMessage] | None:
+        """Drop a pending rewind to a frame that is no longer kept. Return the refusals owed; None if there is none."""
+        request = self._pending.start
+        if not isinstance(request, RewindRequest) or self.run.keeps(request.run_frame):
+            return None
+        return self.run.refusals(request.run_frame, self._pending.take_start(now)[1])
+
     def begin_run(self, now: float) -> tuple[RunRequest, ChunkTicket, list[ServerMessage]]:
         """Begin to fill the slot with the pending start; `life.filled` ends it. Return the request, the ticket of its
-        start picture and the receipts owed. The picture replaces chunks in flight that have not left."""
+        start picture and the replies owed. The picture replaces chunks in flight that have not left."""
+        stray = self._pending.take_forks() if self.life.is_empty and not self._pending.is_restart else []
         self.life.begin_fill()
         request, answered = self._pending.take_start(now)
         replies = [receipt for seq in answered for receipt in self.control_applied(seq)]
         self.run.begin(request)
+        replies += [answer for fork in stray for answer in self.run.refusals(fork.run_frame, [fork.control_seq])]
         self._pace.reset()
         self._flow.begin_run()
         return request, self._ticket(1, Sample(), now, generated=False), replies
@@ -229,10 +235,8 @@ class Session:
         """Begin to copy for the oldest pending fork; `life.copied` ends it. Return the request; if the run has moved
         too far ahead meanwhile, also a refusal, and nothing has begun."""
         request = self._pending.take_fork(now)
-        try:
-            self.run.check_kept(request.run_frame)
-        except UnknownFrameError as error:
-            return request, [error_reply(error, "control", request.control_seq)]
+        if not self.run.keeps(request.run_frame):
+            return request, self.run.refusals(request.run_frame, [request.control_seq])
         self.life.begin_copy()
         return request, []
 

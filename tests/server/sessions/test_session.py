@@ -344,6 +344,72 @@ def test_a_fork_of_a_frame_that_is_no_longer_kept_is_refused() -> None:
     assert (refusal.code, refusal.seq, refusal.fatal) == ("unknown_frame", 3, False)
 
 
+def refused(messages: list[ServerMessage] | None) -> list[tuple[str, int | None]]:
+    assert messages is not None
+    return [(message.code, message.seq) for message in messages if isinstance(message, Error)]
+
+
+def test_a_rewind_whose_frame_is_no_longer_kept_when_it_could_begin_is_refused_and_the_run_goes_on() -> None:
+    session = _with_chunks(3)
+    session.request_start(StartRequest(control_seq=8), 1.0)
+    session.receive(Rewind(run_frame=4, seq=9), 1.0)
+    assert session.refuse_rewind(2.0) is None
+    session.run.first_frame = session.run.frame  # it was suspended in the meantime
+    assert refused(session.refuse_rewind(2.0)) == [("unknown_frame", 8), ("unknown_frame", 9)]
+    assert (session.start_at(), session.run.number) == (NEVER, 0)
+    assert session.begin_chunk(3.0)[0].run_frame == 7
+
+
+def _restarted() -> Session:
+    """A session of which only its last saved state is left: its run, at frame 4, is to begin again in an empty slot."""
+    before = _with_chunks(2)
+    session = new_session(started=False)
+    session.restore(before.to_data(), 0.0)
+    session.restart(BranchRequest(branch=before.run.branch(NO_STATE, 4)), 4)
+    session.life.admit(0)
+    return session
+
+
+def test_a_fork_before_a_restarted_run_begins_is_of_that_run() -> None:
+    session = _restarted()
+    session.receive(Fork(seq=3), 1.0)
+    assert session.start_at() <= 1.0
+    _, still, replies = begin_run(session, 1.0)
+    assert (still.run, still.run_frame, replies) == (1, 4, [])
+    assert begin_fork(session, 2.0) == (ForkRequest(4, 3), [])
+
+
+@pytest.mark.parametrize("start_first", [True, False])
+def test_a_fork_before_a_restarted_run_begins_is_refused_if_a_start_takes_its_place(*, start_first: bool) -> None:
+    session = _restarted()
+    if not start_first:
+        session.receive(Fork(seq=3), 1.0)
+    session.request_start(StartRequest(control_seq=5), 1.0)
+    if start_first:
+        session.receive(Fork(seq=3), 1.0)
+    _, still, replies = begin_run(session, 1.0)
+    assert (still.run, still.run_frame) == (1, 0)
+    assert refused(replies) == [("unknown_frame", 3)]
+    assert session.fork_at() == NEVER
+
+
+def test_a_rewind_cannot_replace_the_start_of_a_restarted_run() -> None:
+    session = _restarted()
+    with pytest.raises(UnknownFrameError, match="once the resumed run has shown its picture"):
+        session.receive(Rewind(run_frame=4, seq=3), 1.0)
+    request, still, replies = begin_run(session, 1.0)
+    assert isinstance(request, BranchRequest)
+    assert (still.run_frame, replies) == (4, [])
+    session.receive(Rewind(run_frame=4, seq=4), 1.0)
+
+
+def test_a_fork_of_a_frame_that_the_run_has_not_reached_is_refused() -> None:
+    session = _with_chunks(3)
+    session.receive(Fork(run_frame=6, seq=3), 0.0)
+    session.run.frame = 4  # as if another run had taken its place
+    assert refused(begin_fork(session, 10.0)[1]) == [("unknown_frame", 3)]
+
+
 def test_a_session_that_is_being_copied_generates_nothing() -> None:
     session = _with_chunks(1)
     session.life.begin_copy()
