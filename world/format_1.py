@@ -1,7 +1,7 @@
 """Names of checkpoint format 1 that differ from the code's. Owns the tables; no other module knows the former names.
 
-Checkpoints, datasets and stored sessions keep the names of format 1 on disk, so that old and new files work with old
-and new programs. All functions are pure.
+Checkpoints and datasets keep the names of format 1 on disk, so that old and new files work with old and new programs.
+(Stored sessions do not: `server/state/format_1.py` reads the earlier ones.) All functions are pure.
 """
 
 from __future__ import annotations

@@ -83,8 +83,9 @@ async def test_a_slot_that_cannot_be_released_is_a_failure_of_its_world(
         raise ArithmeticError("out of paint")
 
     await until(lambda: not server.engine.world_registry.num_previews_left, "the previews are finished")
-    async with raw_client(server.url, hello("pixel")) as leaving, raw_client(server.url, hello("wan")) as other:
-        await leaving.play(2)
+    lockstep = hello("pixel", pacing="lockstep")
+    async with raw_client(server.url, lockstep) as leaving, raw_client(server.url, hello("wan")) as other:
+        await leaving.play(1)
         await other.play(2)
         monkeypatch.setattr(ModelRunner, "release", release)
         await leaving.send(Bye())
