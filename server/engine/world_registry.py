@@ -119,7 +119,7 @@ def failures_of(world: str) -> Iterator[None]:
     """Raise ModelFailedError for `world` from whatever is raised inside."""
     try:
         yield
-    except Exception as exc:
+    except Exception as exc:  # a model may raise anything; the original is the cause, with its traceback
         raise ModelFailedError(world) from exc
 
 

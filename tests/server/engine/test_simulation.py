@@ -14,7 +14,7 @@ from server.sessions.run import StartRequest
 from server.sessions.session import Session
 from server.wire.protocol import Ack, Act, Pause, Play, SetSpeed
 from server.wire.send_queue import SendQueue
-from tests.server.sessions.test_session import WORLD
+from tests.server.sessions.driving import WORLD
 
 MAX_UNACKED, CHUNK = 3, 2
 SLOTS = st.integers(0, 5)
