@@ -36,7 +36,7 @@ develop: $(VENV)/develop.stamp ## also install what training, tests and checks n
 test: $(VENV)/develop.stamp ## run the tests that are fast and need no GPU, on all cores
 	@$(BIN)/python -m pytest -m "not slow and not gpu" $(PARALLEL) $(ARGS)
 
-toys: $(VENV)/develop.stamp ## train every distillation method, and a sabotaged variant of each: an hour on two cores
+toys: $(VENV)/develop.stamp ## train every distillation method, and a sabotaged variant of each, at full size (long)
 	@$(BIN)/python -m pytest -m toy $(PARALLEL) $(ARGS)
 
 check: lint ## run everything that CI runs: format, lint, types, generated files, the page, tests and quick toys
