@@ -1,7 +1,7 @@
-"""Diffusion forcing (arXiv:2407.01392): each frame has its own noise level and sees the noisy frames before it.
+"""Diffusion forcing (arXiv:2407.01392): each chunk has its own noise level and sees the noisy chunks before it.
 
-Pure functions. One pass over the noisy clip needs half of teacher forcing's tokens. The frames before a frame have
-arbitrary noise levels; some clips are clean up to a random frame, because a rollout's past is clean.
+Pure functions. One pass over the noisy clip needs half of teacher forcing's tokens. The chunks before a chunk have
+arbitrary noise levels; some clips are clean up to a random chunk, because a rollout's past is clean.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.network import Network
+from distill.methods.sampling import prefix_lengths
 from world.model.patterns import Banded
 from world.model.transformer import Conditioning
 
 
-def forced_levels(sigma: Tensor, clean_share: float, generator: torch.Generator) -> Tensor:
-    """Return sigma `b f` with all levels before a random frame set to 0 in a share of the clips."""
+def forced_levels(sigma: Tensor, clean_share: float, chunk: int, generator: torch.Generator) -> Tensor:
+    """Return sigma `b f` with all levels before a random chunk set to 0 in a share of the clips."""
     b, f = sigma.shape
-    first = torch.randint(1, f, (b, 1), generator=generator)
+    first = prefix_lengths(b, f, chunk, generator)[:, None]
     chosen = torch.rand(b, 1, generator=generator) < clean_share
     return torch.where(chosen & (torch.arange(f) < first), torch.zeros_like(sigma), sigma)
 

@@ -22,13 +22,27 @@ def uniform_sigma(batch: int, generator: torch.Generator, *, low: float, high: f
 
 def prefix_lengths(batch: int, num_frames: int, chunk: int, generator: torch.Generator) -> Tensor:
     """Draw the number of clean frames at the start of each clip: whole chunks, neither none nor all. int64 `b`."""
-    num_chunks = num_frames // chunk
-    return chunk * torch.randint(1, num_chunks, (batch,), generator=generator)
+    return chunk * torch.randint(1, num_chunks(num_frames, chunk), (batch,), generator=generator)
 
 
 def generated_frames(prefix: Tensor, num_frames: int) -> Tensor:
     """Return a mask, bool `b f`: True for frames after the prefix."""
     return torch.arange(num_frames)[None, :] >= prefix[:, None]
+
+
+def num_chunks(num_frames: int, chunk: int) -> int:
+    """Return how many chunks a clip has. Raises ValueError unless it consists of whole chunks."""
+    if num_frames % chunk:
+        raise ValueError(f"clips of {num_frames} frames are not whole chunks of {chunk}: choose a multiple of {chunk}")
+    return num_frames // chunk
+
+
+def by_chunk(values: Tensor, chunk: int) -> Tensor:
+    """Return the frames' values `b n·chunk …` from those of their chunks `b n …`.
+
+    Frames of a chunk are denoised together, so they have one noise level (CausVid, arXiv:2412.07772, algorithm 1).
+    """
+    return values.repeat_interleave(chunk, dim=1)
 
 
 def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:

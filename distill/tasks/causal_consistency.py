@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.data.latents import ClipSource
 from distill.methods.causal_consistency import causal_consistency_loss
-from distill.methods.sampling import motion_weights, randn_like
+from distill.methods.sampling import by_chunk, motion_weights, num_chunks, randn_like
 from distill.tasks.context_corruption import ContextCorruption, LevelConfig, corrupt_context
 from distill.training.trainer import autocast
 from world.model.patterns import TeacherForcing
@@ -56,7 +56,8 @@ class ConsistencyTask:
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         batch = self.clips.draw(self.config.batch_size, generator)
         b, f = batch.latents.shape[:2]
-        index = torch.randint(self.config.num_levels, (b, f), generator=generator)
+        chunk = self.student.config.chunk_frames
+        index = by_chunk(torch.randint(self.config.num_levels, (b, num_chunks(f, chunk)), generator=generator), chunk)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
         with autocast(True):
             loss = causal_consistency_loss(

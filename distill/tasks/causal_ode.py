@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill.data.latents import Clips, ClipSource
 from distill.methods.causal_ode import Trajectories, causal_ode_loss, clip_trajectories
 from distill.methods.knowledge_distillation import KnowledgeConfig
-from distill.methods.sampling import generated_frames, prefix_lengths, randn_like
+from distill.methods.sampling import by_chunk, generated_frames, num_chunks, prefix_lengths, randn_like
 from distill.training.trainer import autocast
 from world.model.patterns import TeacherForcing
 from world.model.transformer import Transformer
@@ -54,7 +54,9 @@ class CausalODETask:
         solved = self.trajectories
         rows = torch.randint(len(solved.frames), (self.config.batch_size,), generator=generator)
         batch = Trajectories(solved.states[:, rows], solved.frames[rows], solved.actions[rows])
-        stage = torch.randint(self.config.path.num_steps, batch.frames.shape, generator=generator)
+        b, f, chunk = *batch.frames.shape, self.student.config.chunk_frames
+        drawn = torch.randint(self.config.path.num_steps, (b, num_chunks(f, chunk)), generator=generator)
+        stage = by_chunk(drawn, chunk)
         with autocast(True):
             loss = causal_ode_loss(self.student, batch, stage, self.pattern, self.config.path)
         yield "student", loss, {}

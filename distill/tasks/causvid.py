@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from distill.data.latents import ClipSource
 from distill.methods.causvid import causvid_samples
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
-from distill.methods.sampling import generated_frames, prefix_lengths, randn_like, uniform_sigma
+from distill.methods.sampling import (
+    by_chunk,
+    generated_frames,
+    num_chunks,
+    prefix_lengths,
+    randn_like,
+    uniform_sigma,
+)
 from distill.training.trainer import autocast
 from world.model.patterns import Banded
 from world.model.schedule import sampling_sigmas
@@ -54,8 +61,10 @@ class CausVidTask:
         batch = self.clips.draw(config.batch_size, generator)
         x0, cond = batch.latents, Conditioning(actions=batch.actions)
         b, f = x0.shape[:2]
-        frames = generated_frames(prefix_lengths(b, f, self.student.config.chunk_frames, generator), f)
-        level = self.levels[torch.randint(config.num_steps, (b, f), generator=generator)] * frames
+        chunk = self.student.config.chunk_frames
+        frames = generated_frames(prefix_lengths(b, f, chunk, generator), f)
+        index = torch.randint(config.num_steps, (b, num_chunks(f, chunk)), generator=generator)
+        level = by_chunk(self.levels[index], chunk) * frames
         with autocast(True):
             x = causvid_samples(self.student, x0, randn_like(x0, generator), level, batch.actions, self.pattern)
             noise, sigma = randn_like(x, generator), self._sigma(b, generator)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.data.latents import Clips
-from distill.methods.sampling import faded, first_frames, logit_normal_sigma, randn_like
+from distill.methods.sampling import by_chunk, faded, first_frames, logit_normal_sigma, num_chunks, randn_like
 from distill.methods.teacher_forcing import self_resampled
 from world.model.patterns import TeacherForcing
 from world.model.schedule import shift_sigma
@@ -22,10 +22,11 @@ class LevelConfig:
     std: float = 1.2
     shift: float = 6.0
 
-    def draw(self, clips: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a level for each frame of clips `b f …`: `b f`."""
-        b, f = clips.shape[:2]
-        return shift_sigma(logit_normal_sigma(b * f, generator, std=self.std), self.shift).view(b, f)
+    def draw(self, clips: Tensor, chunk: int, generator: torch.Generator) -> Tensor:
+        """Draw a level for each chunk of clips `b f …`: `b f`, the same for the frames of a chunk."""
+        b, n = len(clips), num_chunks(clips.shape[1], chunk)
+        levels = shift_sigma(logit_normal_sigma(b * n, generator, std=self.std), self.shift)
+        return by_chunk(levels.view(b, n), chunk)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +63,8 @@ def corrupt_context(
     resampled, actions = batch.past[:num], batch.actions[:num]
     if num > 0:
         for _ in range(int(torch.randint(1, config.resampled_rounds + 1, (1,), generator=generator))):
-            noise, sigma = randn_like(resampled, generator), levels.draw(resampled, generator)
+            noise = randn_like(resampled, generator)
+            sigma = levels.draw(resampled, pattern.config.chunk_frames, generator)
             resampled = self_resampled(network, batch.latents[:num], noise, sigma, actions, pattern, past=resampled)
             if batch.codec is not None:
                 advanced = batch.codec.advance_state_channels(resampled[:, 0], resampled[:, 1:])

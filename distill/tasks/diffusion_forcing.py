@@ -20,7 +20,7 @@ from world.model.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiffusionForcingConfig:
-    """clean_share: share of clips that are clean up to a random frame."""
+    """clean_share: share of clips that are clean up to a random chunk."""
 
     batch_size: int = 12
     levels: LevelConfig = field(default_factory=LevelConfig)
@@ -42,7 +42,9 @@ class DiffusionForcingTask:
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         batch = self.clips.draw(self.config.batch_size, generator)
-        sigma = forced_levels(self.config.levels.draw(batch.latents, generator), self.config.clean_share, generator)
+        chunk = self.student.config.chunk_frames
+        levels = self.config.levels.draw(batch.latents, chunk, generator)
+        sigma = forced_levels(levels, self.config.clean_share, chunk, generator)
         noise = randn_like(batch.latents, generator)
         with autocast(True):
             loss = diffusion_forcing_loss(self.student, batch.latents, noise, sigma, batch.actions, self.pattern)

@@ -16,7 +16,7 @@ from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd
 from distill.methods.f_distill import FDistillConfig, f_weights
 from distill.methods.flow_matching import frame_levels
 from distill.methods.network import Network
-from distill.methods.sampling import randn_like, uniform_sigma
+from distill.methods.sampling import by_chunk, num_chunks, randn_like, uniform_sigma
 from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import CleanPastNetwork
 from distill.tasks.critic import AdversarialConfig, critic_with_head, frozen_weights
@@ -33,7 +33,7 @@ class SelfForcingConfig:
     `new_frames` (from, to); a rollout that has reached its length, at most `rollout_frames`, starts again from data.
 
     causal_scores: teacher and critic are causal networks and score each new frame given the frames before it, at a
-    level drawn per frame; otherwise they are bidirectional and score a clip.
+    level drawn per chunk; otherwise they are bidirectional and score a clip.
     adversarial: a GAN branch on the bidirectional critic; None for none. divergence: of f-distill (arXiv:2502.15681),
     instead of the reverse KL; it reads the density ratio off that branch.
     sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
@@ -155,8 +155,9 @@ class SelfForcingTask:
         return torch.cat([past, new], dim=1)[:, -window:], actions[:, -window:], frames
 
     def _sigma(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw noise levels: one per clip for bidirectional scores, one per frame for causal ones."""
+        """Draw noise levels: one per clip for bidirectional scores, one per chunk for causal ones."""
         low, high = self.config.sigma_range
-        num = frames.numel() if self.config.causal_scores else len(frames)
+        b, f, chunk = *frames.shape, self.student.config.chunk_frames
+        num = b * num_chunks(f, chunk) if self.config.causal_scores else b
         sigma = uniform_sigma(num, generator, low=low, high=high, shift=self.config.sigma_shift)
-        return sigma.view(frames.shape) if self.config.causal_scores else sigma
+        return by_chunk(sigma.view(b, -1), chunk) if self.config.causal_scores else sigma

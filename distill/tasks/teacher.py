@@ -45,7 +45,7 @@ class TeacherTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         prefix = prefix_lengths(len(x0), x0.shape[1], self.chunk, generator)
-        sigma = self.config.levels.draw(x0[:, :1], generator)[:, 0]
+        sigma = self.config.levels.draw(x0[:, :1], 1, generator)[:, 0]
         noise = randn_like(x0, generator)
         frames = generated_frames(prefix, x0.shape[1])
         with autocast(True):

@@ -55,7 +55,7 @@ class TeacherForcingTask:
         batch = self.clips.draw(self.config.batch_size, generator)
         x0 = batch.latents
         b, f = x0.shape[:2]
-        sigma = self.config.levels.draw(x0, generator)
+        sigma = self.config.levels.draw(x0, self.pattern.config.chunk_frames, generator)
         context_sigma = context_levels(b, f, self.config.context_sigma_max, generator)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
         noise, context_noise = randn_like(x0, generator), randn_like(x0, generator)

@@ -50,12 +50,12 @@ def test_diffusion_forcing_gradient_vanishes_at_the_exact_velocity_only(offset: 
 
 def test_clean_pasts_of_diffusion_forcing_are_prefixes() -> None:
     sigma = torch.full((400, 5), 0.5)
-    levels = forced_levels(sigma, 0.5, torch.Generator().manual_seed(0))
+    levels = forced_levels(sigma, 0.5, 1, torch.Generator().manual_seed(0))
     clean = (levels == 0).sum(1)
     assert bool(((levels == 0) == (torch.arange(5) < clean[:, None])).all()), "a prefix"
     assert int(clean.max()) == 4
     assert 150 < int((clean > 0).sum()) < 250
-    assert torch.equal(forced_levels(sigma, 0.0, torch.Generator().manual_seed(0)), sigma)
+    assert torch.equal(forced_levels(sigma, 0.0, 1, torch.Generator().manual_seed(0)), sigma)
 
 
 def test_in_diffusion_forcing_a_frame_sees_itself_and_the_noisy_frames_before_it() -> None:
