@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from world.actions import Actions
     from world.card import Axis, Button, WorldCard
-    from world.checkpoint import Start, World
+    from world.checkpoint import World
     from world.errors import ActionError, CheckpointError, LightconeError, ShapeError, StateError
     from world.rollout.networks import Sampler
     from world.rollout.rollout import Rollout
     from world.rollout.timeline import RolloutState
+    from world.starts import Start
 
 __all__ = [
     "ActionError",
@@ -38,7 +39,8 @@ __all__ = [
 _MODULES = {
     "world.actions": ("Actions",),
     "world.card": ("Axis", "Button", "WorldCard"),
-    "world.checkpoint": ("Start", "World"),
+    "world.checkpoint": ("World",),
+    "world.starts": ("Start",),
     "world.errors": ("ActionError", "CheckpointError", "LightconeError", "ShapeError", "StateError"),
     "world.rollout.networks": ("Sampler",),
     "world.rollout.rollout": ("Rollout",),

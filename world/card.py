@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from world.errors import CheckpointError
+from world.errors import CheckpointError, RangeError
+from world.numbers import checked, checked_count
+
+MAX_FPS = 240.0
+MAX_SIDE = 8192
+"""Pixels of a picture's longer side."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +31,12 @@ class Axis:
     low: float
     high: float
     source: str = ""
+
+    def __post_init__(self) -> None:
+        checked(self.low, f"low of the axis {self.name}")
+        checked(self.high, f"high of the axis {self.name}")
+        if not self.low < self.high:
+            raise RangeError(f"axis {self.name}: low {self.low:g} must be below high {self.high:g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +65,20 @@ class WorldCard:
     data_license: str
     statistics: dict[str, tuple[float, float]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked(self.fps, "fps", 0.1, MAX_FPS)
+        for side in ("height", "width"):
+            checked_count(getattr(self, side), side, 1, MAX_SIDE)
+        for count, least in (("chunk_frames", 1), ("window", 0), ("sink", 0), ("num_steps", 1)):
+            checked_count(getattr(self, count), count, least)
+        for controls in (self.buttons, self.axes):
+            names = [control.name for control in controls]
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                raise RangeError(f"{', '.join(repeated)}: the card names it more than once")
+        for name, numbers in self.statistics.items():
+            for number in numbers:
+                checked(number, f"statistics of {name}")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,26 +23,19 @@ from world.actions import Actions
 from world.card import WorldCard
 from world.codecs.codec import Codec
 from world.device import default_device, has_fast_bf16
-from world.errors import ActionError, CheckpointError
+from world.errors import ActionError, CheckpointError, RangeError, ShapeError
 from world.format_1 import weights_from_disk, weights_to_disk
 from world.model.transformer import Transformer
+from world.numbers import check_finite
 from world.rollout.networks import Model, Sampler
 from world.rollout.rollout import Frames, Rollout
+from world.starts import Start, load_starts, save_starts
 from world.text.encoder import TextEncoder
 
 FORMAT_VERSION = 1
 
 _T = TypeVar("_T")
 _Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A context to start from: frames uint8 `t h w 3`, actions `1 t`."""
-
-    name: str
-    frames: Tensor
-    actions: Actions
 
 
 class World(Model):
@@ -93,8 +85,9 @@ class World(Model):
             codec = codec_class.from_json(description["codec"])
             transformer = family.build(family.config_from_json(description["transformer"]))
             sampler = Sampler(**description["sampler"])
-        except (KeyError, TypeError) as exc:
+        except (KeyError, TypeError, RangeError, ShapeError) as exc:
             raise CheckpointError(f"a config in {folder / 'world.json'} is malformed: {exc}") from exc
+        _check_fit(folder, card, codec, transformer)
         _load_weights(codec, folder / "codec.safetensors", weights_from_disk)
         _load_weights(transformer, folder / f"{role}.safetensors", family.weights_from_disk)
         return World(
@@ -102,7 +95,7 @@ class World(Model):
             codec,
             transformer,
             sampler if num_steps is None else replace(sampler, num_steps=num_steps),
-            _load_starts(folder / "starts.npz"),
+            load_starts(folder / "starts.npz", card),
             dtype=dtype or (torch.bfloat16 if has_fast_bf16() else torch.float32),
             device=device or default_device(),
             family=family_name,
@@ -129,7 +122,7 @@ class World(Model):
         save_file(weights_to_disk(_float16(self.codec)), folder / "codec.safetensors")
         for name, transformer in {role: self.transformer, **(extra or {})}.items():
             save_file(family.weights_to_disk(_float16(transformer)), folder / f"{name}.safetensors")
-        _save_starts(folder / "starts.npz", self.starts)
+        save_starts(folder / "starts.npz", self.starts)
 
     def rollout(self, num_slots: int, *, timeline_chunks: int = 0, int8_cache: bool = False) -> Rollout:
         """Return `num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
@@ -208,32 +201,31 @@ def _load_weights(module: torch.nn.Module, path: Path, rename: Callable[[_Weight
         raise CheckpointError(f"{path} does not fit the config in world.json: {exc}") from exc
     except SafetensorError as exc:
         raise CheckpointError(f"{path} is not a whole safetensors file: {exc}; fetch or train it again") from exc
+    try:
+        check_finite(module, str(path))
+    except RangeError as exc:
+        raise CheckpointError(f"{exc}; fetch or train it again") from exc
+
+
+def _check_fit(folder: Path, card: WorldCard, codec: Codec, transformer: Transformer) -> None:
+    """Raise CheckpointError unless card, codec and transformer belong together."""
+    config = transformer.config
+    pairs = {
+        "the transformer's latents `c h w`": ((config.channels, config.height, config.width), codec.latent_shape),
+        "its frames per latent": (config.actions_per_frame, codec.temporal_patch),
+        "its buttons and axes": ((config.num_buttons, config.num_axes), (len(card.buttons), len(card.axes))),
+        "the card's picture": ((card.height, card.width), codec.frame_size or (card.height, card.width)),
+    }
+    for what, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise CheckpointError(f"{folder / 'world.json'}: {what} are {ours}, the rest of the world says {theirs}")
 
 
 def _float16(module: torch.nn.Module) -> _Weights:
-    return {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in module.state_dict().items()}
-
-
-def _load_starts(path: Path) -> list[Start]:
-    if not path.exists():
-        return []
-    with np.load(path) as arrays:
-        return [
-            Start(
-                str(name),
-                torch.from_numpy(arrays["frames"][i]),
-                Actions(torch.from_numpy(arrays["buttons"][i])[None], torch.from_numpy(arrays["axes"][i])[None]),
-            )
-            for i, name in enumerate(arrays["names"])
-        ]
-
-
-def _save_starts(path: Path, starts: Sequence[Start]) -> None:
-    if starts:
-        np.savez_compressed(
-            path,
-            names=np.array([start.name for start in starts]),
-            frames=np.stack([start.frames.numpy() for start in starts]),
-            buttons=np.stack([start.actions.buttons[0].numpy() for start in starts]),
-            axes=np.stack([start.actions.axes[0].numpy() for start in starts]),
-        )
+    """Return the weights as they are stored. Raises CheckpointError if one is not finite in 16 bits."""
+    weights = {}
+    for name, value in module.state_dict().items():
+        weights[name] = value.detach().to("cpu", torch.float16).contiguous()
+        if not weights[name].isfinite().all():
+            raise CheckpointError(f"{name} of the {type(module).__name__} is not finite in 16 bits: it is not saved")
+    return weights

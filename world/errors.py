@@ -3,7 +3,9 @@
 LightconeError
 ├── CheckpointError     a checkpoint folder is missing, incomplete or of another version
 ├── ShapeError          frames, latents or actions do not have the shape the world needs
+├── PictureError        something is not a picture, or one whose meaning is unclear
 ├── ActionError         an action names a button the world does not have
+├── RangeError          a number is not finite, or outside its range
 ├── StateError          bytes are not a saved session, or one of another format
 ├── PatternError        an attention pattern cannot be built, or would break causality
 └── CompilationError    passes cannot be compiled on this machine
@@ -22,8 +24,16 @@ class ShapeError(LightconeError, ValueError):
     """Frames, latents or actions do not have the shape the world needs."""
 
 
+class PictureError(LightconeError, ValueError):
+    """Something is not a picture, or one whose meaning is unclear."""
+
+
 class ActionError(LightconeError, ValueError):
     """An action names a button or axis the world does not have."""
+
+
+class RangeError(LightconeError, ValueError):
+    """A number is not finite, or outside its range."""
 
 
 class StateError(LightconeError, ValueError):

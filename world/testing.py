@@ -7,11 +7,12 @@ from torch import nn
 
 from world.actions import Actions
 from world.card import Axis, Button, WorldCard
-from world.checkpoint import Start, World
+from world.checkpoint import World
 from world.codecs.convolutional import ConvolutionalCodec, ConvolutionalCodecConfig
 from world.model.config import TransformerConfig
 from world.model.transformer import Transformer
 from world.rollout.networks import Sampler
+from world.starts import Start
 
 PIXEL = (
     ConvolutionalCodecConfig(height=32, width=32, channels=4, widths=(8, 8, 8)),

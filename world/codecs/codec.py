@@ -45,6 +45,11 @@ class Codec(nn.Module, ABC):
         """`c h w` of one latent; the transformer's channels, height and width."""
 
     @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width of its frames; None if it takes several sizes."""
+        return None
+
+    @property
     def state_variables(self) -> tuple[StateVariable, ...]:
         """The numbers that the latent's last channels encode, if any."""
         return ()

@@ -20,6 +20,7 @@ from world.codecs.state_channels import (
 )
 from world.errors import ShapeError
 from world.format_1 import fields_from_disk, fields_to_disk
+from world.numbers import checked, checked_count
 
 DEAD_ZONE = 1 / 127.5
 """One grey level of frames in [−1, 1]."""
@@ -43,6 +44,11 @@ class ConvolutionalCodecConfig:
     state_variables: tuple[StateVariable, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("height", "width", "channels", "temporal_patch"):
+            checked_count(getattr(self, name), name)
+        for width in self.widths:
+            checked_count(width, "widths")
+        checked(self.bound, "bound", 1e-3)
         if self.height % 16 or self.width % 16:
             raise ShapeError(f"frame size {self.height}x{self.width}: both must be multiples of 16")
 
@@ -133,6 +139,10 @@ class ConvolutionalCodec(Codec):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         return self.config.latent_shape
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        return self.config.height, self.config.width
 
     @property
     def state_variables(self) -> tuple[StateVariable, ...]:

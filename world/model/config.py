@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from world.errors import ShapeError
+from world.numbers import checked, checked_count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +39,13 @@ class TransformerConfig:
     rope_base: float = 10000.0
 
     def __post_init__(self) -> None:
+        for name in ("channels", "height", "width", "dim", "ffn_dim", "num_layers", "num_heads", "patch"):
+            checked_count(getattr(self, name), name)
+        for name in ("actions_per_frame", "chunk_frames", "frequency_dim"):
+            checked_count(getattr(self, name), name)
+        for name in ("num_buttons", "num_axes", "window_frames", "sink_frames", "text_dim", "num_text_tokens"):
+            checked_count(getattr(self, name), name, 0)
+        checked(self.rope_base, "rope_base", 1.0)
         if self.dim % self.num_heads or self.head_dim % 2:
             raise ShapeError(f"dim {self.dim} must split into {self.num_heads} heads of even width")
         if self.height % self.patch or self.width % self.patch:

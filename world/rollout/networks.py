@@ -20,7 +20,9 @@ from world.codecs.pixels import to_float, to_uint8
 from world.errors import ActionError
 from world.model.schedule import add_noise, euler_step, sampling_levels, sampling_sigmas, x0_from_velocity
 from world.model.transformer import Conditioning, Output, Transformer
+from world.numbers import checked, checked_count
 from world.rollout.cache import ArenaPattern
+from world.rollout.step_threads import ThreadSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,11 @@ class Sampler:
     shift: float = 6.0
     context_sigma: float = 0.0
     renoise: bool = True
+
+    def __post_init__(self) -> None:
+        checked_count(self.num_steps, "num_steps", 1, 1000)
+        checked(self.shift, "shift", 1e-3, 1e3)
+        checked(self.context_sigma, "context_sigma", 0.0, 1.0)
 
 
 class CompiledNetwork(Protocol):
@@ -53,8 +60,8 @@ class Model:
     """Codec, transformer and sampler, in `dtype` on `device`; moves the given modules there.
 
     compiled: the transformer as machine code, if there is any and it is to be used. kernel_choice: which of the
-    equivalent kernels this model's rollouts use. num_threads: the number of threads it is fastest with on this
-    machine, if that is known. All three are set from outside (`world.runtime.tuning`), before a rollout is made.
+    equivalent kernels this model's rollouts use. threads: how many threads their steps use. All three are set from
+    outside (`world.runtime.tuning`), before a rollout is made.
     """
 
     def __init__(
@@ -74,7 +81,7 @@ class Model:
         pack_linears(self.transformer, rows=transformer.config.chunk_frames * transformer.config.tokens_per_frame)
         self.compiled: CompiledNetwork | None = None
         self.kernel_choice = KernelChoice()
-        self.num_threads: int | None = None
+        self.threads = ThreadSettings()
         self.sampler = sampler
         self.dtype = dtype
         self.device = torch.device(device)
