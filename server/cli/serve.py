@@ -52,11 +52,13 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
 
 
 def tokens_in(path: Path) -> tuple[str, ...]:
-    """Return the file's lines without empty ones. Raises ConfigError if it cannot be read or holds no token."""
+    """Return the file's lines without empty ones and comments (`# …`). Raises ConfigError if it cannot be read or holds
+    no token."""
     try:
-        tokens = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+        lines = map(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"--token-file {path} cannot be read: {exc}") from exc
+    tokens = tuple(line for line in lines if line and not line.startswith("#"))
     if not tokens:
         raise ConfigError(f"--token-file {path} has no token: write one per line, or leave the flag out")
     return tokens

@@ -19,6 +19,14 @@ class _SessionFilter(logging.Filter):
         return True
 
 
+class _TextFormatter(logging.Formatter):
+    """One line per message: control characters, which may come from a client, are escaped."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name that logging calls
+        record.message = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in record.message)
+        return super().formatMessage(record)
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -36,7 +44,7 @@ class _JsonFormatter(logging.Formatter):
 def set_up_logging(level: str, *, as_json: bool, stream: TextIO) -> None:
     """Send the log of the whole process to `stream`, as text or as one JSON object per line."""
     handler = logging.StreamHandler(stream)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s [%(session)s] %(message)s")
+    text = _TextFormatter("%(asctime)s %(levelname)-7s %(name)s [%(session)s] %(message)s")
     handler.setFormatter(_JsonFormatter() if as_json else text)
     handler.addFilter(_SessionFilter())
     root = logging.getLogger()

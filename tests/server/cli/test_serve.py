@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from server.cli.arguments import DEFAULT_WORLD, add_serve_arguments
-from server.cli.serve import config_from, shipped_worlds
+from server.cli.serve import config_from, shipped_worlds, tokens_in
 from server.config import ServerConfig
 from server.errors import ConfigError
 from tests.server.command_line import LIGHTCONE, serving
@@ -103,3 +103,12 @@ def test_two_folders_with_the_same_name_are_refused(tiny: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="tiny"):
         config_from(flags, [str(tiny), str(tmp_path / "tiny")])
     assert config_from(flags, [str(tiny), str(tiny)]).worlds == {"tiny": tiny}
+
+
+def test_a_token_file_may_have_comments_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("# for the evening\n\nabcdefghijklmnop\n  # indented\nqrstuvwxyzabcdef\n", encoding="utf-8-sig")
+    assert tokens_in(path) == ("abcdefghijklmnop", "qrstuvwxyzabcdef")
+    path.write_text("# only a comment\n")
+    with pytest.raises(ConfigError, match="has no token"):
+        tokens_in(path)
