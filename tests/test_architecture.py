@@ -47,7 +47,7 @@ FOLDERS = {
 FLOORS: dict[str, list[list[str]]] = {
     "world": [
         ["errors", "device", "format_1"],
-        ["card", "actions"],
+        ["card", "actions", "pictures"],
         ["catalogue", "model"],
         ["codecs", "families", "text"],
         ["rollout"],
