@@ -33,8 +33,11 @@ class ServerConfig:
     off. `allowed_hosts`: this server's own names, such as "play.example.org"; addresses and "localhost" always work.
     `tokens`: if not empty, a client must send one of them in `hello`. `max_per_address`, `max_per_token`: the most
     connections at once; `connections_per_s`: new connections of one address per second on average, after a burst of
-    `max_per_address`. `handshake_timeout_s`: the time for `hello`, or for an HTTP request, to arrive. `tls_cert`,
-    `tls_key`: PEM files, to serve https. `goodbye_s`: how long clients are warned before a stopping server closes.
+    `max_per_address`. `address_budget`: what one address may cost per second, in units of about a tenth of a
+    millisecond of the event loop, over all its connections, requests and messages (see `server.http.budgets`).
+    `address_share`: the part of the slots, and of the queue, that sessions of one address may have; at least one.
+    `handshake_timeout_s`: the time for `hello`, for an HTTP request, or for a TLS handshake. `tls_cert`, `tls_key`: PEM
+    files, to serve https. `goodbye_s`: how long clients are warned before a stopping server closes.
 
     Messages and frames
     `max_messages_per_s`: the most messages one client may send, on average. `max_unacked_chunks`: chunks sent and not
@@ -43,8 +46,9 @@ class ServerConfig:
 
     Resuming
     `resume_s`: how long a session is kept after its connection is lost; 0 turns resuming off. `hold_s`: how much of
-    that time it keeps its slot. `max_suspended`: the most sessions kept in memory without a slot. `store`: an SQLite
-    file to keep sessions in, which several servers may share.
+    that time it keeps its slot. `max_suspended`: the most sessions kept in memory without a slot, in `suspended_bytes`
+    at most. `store`: an SQLite file to keep sessions in, which several servers may share; `store_bytes`: the most that
+    the sessions in it take. Of both spaces the sessions of one address may take a quarter.
 
     Tracing
     `trace`: send OpenTelemetry spans, for every session and for one tick in `trace_every`.
@@ -69,10 +73,14 @@ class ServerConfig:
     max_per_address: int = 64
     max_per_token: int = 64
     connections_per_s: float = 1.0
+    address_budget: float = 1000.0
+    address_share: float = 0.75
     resume_s: float = 3600.0
     hold_s: float = 10.0
     max_suspended: int = 64
+    suspended_bytes: int = 2**30
     store: Path | None = None
+    store_bytes: int = 4 * 2**30
     idle_timeout_s: float = 600.0
     headroom: float | None = 0.65
     tls_cert: Path | None = None
@@ -91,17 +99,19 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
-        for name in (*counts, "max_per_address", "max_per_token", "max_suspended", "trace_every"):
+        for name in (*counts, "max_per_address", "max_per_token", "max_suspended", "suspended_bytes", "store_bytes", "trace_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.timeline_frames < 0:
             raise ConfigError(f"timeline_frames is {self.timeline_frames}; it must be 0 or more")
-        for name in ("max_messages_per_s", "connections_per_s", *TIMEOUTS):
+        for name in ("max_messages_per_s", "connections_per_s", "address_budget", *TIMEOUTS):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("resume_s", "hold_s"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if not 0 < self.address_share <= 1:
+            raise ConfigError(f"address_share is {self.address_share}; it must be above 0 and at most 1")
         if self.headroom is not None and not self.headroom > 0:
             raise ConfigError(
                 f"headroom is {self.headroom}; it must be above 0, or None to admit as long as there are slots"

@@ -20,10 +20,12 @@ from fastapi.staticfiles import StaticFiles
 from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
-from server.errors import BadMessageError, ServerError
+from server.errors import BadMessageError, RateLimitedError, ServerError
+from server.http.budgets import Budgets
 from server.http.connection import serve_connection
 from server.http.connection_limits import ConnectionLimits
 from server.http.routes import add_routes
+from server.http.scope import ChargeRequests, meter_of
 from server.telemetry.tracing import Tracer, open_tracer
 from server.wire.origin import check_origin
 from server.wire.transport import DisconnectedError, refuse
@@ -43,9 +45,13 @@ class SocketTransport:
         self._socket = socket
 
     async def receive(self) -> bytes:
-        """Return the next binary message. Raises BadMessageError for a text message."""
+        """Return the next binary message. Raises BadMessageError for a text message, and RateLimitedError if the server
+        has cut the connection off."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
+            meter = meter_of(self._socket.scope)
+            if meter is not None and meter.is_cut:
+                raise RateLimitedError("your address costs the server too much; send less")
             raise DisconnectedError
         data: bytes | None = message.get("bytes")
         if data is None:
@@ -89,6 +95,8 @@ def create_app(
     app = FastAPI(title="Lightcone", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.config = config
     app.state.connection_limits = ConnectionLimits(config, time.monotonic)
+    app.state.budgets = Budgets(config, time.monotonic)
+    app.add_middleware(ChargeRequests)
     app.add_api_websocket_route("/v1/stream", _stream)
     add_routes(app)
     _add_page(app, config.web_dist)
@@ -104,14 +112,14 @@ async def _stream(socket: WebSocket) -> None:
     try:
         host_header = socket.headers.get("host", "")
         check_origin(socket.headers.get("origin"), host_header, config.allowed_origins, config.allowed_hosts)
-        permit = connection_limits.connect(socket.client.host if socket.client else "")
+        permit = connection_limits.connect(socket.client.host if socket.client else "", meter_of(socket.scope))
     except ServerError as error:
         engine.metrics.refusals.labels(error.code).inc()
         await refuse(transport, error)
         return
     ended = None
     try:
-        ended = await serve_connection(transport, engine, config, permit.authenticate)
+        ended = await serve_connection(transport, engine, config, permit)
     finally:
         permit.release(ended)
         if ended is not None:

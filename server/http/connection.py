@@ -11,7 +11,6 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from functools import partial
 
 from server.config import ServerConfig
@@ -24,12 +23,15 @@ from server.errors import (
     HandshakeTimeoutError,
     IdleError,
     InternalError,
-    MessageTooLargeError,
     RateLimitedError,
     ServerError,
+    TooManyConnectionsError,
     TooManyPendingError,
-    UnknownTicketError,
 )
+from server.http.budgets import MESSAGE, cost_of
+from server.http.claiming import claim
+from server.http.connection_limits import ConnectionPermit
+from server.http.incoming import decode_within
 from server.http.start_requests import carries_file, check_start, run_in_worker_thread, start_request
 from server.http.token_bucket import TokenBucket
 from server.sessions.run import RunRequest
@@ -46,7 +48,6 @@ from server.wire.protocol import (
     Start,
     StartFrom,
     WorldInfo,
-    decode_client,
     encode,
     error_reply,
 )
@@ -62,14 +63,14 @@ FAULTS = (CloseCode.POLICY, CloseCode.TOO_BIG)  # after these the session is not
 
 
 async def serve_connection(
-    transport: Transport, engine: Engine, config: ServerConfig, authenticate: Callable[[str | None], None]
+    transport: Transport, engine: Engine, config: ServerConfig, permit: ConnectionPermit
 ) -> ServerError | None:
     """Serve one client until it leaves, is refused or disconnects; return the error that ended the connection, if any.
 
-    Never raises because of what a client does. authenticate: called with the token of `hello`; raises a ServerError if
-    that is not sufficient.
+    Never raises because of what a client does. The token of `hello` must be sufficient for `permit`; the sessions of its
+    address share what is kept for them.
     """
-    connection = Connection(transport, engine, config, authenticate)
+    connection = Connection(transport, engine, config, permit)
     try:
         for_good = False
         try:
@@ -99,26 +100,18 @@ async def serve_connection(
 class Connection:
     """The state of one connection on the event loop."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        engine: Engine,
-        config: ServerConfig,
-        authenticate: Callable[[str | None], None],
-    ) -> None:
-        self._authenticate = authenticate
+    def __init__(self, transport: Transport, engine: Engine, config: ServerConfig, permit: ConnectionPermit) -> None:
+        self._permit, self._address = permit, permit.address
         self._key = secrets.token_urlsafe(9)
         session_key.set(self._key)
         self._transport = transport
-        self._engine = engine
-        self._config = config
+        self._engine, self._config = engine, config
         self._loop = asyncio.get_running_loop()
         self._wakeup = asyncio.Event()
         self._send_queue = SendQueue(partial(self._signal, self._wakeup), engine.metrics.count_frames)
-        self._admitted = asyncio.Event()
-        self._opened = asyncio.Event()  # admitted, and the first start has been requested
+        self._admitted, self._opened = asyncio.Event(), asyncio.Event()  # opened: the first start is requested, too
         self._allowance = TokenBucket(config.max_messages_per_s, config.max_messages_per_s, time.monotonic())
-        self._newest_sent = -1
+        self._newest_sent, self._keep = -1, False
         self._logs = TokenBucket(LOGS_PER_S, LOGS_AT_ONCE, time.monotonic())
         self._logged_codes: set[ErrorCode] = set()
 
@@ -143,11 +136,16 @@ class Connection:
 
     def leave(self, *, for_good: bool) -> None:
         """Tell the engine, which ignores it if another connection has taken over the session."""
-        (self._engine.leave if for_good else self._engine.lose)(self._key, self._send_queue)
+        self._send_queue.detach()
+        if for_good and not self._keep:
+            self._engine.leave(self._key, self._send_queue)
+        else:
+            self._engine.lose(self._key, self._send_queue, at_once=self._keep)
 
     def _signal(self, event: asyncio.Event) -> None:
         """Set an event, from any thread."""
-        self._loop.call_soon_threadsafe(event.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, and nobody waits any more
+            self._loop.call_soon_threadsafe(event.set)
 
     async def _handshake(self) -> Hello:
         """Receive and check the hello."""
@@ -156,33 +154,33 @@ class Connection:
                 data = await self._transport.receive()
         except TimeoutError as exc:
             raise HandshakeTimeoutError(f"no hello received within {self._config.handshake_timeout_s:g} s") from exc
-        hello = self._decode(data)
+        hello = decode_within(self._config.max_message_bytes, data)
         if not isinstance(hello, Hello):
             raise BadMessageError(f"{hello.type}: the first message must be hello")
         if hello.version != PROTOCOL_VERSION:
             raise BadVersionError(f"protocol version {hello.version}: this server speaks {PROTOCOL_VERSION}")
-        self._authenticate(hello.token)
+        self._permit.authenticate(hello.token)
+        if not self._permit.afford(cost_of(hello)):
+            raise TooManyConnectionsError("your address asks for too much; wait a few seconds and connect again")
         return hello
 
     async def _resume(self, hello: Hello, resume: Resume) -> WorldInfo:
         """Resume an earlier session. A connection that has it, here or on another server of the store, loses it."""
-        ticket, claimed = Ticket.of(resume.ticket), None
+        ticket = Ticket.of(resume.ticket)
         self._engine.info(hello.world, resuming=True)  # raises before anything is claimed
-        if self._engine.store is not None:
-            with contextlib.suppress(UnknownTicketError):  # it may not be in the store yet
-                claimed = await asyncio.wrap_future(self._engine.store.claim(ticket.key, ticket.secret))
-        admitted = partial(self._signal, self._admitted)
-        world = self._engine.resume(ticket, hello, resume.last_frame, claimed, self._send_queue, admitted)
-        self._key = ticket.key
+        claimed = await claim(self._engine, ticket, hello, self._address)
+        self._key = ticket.key  # from here on the session may be this connection's, whatever fails
         session_key.set(self._key)
-        return world
+        admitted, last_frame = partial(self._signal, self._admitted), resume.last_frame
+        return self._engine.resume(ticket, hello, last_frame, claimed, self._send_queue, admitted, self._address)
 
     async def _join(self, hello: Hello) -> WorldInfo:
         """Join the world. `welcome` or `queued` is then in the send queue."""
         world = self._engine.info(hello.world)
         check_start(hello.start, self._config)
         request = None if carries_file(hello.start) else await self._request(hello.start, None, world)
-        self._engine.join(self._key, hello, request, self._send_queue, partial(self._signal, self._admitted))
+        admitted = partial(self._signal, self._admitted)
+        self._engine.join(self._key, hello, request, self._send_queue, admitted, self._address)
         return world
 
     async def _open(self, start: StartFrom, world: WorldInfo) -> None:
@@ -199,10 +197,11 @@ class Connection:
         """Handle messages until `bye`. Errors that are not fatal are sent to the client."""
         count = 0
         while True:
-            message = self._decode(await self._receive())
+            message = decode_within(self._config.max_message_bytes, await self._receive())
             if self._send_queue.ending is not None:  # another connection may have taken over the session
                 raise self._send_queue.ending
             if isinstance(message, Bye):
+                self._keep = message.keep
                 return
             if not self._allowance.take(time.monotonic()):
                 raise RateLimitedError(f"more than {self._config.max_messages_per_s:g} messages per second; send fewer")
@@ -223,21 +222,10 @@ class Connection:
                     silence = f"no message received for {self._config.idle_timeout_s:g} s"
                     raise IdleError(f"{silence}; the session is kept, resume it with its ticket") from exc
 
-    def _decode(self, data: bytes) -> ClientMessage:
-        """Decode a message. Only messages that can carry a picture may exceed the message limit."""
-        limit = self._config.max_message_bytes
-        try:
-            message = decode_client(data)
-        except BadMessageError:
-            if len(data) <= limit:
-                raise
-            message = None
-        if message is None or (len(data) > limit and not isinstance(message, Hello | Start)):
-            raise MessageTooLargeError(f"{len(data)} bytes; only starts with a picture may exceed {limit}")
-        return message
-
     async def _handle(self, message: ClientMessage, world: WorldInfo) -> None:
         try:
+            if (cost := cost_of(message)) and not self._permit.afford(cost):
+                raise TooManyPendingError("your address asks for too much; wait a moment and try again")
             match message:
                 case Hello() | Bye():
                     raise BadMessageError(f"{message.type}: allowed only once, as the first message")
@@ -284,6 +272,7 @@ class Connection:
                 if self._send_queue.last_taken > self._newest_sent:
                     self._newest_sent = self._send_queue.last_taken
                     self._allowance.give(MESSAGES_PER_FRAME, time.monotonic())
+                    self._permit.give_back(MESSAGES_PER_FRAME * MESSAGE)
                 self._check_overflow()
             if self._send_queue.ending is not None:
                 raise self._send_queue.ending

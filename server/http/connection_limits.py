@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from server.config import ServerConfig
 from server.errors import CloseCode, ServerError, TooManyConnectionsError, UnauthorizedError
+from server.http.budgets import Meter, address_of
 from server.http.token_bucket import TokenBucket
 
 FAULT_COST = 16.0
@@ -34,9 +35,10 @@ class ConnectionLimits:
         self._open_by_token: Counter[int] = Counter()
         self._allowances: dict[str, TokenBucket] = {}
 
-    def connect(self, address: str) -> ConnectionPermit:
-        """Count a new connection from `address` and return its permit. Raises TooManyConnectionsError."""
-        config, now = self._config, self._clock()
+    def connect(self, host: str, meter: Meter | None = None) -> ConnectionPermit:
+        """Count a new connection from `host` and return its permit. meter: what it costs is charged there. Raises
+        TooManyConnectionsError."""
+        config, now, address = self._config, self._clock(), address_of(host)
         if address not in self._allowances:
             self._forget_idle_addresses(now)
             burst = float(config.max_per_address)
@@ -46,7 +48,7 @@ class ConnectionLimits:
         if not self._allowances[address].take(now):
             raise TooManyConnectionsError("your address connects too often; wait a while")
         self._open[address] += 1
-        return ConnectionPermit(self, address)
+        return ConnectionPermit(self, address, meter)
 
     def check_token(self, token: str | None) -> int | None:
         """Count a session for `token` and return the token's index, or None if the server requires no token.
@@ -85,15 +87,24 @@ class ConnectionLimits:
 
 
 class ConnectionPermit:
-    """The right to hold one connection. Call `release` exactly once, at the end."""
+    """The right to hold one connection of `address`. Call `release` exactly once, at the end."""
 
-    def __init__(self, connection_limits: ConnectionLimits, address: str) -> None:
-        self._limits, self._address = connection_limits, address
+    def __init__(self, connection_limits: ConnectionLimits, address: str, meter: Meter | None = None) -> None:
+        self._limits, self.address, self._meter = connection_limits, address, meter
         self._token: int | None = None
+
+    def afford(self, cost: float) -> bool:
+        """Pay for work that has yet to begin. Return whether the address can."""
+        return self._meter is None or self._meter.afford(cost)
+
+    def give_back(self, amount: float) -> None:
+        """Return units for what the server itself has caused the client to send."""
+        if self._meter is not None:
+            self._meter.give_back(amount)
 
     def authenticate(self, token: str | None) -> None:
         """Check the token of `hello`. Raises what `ConnectionLimits.check_token` raises."""
         self._token = self._limits.check_token(token)
 
     def release(self, error: ServerError | None) -> None:
-        self._limits.release(self._address, self._token, error)
+        self._limits.release(self.address, self._token, error)

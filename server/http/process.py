@@ -22,8 +22,11 @@ from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
 from server.errors import ConfigError, ModelFailedError, ShuttingDownError
+from server.http.acceptor import Acceptor, free_descriptors
 from server.http.app import create_app
-from server.http.timeouts import request_timeout_protocol
+from server.http.budgets import Meter
+from server.http.http_protocol import HttpProtocol, http_protocol
+from server.http.websocket_protocol import WebSocketProtocol
 from server.telemetry.log import set_up_logging
 
 logger = logging.getLogger(__name__)
@@ -32,16 +35,40 @@ OLDEST_UVICORN = (0, 52)
 READY_POLL_S = 0.02
 FAILURE_POLL_S = 0.25
 SUSPEND_TIMEOUT_S = 5.0
+BACKLOG = 1024  # connections that wait to be accepted while a flood of others is refused
 UNREAD_TIMEOUT_MS = 60_000  # then the kernel drops data that a closed connection's client never read
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which warns the players before it closes their connections."""
+    """uvicorn's server, but it accepts connections within limits, and warns the players before it closes theirs."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, goodbye_s: float) -> None:
         super().__init__(config)
         self._app = app
         self._goodbye_s = goodbye_s
+        self.acceptor: Acceptor | None = None  # once the server has started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        config, loop = self.config, asyncio.get_running_loop()
+
+        def make_protocol(meter: Meter) -> asyncio.BaseProtocol:
+            protocol: HttpProtocol = config.http_protocol_class(  # type: ignore[call-arg, assignment]  # uvicorn's arguments
+                config=config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+            protocol.meter = meter
+            return protocol
+
+        server_config: ServerConfig = self._app.state.config
+        self.acceptor = Acceptor(
+            self._app.state.budgets,
+            make_protocol,
+            max_open=free_descriptors(),
+            tls=config.ssl,
+            timeout_s=server_config.handshake_timeout_s,
+        )
+        for listener in sockets or ():
+            self.acceptor.listen(listener)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         engine: Engine | None = getattr(self._app.state, "engine", None)  # missing if the start failed
@@ -55,6 +82,8 @@ class Server(uvicorn.Server):
                 if engine.failure is not None:  # nothing can be suspended any more
                     break
                 await asyncio.sleep(READY_POLL_S)
+        if self.acceptor is not None:
+            self.acceptor.close()
         await super().shutdown(sockets)
 
 
@@ -100,8 +129,8 @@ def uvicorn_config(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
         app,
         log_config=None,
         access_log=False,
-        http=request_timeout_protocol(config.handshake_timeout_s),
-        ws="websockets-sansio",
+        http=http_protocol(config.handshake_timeout_s),
+        ws=WebSocketProtocol,
         ws_max_size=config.max_wire_bytes,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
@@ -148,7 +177,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {host}:{port} ({exc.strerror}); choose another port, or 0 for any free one"
         ) from exc
-    listener.listen(128)
+    listener.listen(BACKLOG)
     return listener
 
 

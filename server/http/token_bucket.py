@@ -12,12 +12,13 @@ class TokenBucket:
         self._tokens = burst
         self._refilled_at = now
 
-    def take(self, now: float) -> bool:
-        """Take one token; return whether there was one, that is, whether the event may happen now."""
+    def take(self, now: float, amount: float = 1.0, *, keep: float = 0.0) -> bool:
+        """Take `amount` tokens; return whether there were as many beside `keep` more, that is, whether the event may
+        happen now."""
         self._refill(now)
-        if self._tokens < 1.0:
+        if self._tokens < amount + keep:
             return False
-        self._tokens -= 1.0
+        self._tokens -= amount
         return True
 
     def charge(self, amount: float, now: float) -> None:

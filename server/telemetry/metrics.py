@@ -5,24 +5,33 @@ Each engine has its own registry. Thread-safe. Times are in seconds, as Promethe
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TICK_S = (0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.033, 0.05, 0.1, 0.25, 1.0)
+RENDER_EVERY_S = 1.0
 ACTION_S = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics:
     """The metrics of one engine.
 
-    `num_sessions()` returns (playing, waiting), and `num_suspended()` the number of sessions in memory without a slot;
-    both are called for each scrape.
+    `num_sessions()` returns (playing, waiting), `num_suspended()` the number of sessions in memory without a slot, and
+    `num_without_owner()` that of sessions whose connection ended unnoticed; they are called when the text is rendered.
     """
 
-    def __init__(self, num_sessions: Callable[[], tuple[int, int]], num_suspended: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        num_sessions: Callable[[], tuple[int, int]],
+        num_suspended: Callable[[], int],
+        num_without_owner: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.registry = registry = CollectorRegistry()
+        self._lock, self._text, self._rendered_at = threading.Lock(), b"", -RENDER_EVERY_S
         self.tick_s = Histogram(
             "lightcone_tick_seconds",
             "Time of a batched step, without decoding",
@@ -55,11 +64,20 @@ class Metrics:
         waiting.set_function(lambda: num_sessions()[1])
         suspended = Gauge("lightcone_suspended_sessions", "Sessions in memory without a slot", registry=registry)
         suspended.set_function(num_suspended)
+        without_owner = Gauge(
+            "lightcone_sessions_without_owner",
+            "Sessions in a slot or in the queue whose connection ended unnoticed; above 0 is a fault of the server",
+            registry=registry,
+        )
+        without_owner.set_function(num_without_owner)
 
     def count_frames(self, number: int, fate: str) -> None:
         """Count frames as "sent" or "replaced"."""
         self.frames.labels(fate).inc(number)
 
     def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
-        return generate_latest(self.registry)
+        """Return all metrics in Prometheus' text format (`CONTENT_TYPE`), at most `RENDER_EVERY_S` old."""
+        with self._lock:
+            if (now := time.monotonic()) >= self._rendered_at + RENDER_EVERY_S:
+                self._text, self._rendered_at = generate_latest(self.registry), now
+            return self._text

@@ -40,6 +40,7 @@ class SendQueue:
         max_control_bytes: int = MAX_CONTROL_BYTES,
     ) -> None:
         self._wake, self._count = wake, count
+        self.is_detached = False  # whether its connection is gone
         self._max_control = max_control
         self._max_control_bytes = max_control_bytes
         self._num_control_bytes = 0
@@ -101,7 +102,7 @@ class SendQueue:
     def detach(self) -> None:
         """Stop calling `wake`: the connection is gone."""
         with self._lock:
-            self._wake = _do_nothing
+            self._wake, self.is_detached = _do_nothing, True
 
     def take(self) -> bytes | None:
         """Return the next message to send, or None."""
