@@ -42,7 +42,7 @@ class World(Model):
     """Everything a session needs. `rollout(num_slots)` returns empty slots; `start(frames, actions, seed)` one batch.
 
     family: name of the transformer's family in `world.families.FAMILIES`. text_encoder: turns words into the token
-    embeddings that `Rollout.start` takes; None if the world names none.
+    embeddings that `Rollout.start` takes; None if the world names none. folder: where it was loaded from.
     """
 
     def __init__(
@@ -57,11 +57,13 @@ class World(Model):
         device: torch.device | str = "cpu",
         family: str = families.DEFAULT,
         text_encoder: TextEncoder | None = None,
+        folder: Path | None = None,
     ) -> None:
         super().__init__(card, codec, transformer, sampler, dtype=dtype, device=device)
         self.starts = list(starts)
         self.family = family
         self.text_encoder = text_encoder
+        self.folder = folder
 
     @staticmethod
     def load(
@@ -100,6 +102,7 @@ class World(Model):
             device=device or default_device(),
             family=family_name,
             text_encoder=load_encoder(folder) if load_encoder else None,
+            folder=folder,
         )
 
     def save(self, path: str | Path, *, role: str = "student", extra: Mapping[str, Transformer] | None = None) -> None:
