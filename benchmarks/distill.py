@@ -29,7 +29,7 @@ from benchmarks.distillation.measured import write_measured
 from benchmarks.distillation.methods import METHODS
 from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
 from benchmarks.distillation.report import Table, write_report
-from distill.recipes.folders import runs_root
+from distill.recipes.folders import world_run
 
 PARTS = (*DENSITIES, "digits", "process", "pong")
 RESULTS = Path(__file__).parent / "results"
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the chosen parts and write tables and documents."""
     store = args.methods is None and args.steps is None  # partial measurements leave no files
-    folder = runs_root() / "benchmarks"
+    folder = world_run("benchmarks")
     if store and args.fresh:
         _discard(folder, args.parts)
     torch.set_num_threads(args.threads)
@@ -105,7 +105,7 @@ def _rows(part: str, args: argparse.Namespace) -> tuple[dict[str, float], Callab
     methods = [m for m in METHODS if args.methods is None or m.name in args.methods]
     changes = {} if args.steps is None else {"num_steps": args.steps, "teacher_steps": args.steps}
     if part == "pong":
-        comparison = PongComparison(runs_root() / "benchmarks" / "pong", PongSetting(num_steps=args.steps))
+        comparison = PongComparison(world_run("benchmarks") / "pong", PongSetting(num_steps=args.steps))
         return comparison.floor(), comparison.rows
     if part == "process":
         return law_floor(), lambda: compare_causal(args.steps)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.distillation.pong_comparison import PongComparison, PongSetting
 from distill.data.statistics import STATISTICS, clip_statistics
 from distill.evaluation.drift import drift_figures
-from distill.recipes.folders import runs_root
+from distill.recipes.folders import world_run
 
 SCORE_ROWS, LEFT_COLUMNS, RIGHT_COLUMNS = 12, 12, 12
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    comparison = PongComparison(runs_root() / "benchmarks" / "pong", PongSetting())
+    comparison = PongComparison(world_run("benchmarks") / "pong", PongSetting())
     streams, num = comparison.streams, comparison.streams.context
     real = streams.real.mean(axis=(0, 1))
     usual = dict(zip(STATISTICS, real.round(3).tolist(), strict=True))

@@ -1,16 +1,40 @@
-"""Where training keeps its state, outside the checkout. Knows nothing of what is trained."""
+"""Where training keeps its state: outside the checkout, and apart from caches that may be deleted at any time. Knows
+nothing of what is trained.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def runs_root() -> Path:
-    """Return the folder of all runs: `$LIGHTCONE_RUNS`, or `~/.cache/lightcone`."""
-    return Path(os.environ.get("LIGHTCONE_RUNS") or Path.home() / ".cache" / "lightcone")
+    """Return the folder of all runs: `$LIGHTCONE_RUNS`, or `lightcone/runs` in the user's data folder."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return Path(os.environ.get("LIGHTCONE_RUNS") or data / "lightcone" / "runs")
 
 
 def world_run(world: str) -> Path:
-    """Return the folder of one world's data, stages and metrics."""
-    return runs_root() / world
+    """Return the folder of one world's data, stages and metrics. A run that an earlier release left among the caches
+    is moved there first."""
+    folder = runs_root() / world
+    former = _former_root() / world
+    if "LIGHTCONE_RUNS" not in os.environ and not folder.exists() and _is_run(former):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(former, folder)
+        logger.warning("the training run of %s was moved from %s to %s, where no cache is", world, former, folder)
+    return folder
+
+
+def _former_root() -> Path:
+    """Return where runs were until caches and runs were separated."""
+    return Path.home() / ".cache" / "lightcone"
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether a folder has recorded data or a stage's state; the caches beside it have neither."""
+    return (folder / "data").is_dir() or any(folder.glob("*/state.pt")) or any(folder.glob("*/*/state.pt"))
