@@ -21,7 +21,7 @@ from benchmarks.distillation.causal_methods import (
 )
 from benchmarks.distillation.comparison import STUDENT_STEPS, TEACHER_STEPS, Evaluated, Row, evaluated, in_turns
 from benchmarks.distillation.process import ProcessClips, law_distance, rolled_out
-from distill.training.trainer import Task
+from distill.training.task import Task
 from world.model.transformer import Transformer
 
 NUM_ROLLOUTS = 4000

@@ -20,7 +20,8 @@ from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionFor
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.teacher import TeacherConfig, TeacherTask
 from distill.tasks.teacher_forcing import TeacherForcingConfig, TeacherForcingTask
-from distill.training.trainer import Task, TrainerConfig, trained
+from distill.training.task import Task
+from distill.training.trainer import TrainerConfig, trained
 from world.model.transformer import Transformer
 
 LEVELS = LevelConfig(std=1.4, shift=1.0)

@@ -13,7 +13,8 @@ from distill.tasks.context_corruption import NO_CORRUPTION
 from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.teacher_forcing import TeacherForcingTask
-from distill.training.trainer import Task, TrainerConfig
+from distill.training.task import Task
+from distill.training.trainer import TrainerConfig
 from world.model.transformer import Transformer
 
 SHIPPED = "teacher_forcing_corrupted"

@@ -14,7 +14,8 @@ from benchmarks.distillation.perceptron import Perceptron
 from distill.methods.sampling import integrated, sampled
 from distill.tasks.denoising import denoising
 from distill.tasks.student import BatchConfig, Draw
-from distill.training.trainer import Task, TrainerConfig, trained
+from distill.training.task import Task
+from distill.training.trainer import TrainerConfig, trained
 from world.model.schedule import sampling_sigmas
 from world.model.transformer import Conditioning
 

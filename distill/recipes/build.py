@@ -25,7 +25,9 @@ from distill.tasks.self_forcing import SelfForcingTask
 from distill.tasks.teacher import TeacherTask
 from distill.tasks.teacher_forcing import TeacherForcingTask
 from distill.training.blocks import compile_blocks
-from distill.training.trainer import Task, Trainer, TrainerConfig, load_product
+from distill.training.state import load_product
+from distill.training.task import Task
+from distill.training.trainer import Trainer, TrainerConfig
 from world.codecs.convolutional import ConvolutionalCodec
 from world.model.transformer import Transformer
 

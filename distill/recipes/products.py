@@ -14,7 +14,7 @@ from distill.data.clips import Dataset
 from distill.data.latents import ClipSampler
 from distill.recipes.names import STAGE_ALIASES, STUDENT_STAGES
 from distill.recipes.preset import Preset
-from distill.training.trainer import STATE_FILE, load_product
+from distill.training.state import STATE_FILE, load_product
 from world.checkpoint import World
 from world.codecs.convolutional import ConvolutionalCodec
 from world.errors import LightconeError

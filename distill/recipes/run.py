@@ -16,7 +16,7 @@ from distill.recipes.fingerprint import FILE, Record, digest, read_record, write
 from distill.recipes.former_runs import FORMER_RECORD, former_settings
 from distill.recipes.products import Products, StageError
 from distill.recipes.stages import STAGES, Stage, stage_named
-from distill.training.trainer import STATE_FILE, trained_steps
+from distill.training.state import STATE_FILE, trained_steps
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from distill.recipes.fingerprint import Settings, flattened, selected
 from distill.recipes.names import STAGE_ALIASES
 from distill.recipes.preset import Preset
 from distill.recipes.products import CODEC_FILE, LATENTS_FILE, Products, StageError
-from distill.training.trainer import STATE_FILE, TrainerConfig
+from distill.training.state import STATE_FILE
+from distill.training.trainer import TrainerConfig
 from world.errors import LightconeError
 
 

@@ -77,6 +77,9 @@ class ConsistencyTask:
                 weights=motion_weights(batch.latents, self.config.change_weight, self.config.rest_weight),
             )
         yield "student", loss, {}
-        with torch.no_grad():
-            for mean, value in zip(self.target.parameters(), self.student.parameters(), strict=True):
-                mean.lerp_(value, 1 - self.config.target_decay)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the target towards the student."""
+        for mean, value in zip(self.target.parameters(), self.student.parameters(), strict=True):
+            mean.lerp_(value, 1 - self.config.target_decay)

@@ -63,4 +63,5 @@ class LADDTask:
         with frozen_weights(self.discriminator):
             loss = ladd_student_loss(self.discriminator, fake, noises[0], sigma)
         yield "student", loss, {}
+        self.discriminator.cond = cond  # accumulated draws advance in turns, each with its own conditioning
         yield "heads", ladd_discriminator_loss(self.discriminator, real, fake.detach(), noises, sigma), {}

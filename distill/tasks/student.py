@@ -59,8 +59,11 @@ class StudentTask:
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         yield "student", self.loss(step, generator), {}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the target towards the student."""
         target = self.modules.get("target")
         if target is not None:
-            with torch.no_grad():
-                for mean, value in zip(target.parameters(), self.modules["student"].parameters(), strict=True):
-                    mean.lerp_(value, 1 - self.target_decay)
+            for mean, value in zip(target.parameters(), self.modules["student"].parameters(), strict=True):
+                mean.lerp_(value, 1 - self.target_decay)

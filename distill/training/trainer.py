@@ -1,7 +1,7 @@
 """The training loop. Owns optimisation, moving averages, resuming at the exact step, and metrics; knows no loss.
 
 A `Task` is trained: modules to optimise and a function from step to losses. Everything that a step draws at random
-comes from a generator seeded by (seed, step), so an interrupted run continues exactly as if it had never stopped.
+comes from a generator seeded by (seed, step, part), so an interrupted run continues exactly as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -10,31 +10,38 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from distill.training.averaging import HalfLife, Power, decay_at
+from distill.training.checks import MAX_NOT_FINITE, TrainingError, check_graph, check_reached, has_gradient, not_finite
+from distill.training.state import STATE_FILE, TrainingStateError, copied, num_bytes, read_state, write_state
+from distill.training.stopping import StepAbandoned, StopSignal
+from distill.training.task import Following, Task, Update
 from world.device import has_fast_bf16
-from world.format_1 import weights_from_disk
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE = "state.pt"
-"""The name of the file in a stage's folder that training resumes from."""
+SLOW_STEP_S, MAX_COPY_BYTES = 0.3, 2**30
+"""A step that takes longer is left at once when a signal comes, if a copy of the state before it is not larger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerConfig:
     """How a task is optimised. The learning rate warms up linearly over `warmup_steps`, stays at `lr`, and decays over
-    the last `decay_share` of the steps to `final_lr_share` of `lr`."""
+    the last `decay_share` of the steps to `final_lr_share` of `lr`.
+
+    accumulate: every update is the mean gradient of so many independent draws. save_every, log_every: in steps. Raises
+    ValueError for counts below 1.
+    """
 
     num_steps: int
     lr: float = 1e-3
@@ -49,31 +56,11 @@ class TrainerConfig:
     save_every: int = 100
     log_every: int = 20
     seed: int = 0
-    autocast: bool = True
 
-
-class Task(Protocol):
-    """Modules, and the losses that train them."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """All modules that are saved and resumed, by name."""
-        ...
-
-    @property
-    def optimised(self) -> Mapping[str, float]:
-        """Name of each module that has an optimiser → its learning-rate multiplier."""
-        ...
-
-    @property
-    def averaged(self) -> str:
-        """Name of the module whose exponential moving average is the product."""
-        ...
-
-    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        """Yield (module to update, loss, metrics). The trainer back-propagates each loss and updates the module before
-        it draws the next one."""
-        ...
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "accumulate", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
 
 
 def autocast(enabled: bool) -> AbstractContextManager[None]:
@@ -95,12 +82,14 @@ def lr_share(step: int, config: TrainerConfig) -> float:
 
 
 class Trainer:
-    """Trains a task to its last step, and saves state to resume from in `folder`."""
+    """Trains a task to its last step, and saves state to resume from in `folder`. name: for the progress bar and errors
+    (default: the folder's)."""
 
-    def __init__(self, task: Task, config: TrainerConfig, folder: Path) -> None:
+    def __init__(self, task: Task, config: TrainerConfig, folder: Path, *, name: str | None = None) -> None:
         self.task = task
         self.config = config
         self.folder = folder
+        self.name = name or folder.name
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
         self.optimisers = {
@@ -110,6 +99,9 @@ class Trainer:
             for name, share in task.optimised.items()
         }
         self.ema = {k: v.detach().clone() for k, v in task.modules[task.averaged].state_dict().items()}
+        self._checked: set[str] = set()
+        self._num_skipped = dict.fromkeys(task.optimised, 0)  # updates in a row
+        self._step_s = math.inf  # of the slowest of the last steps; the first may compile
         self._resume()
 
     @property
@@ -117,11 +109,22 @@ class Trainer:
         return self.folder / STATE_FILE
 
     def run(self, *, stop_after_s: float | None = None, quiet: bool = False) -> bool:
-        """Train to the last step, or until `stop_after_s` seconds have passed. Return whether training is finished."""
+        """Train to the last step, or until `stop_after_s` seconds have passed. Return whether training is finished.
+
+        SIGINT and SIGTERM take effect once the state of the last complete step is saved. Raises TrainingError if a
+        loss does not train its module, or updates are not finite; the state on disk is then from before these updates.
+        """
+        stop = StopSignal()
+        with stop.held():
+            return self._run(stop, stop_after_s, quiet=quiet)
+
+    def _run(self, stop: StopSignal, stop_after_s: float | None, *, quiet: bool) -> bool:
         started = time.monotonic()
-        with tqdm(initial=self.step, total=self.config.num_steps, desc=self.folder.name, disable=quiet) as bar:
+        with tqdm(initial=self.step, total=self.config.num_steps, desc=self.name, disable=quiet) as bar:
             while self.step < self.config.num_steps:
-                metrics = self._train_step()
+                metrics = self._try_step(stop)
+                if metrics is None:
+                    return False
                 self.step += 1
                 bar.update()
                 if self.step % self.config.log_every == 0:
@@ -129,37 +132,94 @@ class Trainer:
                     self._log(metrics, time.monotonic() - started)
                 last = self.step == self.config.num_steps
                 out_of_time = stop_after_s is not None and time.monotonic() - started > stop_after_s
-                if last or out_of_time or self.step % self.config.save_every == 0:
+                leaves = stop.has_come or out_of_time
+                due = leaves or self.step % self.config.save_every == 0
+                if last or (due and not any(self._num_skipped.values())):
                     self.save()
-                if out_of_time and not last:
+                if leaves and not last:
                     return False
         return True
+
+    def _try_step(self, stop: StopSignal) -> dict[str, float] | None:
+        """Take a step and return its metrics; None if a signal ended it, and then the state before it is saved."""
+        state = self._state()
+        before = copied(state) if self._step_s > SLOW_STEP_S and num_bytes(state) <= MAX_COPY_BYTES else None
+        begun = time.monotonic()
+        try:
+            with stop.abandoning(before is not None):
+                metrics = self._train_step()
+        except StepAbandoned:
+            assert before is not None
+            write_state(self.folder, before)
+            return None
+        took_s = time.monotonic() - begun
+        self._step_s = took_s if math.isinf(self._step_s) else max(took_s, 0.9 * self._step_s)
+        return metrics
 
     def _train_step(self) -> dict[str, float]:
         share = lr_share(self.step, self.config)
         metrics: dict[str, float] = {"lr_share": share}
-        for part in range(self.config.accumulate):
-            generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step, part))
-            last = part == self.config.accumulate - 1
-            for name, loss, values in self.task.losses(self.step, generator):
-                (loss / self.config.accumulate).backward()
-                metrics |= values | {f"{name}_loss": float(loss.detach())}
-                if last:
-                    metrics[f"{name}_grad"] = self._apply(name, share)
+        parts = [self.task.losses(self.step, self._generator(part)) for part in range(self.config.accumulate)]
+        moves = False
+        while (name := self._accumulate(parts, metrics)) is not None:
+            check_reached(name, self.task.modules[name])
+            moves = has_gradient(self.task.modules[name]) or moves
+            metrics[f"{name}_grad"] = self._apply(name, share, metrics[f"{name}_loss"])
+        if not moves:
+            raise TrainingError(
+                f"{self.name}, step {self.step}: every gradient is 0, so nothing is learned. Check that the loss "
+                "depends on the weights, and that its mask or weights leave something of it"
+            )
+        if isinstance(self.task, Following):
+            self.task.follow()
         self._update_ema()
         return metrics
 
-    def _apply(self, name: str, share: float) -> float:
-        optimiser = self.optimisers[name]
-        norm = nn.utils.clip_grad_norm_(self.task.modules[name].parameters(), self.config.clip_norm)
+    def _accumulate(self, parts: Sequence[Iterator[Update]], metrics: dict[str, float]) -> str | None:
+        """Back-propagate the next loss of every part, and write means of losses and metrics to `metrics`. Return the
+        name of the module that they train; None after the last."""
+        means: dict[str, float] = {}
+        names = set()
+        for part in parts:
+            name, loss, values = next(part, (None, None, {}))
+            names.add(name)
+            if name is None or loss is None:
+                continue
+            if name not in self._checked:
+                check_graph(name, loss, self.task.modules)
+                self._checked.add(name)
+            (loss / len(parts)).backward()
+            for key, value in (values | {f"{name}_loss": float(loss.detach())}).items():
+                means[key] = means.get(key, 0.0) + value / len(parts)
+        if len(names) > 1:
+            raise TrainingError(f"{self.name}, step {self.step}: accumulated draws update different modules: {names}")
+        metrics |= means
+        return names.pop()
+
+    def _apply(self, name: str, share: float, loss: float) -> float:
+        module, optimiser = self.task.modules[name], self.optimisers[name]
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_norm)
         for group in optimiser.param_groups:
             group["lr"] = self.config.lr * self.task.optimised[name] * share
         if torch.isfinite(norm):
             optimiser.step()
+            self._num_skipped[name] = 0
         else:
-            logger.warning("step %d: gradient of %s is not finite; update skipped", self.step, name)
+            self._skip(name, loss)
         optimiser.zero_grad(set_to_none=True)
         return float(norm)
+
+    def _skip(self, name: str, loss: float) -> None:
+        """Count an update that is not finite. Raises TrainingError for too many in a row."""
+        logger.warning("step %d: gradient of %s is not finite; update skipped", self.step, name)
+        self._num_skipped[name] += 1
+        if self._num_skipped[name] >= min(MAX_NOT_FINITE, self.config.num_steps):
+            kept = f"{self.state_path} is from before them" if self.state_path.exists() else "nothing was saved"
+            raise TrainingError(
+                f"{self.name}, step {self.step}: the last {self._num_skipped[name]} updates of {name} were not finite "
+                f"and were skipped. {not_finite(name, self.task.modules[name], loss)}. Look for values in the data "
+                f"that are not finite, or lower the learning rate ({self.config.lr:g}); {kept}"
+            )
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -170,73 +230,60 @@ class Trainer:
             else:
                 self.ema[key].copy_(value)
 
-    def save(self) -> None:
-        """Write the complete state. The file is replaced in one move, so a crash leaves the former one intact."""
-        state = {
+    def _generator(self, part: int) -> torch.Generator:
+        return torch.Generator().manual_seed(_mix(self.config.seed, self.step, part))
+
+    def _state(self) -> dict[str, Any]:
+        """Return the complete state, whose tensors change with training."""
+        return {
             "step": self.step,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "ema": self.ema,
         }
-        partial = self.state_path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_path)
+
+    def save(self) -> None:
+        """Write the complete state."""
+        write_state(self.folder, self._state())
 
     def _resume(self) -> None:
         if not self.state_path.exists():
             return
         state = read_state(self.folder)
-        self.step = state["step"]
-        for name, module in self.task.modules.items():
-            module.load_state_dict(state["modules"][name])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state["optimisers"][name])
-        self.ema = state["ema"]
-        logger.info("resumed %s at step %d", self.folder.name, self.step)
+        try:
+            for name, module in self.task.modules.items():
+                module.load_state_dict(state["modules"][name])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise TrainingStateError(
+                f"{self.state_path} is of another network or recipe than this one ({reason}): choose another name, or "
+                f"delete {self.folder} to train the stage anew"
+            ) from error
+        self.step, self.ema = state["step"], state["ema"]
+        logger.info("resumed %s at step %d", self.name, self.step)
 
     def _log(self, metrics: dict[str, float], elapsed_s: float) -> None:
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, "elapsed_s": round(elapsed_s, 1)} | metrics) + "\n")
 
 
-def trained(task: Task, config: TrainerConfig, *, quiet: bool = True) -> nn.Module:
-    """Train a task to its end and return the averaged network, frozen. Nothing stays on disk."""
-    with TemporaryDirectory() as folder:
-        trainer = Trainer(task, replace(config, save_every=config.num_steps), Path(folder))
+def trained(task: Task, config: TrainerConfig, *, folder: Path | None = None, quiet: bool = True) -> nn.Module:
+    """Train a task to its end and return the averaged network, frozen.
+
+    folder: where state is saved every `config.save_every` steps; called again with it, an interrupted training
+    continues. Without a folder nothing stays on disk.
+    """
+    with ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            config = replace(config, save_every=config.num_steps)
+        trainer = Trainer(task, config, folder, name=task.averaged)
         trainer.run(quiet=quiet)
     network = task.modules[task.averaged]
     network.load_state_dict(trainer.ema)
     return network.eval().requires_grad_(False)
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the state that `Trainer.save` wrote to a folder, on the CPU, under the present names of modules and
-    weights."""
-    state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
-    for part in ("modules", "optimisers"):
-        if part in state:
-            state[part] = _modules_from_disk(state[part])
-    state["modules"] = {name: weights_from_disk(weights) for name, weights in state.get("modules", {}).items()}
-    state["ema"] = weights_from_disk(state["ema"])
-    return state
-
-
-def _modules_from_disk(entries: dict[str, Any]) -> dict[str, Any]:
-    """Rename modules as their weights are renamed: a module's name is the prefix of its weights."""
-    renamed = weights_from_disk({f"{name}.": value for name, value in entries.items()})
-    return {prefix.removesuffix("."): value for prefix, value in renamed.items()}
-
-
-def load_product(folder: Path) -> tuple[dict[str, Tensor], int]:
-    """Return the averaged weights that a stage has produced so far, and the number of steps they have been trained."""
-    state = read_state(folder)
-    return state["ema"], int(state["step"])
-
-
-def trained_steps(folder: Path) -> int:
-    """Return how many steps the state in a folder has been trained, without reading its weights."""
-    state = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu", mmap=True)
-    return int(state["step"])
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from distill.recipes.fingerprint import FILE, read_record
 from distill.recipes.products import StageError
 from distill.recipes.run import Run
 from distill.recipes.stages import STAGES, with_steps
-from distill.training.trainer import load_product, read_state, trained_steps
+from distill.training.state import load_product, read_state, trained_steps
 from world.errors import LightconeError
 from world.format_1 import weights_to_disk
 

@@ -18,7 +18,7 @@ from distill.recipes.former_runs import FORMER_NAMES, FORMER_RECORD
 from distill.recipes.products import StageError
 from distill.recipes.run import Run
 from distill.recipes.stages import with_steps
-from distill.training.trainer import trained_steps
+from distill.training.state import trained_steps
 
 
 @pytest.fixture

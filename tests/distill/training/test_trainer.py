@@ -18,7 +18,10 @@ from distill.tasks.critic import AdversarialConfig
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.teacher import TeacherConfig, TeacherTask
 from distill.tasks.teacher_forcing import TeacherForcingConfig, TeacherForcingTask
-from distill.training.trainer import Task, Trainer, TrainerConfig, load_product, lr_share
+from distill.training.checks import TrainingError
+from distill.training.state import load_product
+from distill.training.task import Task
+from distill.training.trainer import Trainer, TrainerConfig, lr_share
 from world.testing import CONFIGS, tiny_transformer
 
 NUM_STEPS = 4
@@ -204,11 +207,11 @@ class LineTask:
     def __init__(self) -> None:
         self.modules: Mapping[str, nn.Module] = {"line": Line()}
         self.draws: list[Tensor] = []
-        self.poisoned_step = -1
+        self.poisoned_step, self.poisoned_from = -1, 10**9
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         self.draws.append(torch.randn(3, generator=generator))
-        factor = torch.nan if step == self.poisoned_step else 1.0
+        factor = torch.nan if step == self.poisoned_step or step >= self.poisoned_from else 1.0
         (weight,) = self.modules["line"].parameters()
         yield "line", (self.draws[-1] * weight * factor).sum(), {}
 
@@ -220,6 +223,49 @@ def test_accumulated_parts_draw_independently_and_count_as_their_mean(tmp_path: 
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for line, draws in zip(lines, (task.draws[:3], task.draws[3:]), strict=True):
         assert line["line_grad"] == pytest.approx(float(torch.stack(draws).mean(0).norm()), rel=1e-5)
+
+
+class StudentAndCritic:
+    """A critic with three updates a step, and a student with one and a target. Every gradient is (1, 1, 1), whatever
+    the draw."""
+
+    optimised: ClassVar = {"critic": 1.0, "student": 1.0}
+    averaged = "student"
+
+    def __init__(self) -> None:
+        self.modules: Mapping[str, nn.Module] = {"critic": Line(), "student": Line(), "target": Line()}
+        self.seen: list[tuple[str, Tensor]] = []
+
+    def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
+        for name in ("critic", "critic", "critic", "student"):
+            (weight,) = self.modules[name].parameters()
+            self.seen.append((name, weight.detach().clone()))
+            yield name, weight.sum(), {}
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        target, student = (next(self.modules[name].parameters()) for name in ("target", "student"))
+        target.lerp_(student, 0.5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_every_update_of_a_step_has_the_mean_gradient_and_targets_move_once(tmp_path: Path, accumulate: int) -> None:
+    task = StudentAndCritic()
+    config = TrainerConfig(
+        num_steps=1, accumulate=accumulate, lr=1.0, warmup_steps=1, weight_decay=0.0, clip_norm=1e9, betas=(0.0, 0.0)
+    )
+    trainer = Trainer(task, config, tmp_path)
+    gradients: list[float] = []
+    for name in ("critic", "student"):
+        weight = next(task.modules[name].parameters())
+        trainer.optimisers[name].register_step_pre_hook(lambda *_, w=weight: gradients.append(float(w.grad.mean())))
+    trainer.run(quiet=True)
+    assert gradients == [1.0] * 4
+    # with betas of 0 an update of AdamW is the sign of the gradient
+    critic = [float(weight.mean()) for name, weight in task.seen if name == "critic"]
+    assert critic == pytest.approx([0.0] * accumulate + [-1.0] * accumulate + [-2.0] * accumulate, abs=1e-6)
+    values = {name: float(next(module.parameters()).detach().mean()) for name, module in task.modules.items()}
+    assert values == pytest.approx({"critic": -3.0, "student": -1.0, "target": -0.5}, abs=1e-6)
 
 
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
@@ -240,6 +286,29 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_logged(tmp_path: Path, cap
         trainer.run(quiet=True)
     assert "step 1: gradient of line is not finite" in caplog.text
     assert all(torch.isfinite(value).all() for value in _tensors(_saved(tmp_path)))
+
+
+def test_too_many_updates_that_are_not_finite_stop_training_and_keep_the_state_before(tmp_path: Path) -> None:
+    task = LineTask()
+    task.poisoned_from = 5
+    config = TrainerConfig(num_steps=100, save_every=1)
+    with pytest.raises(TrainingError, match=r"step 14: the last 10 updates of line .*loss of line is nan.*weight"):
+        Trainer(task, config, tmp_path).run(quiet=True)
+    assert _saved(tmp_path)["step"] == 5
+
+
+def test_a_short_run_does_not_finish_without_an_update(tmp_path: Path) -> None:
+    task = LineTask()
+    task.poisoned_from = 0
+    with pytest.raises(TrainingError, match="the last 3 updates of line were not finite"):
+        Trainer(task, TrainerConfig(num_steps=3), tmp_path).run(quiet=True)
+    assert not (tmp_path / "state.pt").exists()
+
+
+@pytest.mark.parametrize("field", ["num_steps", "accumulate", "save_every", "log_every"])
+def test_counts_below_one_are_refused(field: str) -> None:
+    with pytest.raises(ValueError, match=f"{field} 0: must be at least 1"):
+        TrainerConfig(**{"num_steps": 1, field: 0})
 
 
 def test_the_product_is_the_moving_average(tmp_path: Path) -> None:
