@@ -32,7 +32,8 @@ from distill.evaluation.starts import held_out_starts
 from distill.recipes.catalogue import PRESETS
 from distill.recipes.run import Run
 from distill.recipes.warm_start import warm_start
-from distill.training.trainer import Trainer, load_product
+from distill.training.state import load_product
+from distill.training.trainer import Trainer
 from world.catalogue import find
 from world.checkpoint import World
 from world.model.transformer import Transformer
