@@ -17,6 +17,7 @@ from server.wire.protocol import (
     Error,
     Frame,
     Hello,
+    Receipt,
     ServerMessage,
     Welcome,
     decode_server,
@@ -57,6 +58,15 @@ class Raw:
             frames.append(frame := await self.frame())
             await self.send(Ack(frame=frame.index))
         return frames
+
+    async def control_receipt(self, seq: int) -> Receipt:
+        """Return the receipt of a control; skip other messages, acknowledge frames."""
+        while True:
+            message = await self.receive()
+            if isinstance(message, Receipt) and message.about == "control" and message.seq == seq:
+                return message
+            if isinstance(message, Frame):
+                await self.send(Ack(frame=message.index))
 
     async def error(self) -> Error:
         """Return the next error; skip other messages."""

@@ -11,12 +11,12 @@ import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from server.admission.admission_queue import AdmissionQueue, Admitted, Waiting
-from server.admission.capacity import Demand, load
+from server.admission.capacity import RECENT_S, Demand, load
 from server.config import ServerConfig
 from server.errors import ServerFullError
-from server.wire.protocol import Bye, Pause, Queued, Welcome
+from server.wire.protocol import Bye, Pause, Play, Queued, Welcome
 from tests.server.raw import Raw, hello, raw_client
-from tests.server.resuming import session_of
+from tests.server.resuming import resuming, session_of
 from tests.server.serving import RunningServer, serve
 from tests.server.waiting import until
 from world.testing import tiny_world
@@ -84,6 +84,25 @@ def test_the_estimated_wait_follows_from_how_long_players_stayed() -> None:
     assert admission_queue.join("d", 60.0) == Waiting("d", 1, 30.0)
 
 
+def test_who_comes_back_from_a_pause_waits_for_time_but_not_behind_those_who_wait_for_a_slot() -> None:
+    has_time = True
+    admission_queue = AdmissionQueue(2, 4, lambda _keys: has_time)
+    for key in "ab":
+        admission_queue.join(key, 0.0)
+    assert admission_queue.join("c", 0.0) == Waiting("c", 1, None)
+    assert admission_queue.ask_again("a") == Admitted("a", 0), "nobody but a can use its slot"
+    has_time = False
+    assert admission_queue.ask_again("a") == admission_queue.ask_again("a") == Waiting("a", 2, None)
+    assert admission_queue.admit_more(1.0) == []
+    has_time = True
+    assert admission_queue.admit_more(1.0) == [Admitted("a", 0), Waiting("c", 1, None)]
+    has_time = False
+    admission_queue.ask_again("b")
+    has_time = True
+    assert Admitted("c", 1) in admission_queue.leave("b", 2.0), "who leaves while waiting frees the slot"
+    assert (admission_queue.num_active, admission_queue.num_waiting) == (2, 0)
+
+
 LATENCY_S = {"pixel": {1: 0.010, 2: 0.014, 3: 0.018, 4: 0.022}, "wan": {1: 0.030, 2: 0.045, 3: 0.06, 4: 0.07}}
 PERIODS = {"pixel": 1 / 30, "wan": 12 / 30}
 
@@ -121,7 +140,9 @@ def test_the_fastest_player_of_a_world_sets_its_pace() -> None:
 @pytest.fixture
 def slow_server() -> Iterator[RunningServer]:
     """A server with slots for six, whose measured latencies leave time for two."""
-    config = ServerConfig(max_sessions=6, num_threads=1, headroom=0.8, hold_s=0.0, max_per_address=100)
+    config = ServerConfig(
+        max_sessions=6, address_share=1.0, num_threads=1, headroom=0.8, hold_s=0.0, max_per_address=100
+    )
     with serve(config, {"pixel": tiny_world}) as server:
         world_registry = server.engine.world_registry
         world_registry._latency_s["pixel"] = {1: 0.008, 2: 0.016, 3: 0.030, 4: 0.040, 5: 0.05, 6: 0.06}
@@ -217,3 +238,68 @@ async def test_idle_sessions_need_no_time(slow_server: RunningServer) -> None:
             await client.play(1)
             await client.send(Pause())
         assert slow_server.engine.num_sessions == (6, 0)
+
+
+@pytest.mark.parametrize("way", ["leaves", "pauses"])
+async def test_a_player_who_comes_back_from_a_pause_waits_while_others_have_the_time(
+    slow_server: RunningServer, way: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(raw_client(slow_server.url)) for _ in range(3)]
+        playing = []
+        for client in (first, second, third):
+            await client.send(hello())
+            assert await admitted(client)
+            if client is first:
+                await client.play(2)
+                await client.send(Pause(seq=1))
+                await client.control_receipt(1)
+            else:
+                playing.append(asyncio.create_task(keep_playing(client)))
+        await all_play(slow_server, [second, third])
+        await asyncio.sleep(RECENT_S)  # the pause must be over for admission
+        await first.send(Play(seq=2))
+        assert await first.receive() == Queued(position=1, eta_s=None)
+        frame = session_of(slow_server, first.welcome.session).run.frame
+        await asyncio.sleep(0.5)
+        assert session_of(slow_server, first.welcome.session).run.frame == frame, "it waits"
+        await second.send(Bye() if way == "leaves" else Pause())
+        assert (await first.control_receipt(2)).status == "applied"
+        assert (await first.play(5))[-1].run_frame >= frame + 3
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+async def test_a_player_who_waits_to_come_back_may_leave_pause_or_reconnect(slow_server: RunningServer) -> None:
+    queue = slow_server.engine._registry._table.queue
+    async with AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(raw_client(slow_server.url)) for _ in range(3)]
+        await first.send(hello())
+        assert await admitted(first)
+        await first.play(1)
+        await first.send(Pause())
+        await asyncio.sleep(RECENT_S)
+        for client in (second, third):
+            await client.send(hello())
+            assert await admitted(client)
+        playing = [asyncio.create_task(keep_playing(client)) for client in (second, third)]
+        await all_play(slow_server, [second, third])
+        await first.send(Play(seq=1))
+        await until(lambda: queue.num_waiting == 1, "it waits")
+        await first.send(Pause(seq=2))
+        await first.control_receipt(2)
+        assert queue.num_waiting == 0
+        await first.send(Play(seq=3))
+        await until(lambda: queue.num_waiting == 1, "it waits again")
+        back = await stack.enter_async_context(raw_client(slow_server.url))
+        await back.send(resuming(first.welcome, 0))
+        assert await admitted(back), "it still has its slot"
+        await back.send(Play(seq=1))
+        await until(lambda: queue.num_waiting == 1, "it waits after the reconnect, too")
+        await back.send(Bye())
+        await back.close_code()
+        assert (queue.num_active, queue.num_waiting) == (2, 0)
+        for task in playing:
+            task.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)

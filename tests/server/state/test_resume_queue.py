@@ -103,3 +103,22 @@ async def test_without_resuming_no_ticket_is_given() -> None:
     with serve(replace(CONFIG, resume_s=0.0), WORLDS) as server:
         async with raw_client(server.url, hello()) as client:
             assert client.welcome.resume_ticket is None
+
+
+async def test_a_player_who_leaves_and_keeps_the_session_frees_the_slot_at_once() -> None:
+    with serve(replace(CONFIG, max_sessions=1, hold_s=3600.0), WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone, raw_client(server.url) as waiting:
+            await waiting.send(hello())
+            assert isinstance(await waiting.receive(), Queued)
+            seen, welcome = await gone.play(3), gone.welcome
+            await gone.send(Bye(keep=True))
+            assert await gone.close_code() == 1000
+            assert isinstance(await waiting.receive(), Welcome), "nobody waits for the hold of an hour"
+            await waiting.send(Bye())
+            await waiting.close_code()
+        async with raw_client(server.url) as back:
+            await back.send(resuming(welcome, seen[-1].index))
+            while not isinstance(message := await back.receive(), Welcome):
+                pass
+            assert (message.session, message.generation) == (welcome.session, 1)
+            assert (await back.play(3))[-1].run_frame > seen[-1].run_frame
