@@ -12,14 +12,14 @@ from distill.methods.latent_adversarial import LADDConfig
 from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.truncated_consistency import TruncatedConfig
 from distill.tasks.consistency import DiscreteConfig, StagedConfig, consistency_distillation, consistency_training
-from distill.tasks.continuous_consistency import continuous_consistency
+from distill.tasks.continuous_consistency import ContinuousConsistencyTask
 from distill.tasks.critic import AdversarialConfig
 from distill.tasks.dmd import DMDConfig, DMDTask, FewStepConfig
 from distill.tasks.knowledge_distillation import knowledge_distillation
 from distill.tasks.ladd import LADDTask
 from distill.tasks.mean_flow import mean_flow
 from distill.tasks.truncated_consistency import truncated_consistency
-from distill.training.trainer import Task
+from distill.training.task import Task
 
 
 def _knowledge(setting: Setting, teacher: nn.Module) -> Task:
@@ -54,7 +54,7 @@ def _continuous(from_teacher: bool) -> Make:
     def make(setting: Setting, teacher: nn.Module) -> Task:
         config = ContinuousConfig(warm_up_steps=setting.num_steps // 3)
         source = teacher if from_teacher else None
-        return continuous_consistency(student_of(teacher), setting.draw, setting.batch, config, teacher=source)
+        return ContinuousConsistencyTask(student_of(teacher), setting.draw, setting.batch, config, teacher=source)
 
     return make
 
@@ -164,7 +164,7 @@ LISTINGS = (
         title="sCT, sCD",
         paper="arXiv:2410.11081",
         losses=("continuous_consistency.py",),
-        task="continuous_consistency",
+        task="ContinuousConsistencyTask",
         when="without a grid of noise levels to choose; needs derivatives of the network",
         part="digits",
         rows=("sct", "scd"),

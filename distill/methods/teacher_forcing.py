@@ -106,8 +106,9 @@ def self_resampled(
     """Return clips predicted by the network itself: self-resampling (arXiv:2512.15702) in its parallel, one-step form.
 
     Every frame of x0 `b f c h w` is noised to its level `b f` and denoised in one step, given the frames of `past`
-    (default: x0) before it; the first chunk, which has no past, stays unchanged. Used as the past in training, such clips show a student
-    its own errors, aligned with the truth. Passed as `past` to another round, errors accumulate as in a rollout.
+    (default: x0) before it; the first chunk, which has no past, stays unchanged. Used as the past in training, such
+    clips show a student its own errors, aligned with the truth. Passed as `past` to another round, errors accumulate as
+    in a rollout.
     """
     clean, noisy = x0 if past is None else past, add_noise(x0, noise, sigma)
     predicted = teacher_forced_velocity(network, clean, noisy, sigma, sigma.new_zeros(sigma.shape), actions, pattern)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,17 @@ from benchmarks.distillation.methods import METHODS
 from benchmarks.distillation.perceptron import Perceptron
 from benchmarks.distillation.settings import Method
 from distill.data.latents import ClipSampler
+from distill.methods.continuous_consistency import ContinuousConfig
 from distill.methods.distribution_matching import dmd_gradient
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.latent_adversarial import LADDConfig
+from distill.tasks.continuous_consistency import ContinuousConsistencyTask
 from distill.tasks.critic import AdversarialConfig
 from distill.tasks.dmd import DMDConfig, DMDTask, FewStepConfig
 from distill.tasks.ladd import LADDTask
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.student import BatchConfig
-from distill.training.trainer import Task
+from distill.training.task import Task
 from world.model.patterns import Bidirectional
 from world.model.transformer import Conditioning
 from world.testing import CONFIGS, tiny_transformer
@@ -98,6 +101,27 @@ def test_the_discriminator_heads_of_ladd_learn_from_their_loss_only() -> None:
     assert all(weight.grad is not None for weight in task.modules["heads"].parameters())
     assert all(weight.grad is None for weight in student.parameters())
     assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_the_learned_weighting_of_levels_weighs_the_students_loss_and_learns_from_its_own_only() -> None:
+    student, config = SETTING.network(), ContinuousConfig()
+    task = ContinuousConsistencyTask(student, SETTING.draw, BatchConfig(size=64), config, teacher=SETTING.network())
+    nn.init.normal_(student.last.weight, std=0.1)
+    nn.init.constant_(task.weighting.linear.bias, 0.5)
+    losses = task.losses(0, torch.Generator().manual_seed(0))
+    name, loss, metrics = next(losses)
+    assert name == "student"
+    assert float(loss.detach()) == pytest.approx(math.exp(0.5) * metrics["unweighted_loss"], rel=1e-5)
+    loss.backward()
+    assert all(weight.grad is None for weight in task.weighting.parameters())
+    name, loss, _ = next(losses)
+    assert name == "weighting"
+    student.zero_grad(set_to_none=True)
+    loss.backward()
+    assert all(weight.grad is None for weight in student.parameters())
+    slope = task.weighting.linear.bias.grad
+    assert slope is not None
+    assert float(slope) == pytest.approx(math.exp(0.5) * metrics["unweighted_loss"] - 1, rel=1e-5)
 
 
 def _self_forcing(path: Path, **changes: object) -> SelfForcingTask:
