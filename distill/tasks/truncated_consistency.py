@@ -26,10 +26,9 @@ def truncated_consistency(
 
     def loss(_: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)
-        sigma = truncated_levels(batch.levels.draw(batch.size, generator), generator, config)
+        sigma, pinned = truncated_levels(batch.size, generator, config)
         lower = next_level(sigma, schedule.num_stages - 1, config.consistency)
-        return truncated_consistency_loss(
-            student, first_stage, x0, randn_like(x0, generator), sigma, lower, cond, config
-        )
+        noise = randn_like(x0, generator)
+        return truncated_consistency_loss(student, first_stage, x0, noise, sigma, lower, pinned, cond, config)
 
     return StudentTask(student, loss)

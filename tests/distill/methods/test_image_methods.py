@@ -6,10 +6,13 @@ expectation exactly, without Monte Carlo error.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from distill.methods.adapters import TrigFlow
 from distill.methods.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from distill.methods.consistency import (
     ConsistencyLossConfig,
@@ -17,7 +20,11 @@ from distill.methods.consistency import (
     consistency_training_loss,
     next_level,
 )
-from distill.methods.continuous_consistency import ContinuousConfig, continuous_consistency_loss
+from distill.methods.continuous_consistency import (
+    ContinuousConfig,
+    continuous_consistency_losses,
+    trig_times,
+)
 from distill.methods.distribution_matching import backward_simulated
 from distill.methods.f_distill import DIVERGENCES, FDistillConfig, f_weights
 from distill.methods.jvp import jvp
@@ -81,12 +88,12 @@ def test_the_consistency_step_first_reaches_level_zero_and_then_shrinks() -> Non
 
 
 def truncated_slope(step: float, offset: float = 0.0, first_stage: Velocity = exact_consistency) -> float:
-    config = TruncatedConfig()
-    x0, noise, sigma = points(torch.linspace(0.5 + step / 2, 0.9, 8))  # the first pair straddles the cutoff
+    config = TruncatedConfig(cutoff=0.5)
+    x0, noise, sigma = points(torch.linspace(0.5, 0.9, 8))  # the first pair straddles the cutoff
 
     def loss(student: Toy) -> Tensor:
         first = Toy(first_stage)
-        return truncated_consistency_loss(student, first, x0, noise, sigma, sigma - step, NONE, config)
+        return truncated_consistency_loss(student, first, x0, noise, sigma, sigma - step, sigma == 0.5, NONE, config)
 
     return slope(loss, exact_consistency, offset)
 
@@ -98,12 +105,37 @@ def test_truncated_consistency_gradient_is_of_first_order_in_the_step_if_the_fir
     assert truncated_slope(0.01, first_stage=exact_velocity) > 10 * fine, "tied to the first stage at the cutoff"
 
 
-def test_truncated_levels_are_at_least_the_cutoff_and_a_share_equals_it() -> None:
-    config = TruncatedConfig(cutoff=0.4, boundary_share=0.25)
-    levels = truncated_levels(torch.linspace(0.5, 0.9, 4000), torch.Generator().manual_seed(0), config)
-    assert float(levels.min()) == pytest.approx(0.4)
-    assert float((levels == levels.min()).float().mean()) == pytest.approx(0.25, abs=0.03)
-    assert float(truncated_levels(torch.tensor([0.1]), torch.Generator().manual_seed(0), config)) >= 0.4
+def test_pinned_samples_of_truncated_consistency_are_averaged_apart() -> None:
+    config = TruncatedConfig(cutoff=0.5)
+    x0, noise, sigma = points(torch.tensor([0.5, 0.7, 0.9, 0.9, 0.9]))
+    pinned, nobody = sigma == 0.5, torch.zeros_like(sigma, dtype=torch.bool)
+
+    def loss(of: Tensor, pinned: Tensor) -> float:
+        student, first, level = Toy(exact_velocity), Toy(exact_consistency), sigma[of]
+        return float(
+            truncated_consistency_loss(student, first, x0[of], noise[of], level, level - 0.1, pinned[of], NONE, config)
+        )
+
+    assert loss(~nobody, pinned) == pytest.approx(loss(~pinned, nobody) + 0.1 * loss(pinned, nobody))
+
+
+def test_a_quarter_of_truncated_levels_is_the_cutoff_and_the_others_follow_students_law_above_it() -> None:
+    """The largest distance between the distribution functions of two samples is below its 0.1 % quantile."""
+    config = TruncatedConfig()
+    levels, pinned = truncated_levels(40_000, torch.Generator().manual_seed(0), config)
+    assert int(pinned.sum()) == 10_000
+    assert bool((levels[pinned] == levels.min()).all())
+    assert float(levels.min()) == pytest.approx(2 / 3)
+    assert float(levels[~pinned].min()) >= 2 / 3
+    assert float(levels.max()) <= 0.999
+    torch.manual_seed(1)
+    exact = math.log(2) + 0.2 * torch.distributions.StudentT(torch.tensor(0.01).double()).sample((2_000_000,))
+    exact = exact[(exact >= math.log(2)) & (exact <= math.log(999))].sort().values
+    found = torch.logit(levels[~pinned].double()).sort().values
+    at = torch.cat([exact, found]).sort().values
+    shares = [torch.searchsorted(sample, at, right=True) / len(sample) for sample in (exact, found)]
+    assert len(exact) > 10_000
+    assert float((shares[0] - shares[1]).abs().max()) < 1.95 * (1 / len(exact) + 1 / len(found)) ** 0.5
 
 
 @pytest.mark.parametrize("teacher", [True, False])
@@ -113,10 +145,37 @@ def test_continuous_consistency_gradient_vanishes_at_the_exact_solution_only(tea
 
     def loss(student: Toy) -> Tensor:
         source = Toy(exact_velocity) if teacher else None
-        return continuous_consistency_loss(student, x0, noise, t, NONE, config, teacher=source)
+        return continuous_consistency_losses(student, x0, noise, t, NONE, config, teacher=source).mean()
 
     assert slope(loss, exact_consistency, 0.0) < 1e-9
     assert slope(loss, exact_consistency, 0.2) > 1e-3
+
+
+def test_continuous_consistency_on_scaled_data_is_the_papers_on_data_of_half_the_deviation() -> None:
+    """Algorithm 1 of arXiv:2410.11081 with σ_d = 0.5, P_mean = −1, P_std = 1.4, c = 0.1, against the defaults."""
+    std, p_mean, p_std, c = 0.5, -1.0, 1.4, 0.1
+    generator = torch.Generator().manual_seed(0)
+    x0, z = (std * torch.randn(64, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    t = trig_times(64, torch.Generator().manual_seed(1), ContinuousConfig())
+    tau = p_mean + p_std * torch.randn(64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(t, torch.atan(tau.exp() / std))
+    t = t.double()
+    cos, sin = t.cos()[:, None], t.sin()[:, None]
+
+    def f(x: Tensor, t: Tensor) -> Tensor:
+        return x.tanh() * (1 + t[:, None]).sin()
+
+    x, rate = cos * x0 + sin * z, cos * z - sin * x0
+    fixed, change = jvp(f, (x / std, t), (rate / std, torch.ones_like(t)))
+    tangent = -(cos**2) * (std * fixed - rate) - cos * sin * (x + std * change)
+    tangent = tangent / (tangent.square().mean(1, keepdim=True).sqrt() + c)
+    expected = tangent.square().mean(1)  # F − F⁻ is 0
+    network = TrigFlow(lambda x, t, _: f(x, t))
+    found = continuous_consistency_losses(network, x0 / std, z / std, t, NONE, ContinuousConfig())
+    torch.testing.assert_close(found, expected)
+    carried_over = ContinuousConfig.scaled(p_mean=p_mean, p_std=p_std, c=c, data_std=std)
+    assert carried_over == ContinuousConfig()
+    assert carried_over.mean == pytest.approx(-0.31, abs=0.005)
 
 
 @pytest.mark.parametrize("teacher", [True, False])
