@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from world.model.block import Block
 from world.model.patterns import Rotation
-from world.runtime.ahead_of_time import compile_module, heads_of, loaded, weights_of
+from world.runtime.packages import compile_module, loaded, weights_of
+from world.runtime.segments import heads_of
 
 Heads = Callable[[Tensor, Rotation], Sequence[Tensor]]
 """(raw `b l 3 n d`, rotation) → normalised and rotated queries and keys, and values, `b l n d`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from world import World
 from world.errors import CompilationError
 from world.model.transformer import Output
 from world.runtime.ahead_of_time import CompiledTransformer, compile_transformer, compiled_transformer, fitting_packages
+from world.runtime.packages import alone, compiled_sizes, complete_only, folder_of
 from world.testing import tiny_world
+
+ROOT = Path(__file__).resolve().parents[3]
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -39,6 +44,12 @@ def _check(world: World, slots: list[int], monkeypatch: pytest.MonkeyPatch) -> N
     assert_within(ours, expected, 1e-4)
     for cache, other in ((plain.arena.k, through.arena.k), (plain.arena.v, through.arena.v)):
         torch.testing.assert_close(other, cache, atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture
@@ -102,8 +113,66 @@ def test_a_batch_size_of_zero_is_rejected() -> None:
         compile_transformer(tiny_world().transformer, [0])
 
 
-def test_a_damaged_package_is_reported(tmp_path: Path) -> None:
-    package = tmp_path / "begin-1-1.pt2"
-    package.write_bytes(b"not a package")
-    with pytest.raises(CompilationError, match=r"begin-1-1\.pt2 is damaged: delete it"):
-        CompiledTransformer(tiny_world().transformer, tmp_path)
+def _fake_packages(world: World, batch: int) -> Path:
+    """Put a complete set of files with nothing in them into the cache."""
+    folder = folder_of(world.transformer, torch.get_num_threads())
+    folder.mkdir(parents=True)
+    for segment in ("begin", "between", "end"):
+        for num_chunks in (1, 2):
+            (folder / f"{segment}-{batch}-{num_chunks}.pt2").write_bytes(b"not a package")
+    return folder
+
+
+def test_a_damaged_package_is_deleted_with_a_warning(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = tiny_world()
+    folder = _fake_packages(world, 1)
+    assert compiled_sizes(world.transformer, 1) == [1]
+    assert compiled_transformer(world.transformer) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "begin-1-1.pt2 is damaged" in caplog.text
+    assert not (folder / "begin-1-1.pt2").exists()
+    assert compiled_sizes(world.transformer, 1) == []
+
+
+def test_a_set_with_a_missing_package_does_not_count(own_cache: Path) -> None:
+    world = tiny_world()
+    (_fake_packages(world, 2) / "end-2-2.pt2").unlink()
+    assert compiled_sizes(world.transformer, 1) == []
+    assert compiled_transformer(world.transformer) is None
+
+
+def test_what_a_killed_compiler_left_is_not_loaded_and_is_deleted(own_cache: Path) -> None:
+    left = own_cache / "compiled" / "digest" / "partial-1"
+    left.mkdir(parents=True)
+    (left / "begin-1-1.pt2").write_bytes(b"half")
+    with alone():
+        assert not left.exists()
+
+
+def test_an_unfinished_file_never_has_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "begin-1-1.pt2"
+
+    def write_half() -> None:
+        with complete_only(path) as work:
+            work.write_bytes(b"half")
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_process_compiles_at_a_time(own_cache: Path) -> None:
+    waited = []
+    with alone():
+        code = (
+            "from world.runtime.packages import alone\nwith alone(lambda: print('waits', flush=True)): print('alone')"
+        )
+        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert other.stdout is not None
+        waited.append(other.stdout.readline())
+        assert other.poll() is None
+    waited.append(other.stdout.readline())
+    assert waited == ["waits\n", "alone\n"]
+    other.stdout.close()
+    assert other.wait(30) == 0

@@ -57,7 +57,9 @@ def test_other_dtypes_have_no_native_attention() -> None:
 
 
 @needs_the_cpu
-def test_missing_compilers_and_damaged_libraries_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_compilers_and_damaged_libraries_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("LIGHTCONE_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CompilationError, match=r"install g\+\+"):
@@ -70,6 +72,7 @@ def test_missing_compilers_and_damaged_libraries_are_reported(tmp_path: Path, mo
     folder = tmp_path / "compiled"
     monkeypatch.setattr(native, "build", lambda path: path.write_bytes(b"not a library"))
     assert make_native_attention(torch.bfloat16)
-    with pytest.raises(CompilationError, match=rf"{folder}/write_attend-.*\.so is damaged: delete it"):
-        load_native_attention()
+    assert not load_native_attention()
     assert native.is_loaded() is False
+    assert f"{folder}/write_attend-" in caplog.text
+    assert not list(folder.glob("*.so")), "it is deleted, so that it is compiled again"
