@@ -99,7 +99,15 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
-        for name in (*counts, "max_per_address", "max_per_token", "max_suspended", "suspended_bytes", "store_bytes", "trace_every"):
+        for name in (
+            *counts,
+            "max_per_address",
+            "max_per_token",
+            "max_suspended",
+            "suspended_bytes",
+            "store_bytes",
+            "trace_every",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.timeline_frames < 0:

@@ -24,6 +24,7 @@
     ├── OriginRefusedError      the page that opened the socket is not on the allow-list
     ├── HandshakeTimeoutError   no `hello` arrived in time
     ├── NotReadyError           the worlds are still loading
+    │   └── StoreUnavailableError   the file of stored sessions cannot be read
     ├── ShuttingDownError       the server is stopping
     └── InternalError           a fault of the server; the details are in its log, never on the wire
     ConfigError                 a setting with which the server cannot start (never crosses the wire)
@@ -239,6 +240,10 @@ class NotReadyError(ServerError):
 
     code = ErrorCode.NOT_READY
     close_code = CloseCode.TRY_LATER
+
+
+class StoreUnavailableError(NotReadyError):
+    """Stored sessions cannot be read just now: their file is full, locked or damaged."""
 
 
 class ShuttingDownError(ServerError):

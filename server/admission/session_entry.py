@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.sessions.session import Session
-from server.state.suspended_sessions import SuspendedSession
+from server.state.stored_session import SuspendedSession
 from server.state.tickets import Ticket
+from server.wire.protocol import Play
 from server.wire.send_queue import SendQueue
 
 
@@ -15,21 +16,24 @@ from server.wire.send_queue import SendQueue
 class SessionEntry:
     """One entry of the session registry.
 
-    on_admitted: called once, from any thread. suspended: what is restored into its slot in the phases QUEUED_SUSPENDED
-    and RESTORING. last_frame: the newest frame its player has, as its client said when it resumed. saved_at,
-    saved_version: when it was last written to the store, and which `version`. times_claimed: how often the store
-    refused a write because another server seems to have the session.
+    on_admitted: called once, from any thread. address: of its player. suspended: what is restored into its slot in the
+    phases QUEUED_SUSPENDED and RESTORING. last_frame: the newest frame its player has, as its client said when it
+    resumed. saved_at, saved_version: when it was last written to the store, and which `version`. times_claimed: how
+    often the store refused a write because another server seems to have the session. returning: its player's wish to
+    play on after a pause, while it waits in the queue for time.
     """
 
     session: Session
     send_queue: SendQueue
     on_admitted: Callable[[], None]
     ticket: Ticket
+    address: str = ""
     suspended: SuspendedSession | None = None
     last_frame: int | None = None
     saved_at: float = 0.0
     saved_version: tuple[int, int, int] | None = None
     times_claimed: int = 0
+    returning: Play | None = None
 
     @property
     def version(self) -> tuple[int, int, int]:

@@ -1,10 +1,17 @@
-"""New sessions, and the `welcome` that describes one. Owns what of the settings and of `hello` goes into them."""
+"""New sessions and stored ones, and the `welcome` that describes one. Owns what of the settings and of `hello` goes
+into them."""
 
 from __future__ import annotations
 
+import time
+
 from server.admission.session_entry import SessionEntry
 from server.config import ServerConfig
+from server.errors import ServerError
 from server.sessions.session import Session
+from server.state.state_owner import StateOwner
+from server.state.store import StoredSession
+from server.state.stored_session import ClaimedSession, from_stored
 from server.wire.frames import choose_encoding
 from server.wire.protocol import PROTOCOL_VERSION, Hello, Welcome, WorldInfo
 
@@ -39,3 +46,14 @@ def welcome(entry: SessionEntry, config: ServerConfig) -> Welcome:
         generation=session.generation,
         last_seq=session.last_seq if session.generation else None,
     )
+
+
+def read_stored(
+    stored: StoredSession, hello: Hello, world: WorldInfo, owner: StateOwner, config: ServerConfig, address: str
+) -> ClaimedSession:
+    """Read a session that was claimed in the store. Takes as long as a few steps; needs no lock."""
+    try:
+        session = new_session(stored.key, hello, world, config)
+        return ClaimedSession(stored.generation, from_stored(stored, session, owner, time.monotonic(), address))
+    except ServerError as error:  # the session may still be in memory here
+        return ClaimedSession(stored.generation, error=error)

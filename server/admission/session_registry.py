@@ -11,23 +11,26 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
+from server.admission.goodbye import end_after, say_goodbye
 from server.admission.session_entry import SessionEntry
 from server.admission.session_factory import new_session
 from server.admission.session_table import ServedWorlds, SessionTable, last_seen
 from server.config import ServerConfig
 from server.errors import ServerError, TakenOverError, UnknownTicketError
-from server.sessions.life import Phase
+from server.sessions.life import Event, Phase
 from server.sessions.lock import EngineLock
 from server.sessions.pacing import NEVER
 from server.sessions.run import BranchRequest, RunRequest
-from server.sessions.session import Session
-from server.state.store import UNKNOWN_TICKET, Store, StoredSession
-from server.state.suspended_sessions import SuspendedSession, SuspendedSessions, from_stored, is_newest
+from server.sessions.session import Request, Session
+from server.state.store import UNKNOWN_TICKET, Store, Written
+from server.state.stored_session import ClaimedSession, SuspendedSession
+from server.state.suspended_sessions import SuspendedSessions, is_newest
 from server.state.tickets import Ticket, new_ticket
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracer
-from server.wire.protocol import GoAway, Hello
+from server.wire.protocol import Hello, ServerMessage
 from server.wire.send_queue import SendQueue
 
 logger = logging.getLogger(__name__)
@@ -41,8 +44,8 @@ OnAdmitted = Callable[[], None]
 class SessionRegistry:
     """All sessions with a slot or a place in the queue, and the suspended ones.
 
-    Changes go to `metrics` and `tracer`, and notify `lock`. on_claimed: called on the store's thread with the arguments
-    for `claimed`.
+    Changes go to `metrics` and `tracer`, and notify `lock`. on_unwritten: called, from any thread, with the arguments
+    for `unwritten`.
     """
 
     def __init__(
@@ -53,14 +56,19 @@ class SessionRegistry:
         metrics: Metrics,
         tracer: Tracer,
         lock: EngineLock,
-        on_claimed: Callable[[SessionEntry, int], None],
+        on_unwritten: Callable[[SessionEntry, int, Written], None],
     ) -> None:
         self._config, self._worlds, self._metrics, self._lock = config, worlds, metrics, lock
-        self._on_claimed = on_claimed
+        self._on_unwritten = on_unwritten
         self._table = SessionTable(config, worlds, metrics, tracer, lock)
         self.suspended_sessions = SuspendedSessions(
-            store, lock, ttl_s=config.resume_s, max_suspended=config.max_suspended
+            store,
+            lock,
+            ttl_s=config.resume_s,
+            max_suspended=config.max_suspended,
+            max_bytes=config.suspended_bytes,
         )
+        self._maintained_at = -NEVER
         self.closed: ServerError | None = None  # why nobody may join any more
         self._writes = True
 
@@ -75,6 +83,11 @@ class SessionRegistry:
         """Return how many sessions have a slot, and how many are queued."""
         self._lock.assert_held()
         return self._table.queue.num_active, self._table.queue.num_waiting
+
+    @property
+    def num_without_owner(self) -> int:
+        """Return how many sessions hold a slot or a place in the queue that nobody could use or free."""
+        return len(self._table.without_owner())
 
     @property
     def freed_slots(self) -> deque[tuple[str, int]]:
@@ -93,14 +106,20 @@ class SessionRegistry:
     # ---- connections
 
     def join(
-        self, key: str, hello: Hello, start: RunRequest | None, send_queue: SendQueue, on_admitted: OnAdmitted
+        self,
+        key: str,
+        hello: Hello,
+        start: RunRequest | None,
+        send_queue: SendQueue,
+        on_admitted: OnAdmitted,
+        address: str = "",
     ) -> Session:
         """Add a new player's session; without `start` it waits for one. Raise a ServerError."""
         self._lock.assert_held()
         session = new_session(key, hello, self._worlds.info(hello.world), self._config)
         if start is not None:
             session.request_start(start, time.monotonic())
-        self._table.add(SessionEntry(session, send_queue, on_admitted, new_ticket(key)))
+        self._table.add(SessionEntry(session, send_queue, on_admitted, new_ticket(key), address))
         return session
 
     def resume(
@@ -108,9 +127,10 @@ class SessionRegistry:
         ticket: Ticket,
         hello: Hello,
         last_frame: int | None,
-        claimed: StoredSession | None,
+        claimed: ClaimedSession | None,
         send_queue: SendQueue,
         on_admitted: OnAdmitted,
+        address: str = "",
     ) -> Session:
         """Continue a session over another connection. claimed: the session as the store has it.
 
@@ -119,23 +139,28 @@ class SessionRegistry:
         self._lock.assert_held()
         entry = self.entries.get(ticket.key)
         if entry is not None and entry.ticket.matches(ticket):
-            entry.send_queue.end(TakenOverError("this session continues over another connection"))
-            if is_newest(entry.session, claimed):
-                return self._reconnect(entry, last_frame, send_queue, on_admitted)
-            self.remove(entry)
+            former = entry.send_queue
+            try:
+                if is_newest(entry.session, claimed):
+                    return self._reconnect(entry, last_frame, send_queue, on_admitted)
+                self.remove(entry)
+            finally:
+                former.end(TakenOverError("this session continues over another connection"))
         suspended, source = self.suspended_sessions.take(ticket, claimed, time.monotonic()), "memory"
         if suspended is None and claimed is not None:
-            info = self._worlds.info(claimed.world)
-            session = new_session(ticket.key, hello, info, self._config)
-            fingerprint = self._worlds.fingerprint(info.name)
-            suspended, source = from_stored(claimed, session, fingerprint, time.monotonic()), "store"
+            suspended, source = claimed.suspended, "store"
         if suspended is None:
-            raise UnknownTicketError(UNKNOWN_TICKET)
+            raise (claimed and claimed.error) or UnknownTicketError(UNKNOWN_TICKET)
         self._metrics.resumes.labels(source).inc()
-        return self._requeue(suspended, last_frame, send_queue, on_admitted)
+        return self._requeue(suspended, last_frame, send_queue, on_admitted, address)
 
-    def lose(self, key: str, send_queue: SendQueue) -> None:
-        """Note that a player's connection is lost: the session waits for another one, at first in its slot."""
+    def receive(self, entry: SessionEntry, message: Request) -> list[ServerMessage]:
+        """Apply a message of a client whose session has a slot. Return the replies. Raise a ServerError."""
+        return self._table.receive(entry, message, time.monotonic())
+
+    def lose(self, key: str, send_queue: SendQueue, *, at_once: bool = False) -> None:
+        """Note that a player's connection is lost: the session waits for another one, at first in its slot unless its
+        player leaves that `at_once`."""
         self._lock.assert_held()
         entry = self.entries.get(key)
         if entry is None or entry.send_queue is not send_queue:
@@ -143,13 +168,13 @@ class SessionRegistry:
         send_queue.detach()
         life = entry.session.life
         if life.phase is Phase.QUEUED_SUSPENDED and entry.suspended is not None:
-            self._put_suspended(entry.suspended)
             life.suspend()
             self._table.remove(entry, None)
+            self._put_suspended(entry.suspended)
         elif not life.has_slot or not entry.session.has_begun or not self._config.resume_s:
             self.remove(entry)
         else:
-            life.lose_connection(-NEVER if self.closed else time.monotonic())
+            life.lose_connection(-NEVER if self.closed or at_once else time.monotonic())
             self._lock.notify()
 
     def leave(self, key: str, send_queue: SendQueue) -> None:
@@ -179,9 +204,12 @@ class SessionRegistry:
     # ---- the model thread
 
     def maintain(self, now: float) -> float:
-        """Drop expired sessions and admit queued ones. Return when to call this again."""
+        """Drop expired sessions and those without an owner, and admit queued ones. Return when to call this again."""
         self._lock.assert_held()
-        self.suspended_sessions.drop_expired(now)
+        if now >= self._maintained_at + CHECK_EVERY_S:
+            self._maintained_at = now
+            self.suspended_sessions.drop_expired(now)
+        self._table.watch(now)
         if not self._table.queue.num_waiting:
             return max(self.suspended_sessions.expires_at(), now + CHECK_EVERY_S)
         self._table.admit_waiting(now)
@@ -197,7 +225,7 @@ class SessionRegistry:
         self._table.remove(entry, entry.session.life.suspend())
         logger.info("session %s is suspended", suspended.session.key)
         if self.closed is not None:
-            _end_after(written, entry.send_queue, self.closed)
+            end_after(written, entry.send_queue, self.closed)
 
     def save(self, suspended: SuspendedSession) -> None:
         """Write a session that plays on to the store."""
@@ -205,16 +233,21 @@ class SessionRegistry:
         store, entry = self.suspended_sessions.store, self.entries[suspended.session.key]
         if store is not None and self._writes:
             stored = suspended.to_stored(self._fingerprint(entry.session))
-            written = store.put(stored)
-            written.add_done_callback(lambda done: done.result() or self._on_claimed(entry, stored.generation))
+            store.put(stored).add_done_callback(partial(self._note_unwritten, entry, stored.generation))
 
-    def claimed(self, entry: SessionEntry, generation: int) -> None:
-        """Note that another server seems to have claimed this session since it had `generation` here.
+    def _note_unwritten(self, entry: SessionEntry, generation: int, done: Future[Written]) -> None:
+        if done.result() is not Written.DONE:
+            self._on_unwritten(entry, generation, done.result())
 
-        It may also be this server, about to resume the session; so the session ends at the second note.
+    def unwritten(self, entry: SessionEntry, generation: int, how: Written) -> None:
+        """Note that this session could not be saved as it was with `generation` here; it will be tried again.
+
+        If it was claimed, another server has it now, or this one is about to resume it; so the session ends at the
+        second note.
         """
         if self.has(entry) and entry.session.generation == generation:
-            entry.saved_version, entry.times_claimed = None, entry.times_claimed + 1
+            entry.saved_version = None
+            entry.times_claimed += how is Written.CLAIMED
             if entry.times_claimed > 1:
                 self.fail(entry, TakenOverError("this session continues at another server"))
 
@@ -229,13 +262,7 @@ class SessionRegistry:
         """Tell every client that the server stops, and let nobody join. With a store, sessions that have begun are
         suspended and their connections closed once they are written; without one, they close at once."""
         self.close(error)
-        for entry in list(self.entries.values()):
-            entry.send_queue.put(GoAway(time_left_s=time_left_s, reason=str(error)))
-            life = entry.session.life
-            if self.suspended_sessions.store is None or not life.has_slot or not entry.session.has_begun:
-                entry.send_queue.end(error)
-            else:
-                life.lose_connection(-NEVER)
+        say_goodbye(self.entries.values(), time_left_s, error, suspends=self.suspended_sessions.store is not None)
         self._lock.notify()
 
     def fail_all(self, error: ServerError) -> None:
@@ -251,45 +278,46 @@ class SessionRegistry:
     def _reconnect(
         self, entry: SessionEntry, last_frame: int | None, send_queue: SendQueue, on_admitted: OnAdmitted
     ) -> Session:
-        """Continue a session that is still in its slot or in the queue."""
-        session = entry.session
-        session.reconnect(last_frame)
-        send_queue.take_over(entry.send_queue, after=last_seen(last_frame))
-        entry.send_queue, entry.on_admitted, entry.last_frame = send_queue, on_admitted, last_frame
+        """Continue a session that is still in its slot or in the queue. It belongs to the new connection first of all:
+        whatever fails here, the session is lost with that connection, and can be resumed again."""
+        former, entry.send_queue = entry.send_queue, send_queue
+        entry.on_admitted, entry.last_frame = on_admitted, last_frame
+        send_queue.take_over(former, after=last_seen(last_frame))
+        entry.session.reconnect(last_frame)
         self._metrics.resumes.labels("slot").inc()
         self._table.announce(entry)
-        return session
+        return entry.session
 
     def _requeue(
-        self, suspended: SuspendedSession, last_frame: int | None, send_queue: SendQueue, on_admitted: OnAdmitted
+        self,
+        suspended: SuspendedSession,
+        last_frame: int | None,
+        send_queue: SendQueue,
+        on_admitted: OnAdmitted,
+        address: str,
     ) -> Session:
         """Continue a session that needs a slot again."""
         session, exact = suspended.session, suspended.exact
-        if exact:
-            session.resume(last_frame)
-        else:
-            session.restart(BranchRequest(branch=suspended.as_branch()), last_frame)
         to_restore = suspended if exact else None
+        entry = SessionEntry(session, send_queue, on_admitted, suspended.ticket, address, to_restore, last_frame)
         try:
-            self._table.add(SessionEntry(session, send_queue, on_admitted, suspended.ticket, to_restore, last_frame))
-        except ServerError:  # not even a place in the queue: the player may try again
+            if exact:
+                session.resume(last_frame)
+            else:
+                session.restart(BranchRequest(branch=suspended.as_branch()), last_frame)
+            self._table.add(entry)
+        except BaseException:  # not even a place in the queue, or a fault: the player may try again
             if exact:  # one that is not exact is still in the store
+                if session.life.allows(Event.SUSPENDED):
+                    session.life.suspend()
                 self._put_suspended(suspended)
-                session.life.suspend()
             raise
         return session
 
-    def _put_suspended(self, suspended: SuspendedSession) -> Future[bool] | None:
+    def _put_suspended(self, suspended: SuspendedSession) -> Future[Written] | None:
         if not self._writes:
             return None
         return self.suspended_sessions.put(suspended, self._fingerprint(suspended.session), time.monotonic())
 
     def _fingerprint(self, session: Session) -> str:
-        return self._worlds.fingerprint(session.world.name)
-
-
-def _end_after(written: Future[bool] | None, send_queue: SendQueue, error: ServerError) -> None:
-    if written is None:
-        send_queue.end(error)
-    else:
-        written.add_done_callback(lambda _done: send_queue.end(error))
+        return self._worlds.state_owner(session.world.name).fingerprint

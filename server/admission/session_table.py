@@ -1,7 +1,8 @@
 """The sessions that have a slot or a place in the queue. Owns their table, who is admitted, and what clients learn of
 it; knows no stores and no models.
 
-Every method needs the engine's lock.
+Every method needs the engine's lock. Slots and phases change first and together; only then is anybody told. If telling
+a client fails, its session ends, so that no fault leaves a slot or a place in the queue without an owner.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from server.admission.capacity import RECENT_S, Demand, load
 from server.admission.session_entry import SessionEntry
 from server.admission.session_factory import welcome
 from server.config import ServerConfig
-from server.errors import ServerError
+from server.errors import InternalError
 from server.sessions.lock import EngineLock
+from server.sessions.session import Request
+from server.state.state_owner import StateOwner
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracer
-from server.wire.protocol import Queued, WorldInfo
+from server.wire.protocol import Pause, Play, Queued, ServerMessage, WorldInfo
 
 logger = logging.getLogger(__name__)
+
+WATCH_EVERY_S = 1.0
 
 
 class ServedWorlds(Protocol):
@@ -36,8 +41,8 @@ class ServedWorlds(Protocol):
     def info(self, name: str) -> WorldInfo:
         """Return a world's description. Raise UnknownWorldError."""
 
-    def fingerprint(self, name: str) -> str:
-        """Return a digest that differs where a stored session cannot be restored."""
+    def state_owner(self, name: str) -> StateOwner:
+        """Return what can restore the states of a world's sessions."""
 
 
 class SessionTable:
@@ -48,8 +53,9 @@ class SessionTable:
     ) -> None:
         self._config, self._worlds, self._metrics, self._tracer, self._lock = config, worlds, metrics, tracer, lock
         self.entries: dict[str, SessionEntry] = {}
+        self._watched_at, self._found_without_owner = 0.0, set[str]()
         self.freed_slots: deque[tuple[str, int]] = deque()  # world and slot; their contents are to be released
-        self.queue = AdmissionQueue(config.max_sessions, config.queue_limit, self._has_time)
+        self.queue = AdmissionQueue(config.max_sessions, config.queue_limit, self._has_time, config.address_share)
 
     def with_slot(self) -> list[SessionEntry]:
         """Return the sessions that have a slot."""
@@ -67,25 +73,56 @@ class SessionTable:
         key = entry.session.key
         self.entries[key] = entry
         try:
-            place = self.queue.join(key, time.monotonic())
-        except ServerError:
+            place = self.queue.join(key, time.monotonic(), entry.address)
+        except BaseException:
             del self.entries[key]
             raise
-        self._announce([place])
+        self._announce([place, *self.queue.waiting_behind(key)])
 
     def remove(self, entry: SessionEntry, slot: int | None) -> None:
         """Remove a session that has just left `slot`, or the queue; others move up."""
         self._lock.assert_held()
         session = entry.session
         del self.entries[session.key]
-        self._tracer.left(session.key)
         if slot is not None:
             self.freed_slots.append((session.world.name, slot))
         self._announce(self.queue.leave(session.key, time.monotonic()))
+        self._tracer.left(session.key)
+
+    def receive(self, entry: SessionEntry, message: Request, now: float) -> list[ServerMessage]:
+        """Apply a message of a session that has a slot. Return the replies. Raise a ServerError.
+
+        A session that was not stepped lately did not count when others were admitted. Before it plays on, it is asked
+        again whether there is time for it; until then it waits in the queue, in its slot, and its `Play` has no
+        receipt.
+        """
+        self._lock.assert_held()
+        if not isinstance(message, Play | Pause):
+            return entry.session.receive(message, now)
+        self._withdraw(entry)
+        is_idle = now - entry.session.stepped_at >= RECENT_S
+        if isinstance(message, Pause) or not is_idle:
+            return entry.session.receive(message, now)
+        place = self.queue.ask_again(entry.session.key)
+        if isinstance(place, Admitted):
+            return entry.session.receive(message, now)
+        entry.returning = message
+        self._announce([place])
+        return entry.session.receive(Pause(), now)
+
+    def _play_on(self, entry: SessionEntry, message: Play) -> None:
+        now = time.monotonic()
+        entry.returning, entry.session.stepped_at = None, now
+        entry.send_queue.put(*entry.session.receive(message, now))
+
+    def _withdraw(self, entry: SessionEntry) -> None:
+        entry.returning = None
+        self.queue.withdraw(entry.session.key)
 
     def announce(self, entry: SessionEntry) -> None:
         """Tell a client that reconnected about its slot or its place in the queue."""
         self._lock.assert_held()
+        self._withdraw(entry)
         self._announce([self.queue.place(entry.session.key)])
 
     def admit_waiting(self, now: float) -> None:
@@ -93,31 +130,70 @@ class SessionTable:
         self._lock.assert_held()
         self._announce(self.queue.admit_more(now))
 
+    def watch(self, now: float) -> None:
+        """End sessions that are found without an owner twice in a row: no fault of the server costs a slot for ever."""
+        self._lock.assert_held()
+        if now < self._watched_at + WATCH_EVERY_S:
+            return
+        found = {entry.session.key for entry in self.without_owner()}
+        for key in found & self._found_without_owner:
+            logger.error("session %s has no connection and does not wait for one; it ends", key)
+            self.remove(self.entries[key], self.entries[key].session.life.end())
+        self._watched_at, self._found_without_owner = now, found
+
+    def without_owner(self) -> list[SessionEntry]:
+        """Return the sessions whose connection has ended without anybody having noted it: a fault of the server."""
+        self._lock.assert_held()
+        entries = self.entries.values()
+        return [entry for entry in entries if entry.send_queue.is_detached and not entry.session.life.is_held]
+
     def _announce(self, places: Sequence[Admitted | Waiting]) -> None:
+        """Give the admitted sessions their slots, then tell all clients of their places."""
+        newly_admitted = []
         for place in places:
             entry = self.entries[place.key]
-            if isinstance(place, Waiting):
-                entry.send_queue.put(Queued(position=place.position, eta_s=place.eta_s))
-                continue
-            session, is_new = entry.session, not entry.session.life.has_slot
-            if is_new:
-                session.life.admit(place.slot)
-            session.stepped_at = time.monotonic()
-            entry.send_queue.put(welcome(entry, self._config))
-            if is_new and entry.suspended is not None:
-                seen = last_seen(entry.last_frame)
-                unseen = [frame for frame in entry.suspended.frames if frame[0] > seen]
-                entry.send_queue.requeue(unseen, min(seen, session.last_index))
-            entry.on_admitted()
-            self._metrics.admissions.labels(session.world.name).inc()
-            self._tracer.admitted(place.key, session.world.name, session.generation)
-            logger.info("session %s plays %s in slot %d", place.key, session.world.name, place.slot)
+            if isinstance(place, Admitted) and not entry.session.life.has_slot:
+                entry.session.life.admit(place.slot)
+                newly_admitted.append(entry)
+        failed = []
+        for place in places:
+            entry = self.entries[place.key]
+            try:
+                self._tell(entry, place, is_new=entry in newly_admitted)
+            except Exception:  # whatever it is, it concerns this client alone
+                logger.exception("session %s could not be told of its place, and ends", place.key)
+                failed.append(entry)
+        for entry in failed:
+            if self.has(entry):
+                self.remove(entry, entry.session.life.end())
+                entry.send_queue.end(InternalError("the server failed; its log says why"))
         self._lock.notify()
+
+    def _tell(self, entry: SessionEntry, place: Admitted | Waiting, *, is_new: bool) -> None:
+        session = entry.session
+        if isinstance(place, Waiting):
+            entry.send_queue.put(Queued(position=place.position, eta_s=place.eta_s))
+            return
+        if entry.returning is not None:
+            self._play_on(entry, entry.returning)
+            return
+        if is_new:  # a session that is back after a while is asked again before it plays on
+            session.stepped_at = time.monotonic()
+        entry.send_queue.put(welcome(entry, self._config))
+        if is_new and entry.suspended is not None:
+            seen = last_seen(entry.last_frame)
+            unseen = [frame for frame in entry.suspended.frames if frame[0] > seen]
+            entry.send_queue.requeue(unseen, min(seen, session.last_index))
+        entry.on_admitted()
+        self._metrics.admissions.labels(session.world.name).inc()
+        self._tracer.admitted(place.key, session.world.name, session.generation)
+        logger.info("session %s plays %s in slot %d", place.key, session.world.name, place.slot)
 
     def _has_time(self, keys: Sequence[str]) -> bool:
         """Return whether everybody's ticks, at the measured latencies, stay in time with these sessions as well."""
         now, headroom = time.monotonic(), self._config.headroom
-        busy = [entry for entry in self.with_slot() if now - entry.session.stepped_at < RECENT_S]
+        others = [entry for entry in self.with_slot() if entry.session.key not in keys]
+        busy = [entry for entry in others if now - entry.session.stepped_at < RECENT_S]
         sessions = [entry.session for entry in (*busy, *(self.entries[key] for key in keys))]
         if headroom is None or len(sessions) == 1:
             return True

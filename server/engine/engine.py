@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from server.admission.session_entry import SessionEntry
+from server.admission.session_factory import read_stored
 from server.admission.session_registry import SessionRegistry
 from server.config import ServerConfig
 from server.engine.decode_pipeline import DecodePipeline, Row, Tick
@@ -29,7 +30,8 @@ from server.sessions.lock import EngineLock
 from server.sessions.pacing import NEVER
 from server.sessions.run import Run, RunRequest
 from server.sessions.session import Request
-from server.state.store import Store, StoredSession
+from server.state.store import Store, StoredSession, Written
+from server.state.stored_session import ClaimedSession
 from server.state.tickets import Ticket
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracer
@@ -54,8 +56,8 @@ class Engine:
         self.failed_world: str | None = None
         self.num_ticks = 0
         self.world_registry = WorldRegistry(config, loaders)
-        self.metrics = Metrics(lambda: self.num_sessions, lambda: self.num_suspended)
-        self.store = None if config.store is None else Store(config.store, config.resume_s)
+        self.metrics = Metrics(lambda: self.num_sessions, lambda: self.num_suspended, lambda: self.num_without_owner)
+        self.store = None if config.store is None else Store(config.store, config.resume_s, config.store_bytes)
         self._lock = EngineLock()
         self._is_stopping = False
         self._registry = SessionRegistry(
@@ -65,7 +67,7 @@ class Engine:
             self.metrics,
             self._tracer,
             self._lock,
-            on_claimed=self._claimed,
+            on_unwritten=self._unwritten,
         )
         self._pipeline = DecodePipeline(self._fail, self.metrics)
         self._slot_jobs = SlotJobs(
@@ -106,6 +108,11 @@ class Engine:
         return self.ready.is_set() and self.failure is None and self._registry.closed is None
 
     @property
+    def is_healthy(self) -> bool:
+        """Return whether there is no failure that only a new process can mend."""
+        return self.failure is None and (self._is_stopping or self._thread.is_alive())
+
+    @property
     def num_sessions(self) -> tuple[int, int]:
         """Return how many sessions have a slot, and how many are queued."""
         with self._lock:
@@ -116,6 +123,12 @@ class Engine:
         """Return how many suspended sessions are in memory."""
         with self._lock:
             return len(self._registry.suspended_sessions)
+
+    @property
+    def num_without_owner(self) -> int:
+        """Return how many sessions hold a slot or a place in the queue that nobody could use or free."""
+        with self._lock:
+            return self._registry.num_without_owner
 
     def backlogs(self) -> dict[str, tuple[int, int]]:
         """Return (bytes of frames that wait for the socket, frames dropped so far) by session."""
@@ -143,34 +156,50 @@ class Engine:
     # ---- for connections
 
     def join(
-        self, key: str, hello: Hello, start: RunRequest | None, send_queue: SendQueue, on_admitted: Callable[[], None]
+        self,
+        key: str,
+        hello: Hello,
+        start: RunRequest | None,
+        send_queue: SendQueue,
+        on_admitted: Callable[[], None],
+        address: str = "",
     ) -> None:
         """Add a player's session: `welcome` or `queued` is put into the send queue; `on_admitted` is called once there
         is a slot. Without `start` the world waits for `request_start`. Raise a ServerError."""
         self.info(hello.world)
         with self._lock:
             self._check_open()
-            self._registry.join(key, hello, start, send_queue, on_admitted)
+            self._registry.join(key, hello, start, send_queue, on_admitted, address)
 
     def resume(
         self,
         ticket: Ticket,
         hello: Hello,
         last_frame: int | None,
-        claimed: StoredSession | None,
+        claimed: ClaimedSession | None,
         send_queue: SendQueue,
         on_admitted: Callable[[], None],
+        address: str = "",
     ) -> WorldInfo:
-        """Continue a player's earlier session over another connection. Return its world. claimed: the session as the
-        store has it. Raise a ServerError."""
+        """Continue a player's earlier session over another connection. Return its world. claimed: what the store has of
+        it, from `read_stored`. Raise a ServerError."""
         with self._lock:
             self._check_open(resuming=True)
-            return self._registry.resume(ticket, hello, last_frame, claimed, send_queue, on_admitted).world
+            return self._registry.resume(ticket, hello, last_frame, claimed, send_queue, on_admitted, address).world
 
-    def lose(self, key: str, send_queue: SendQueue) -> None:
-        """Note that a player's connection is lost; the player may resume."""
+    def read_stored(self, stored: StoredSession, hello: Hello, address: str) -> ClaimedSession:
+        """Read a session that was claimed in the store, for `resume`. Call it on a thread that nobody waits for."""
+        registry = self.world_registry
+        try:
+            world, owner = registry.info(stored.world), registry.state_owner(stored.world)
+        except ServerError as error:
+            return ClaimedSession(stored.generation, error=error)
+        return read_stored(stored, hello, world, owner, self.config, address)
+
+    def lose(self, key: str, send_queue: SendQueue, *, at_once: bool = False) -> None:
+        """Note that a player's connection is lost; the player may resume. at_once: free its slot now, not later."""
         with self._lock:
-            self._registry.lose(key, send_queue)
+            self._registry.lose(key, send_queue, at_once=at_once)
 
     def leave(self, key: str, send_queue: SendQueue) -> None:
         """Remove a player's session for good; the queue moves up."""
@@ -188,7 +217,7 @@ class Engine:
                     return
                 message = Ack(frame=min(message.frame, taken))  # an ack counts only for frames that have left
                 entry.send_queue.acknowledge(message.frame)
-            entry.send_queue.put(*entry.session.receive(message, time.monotonic()))
+            entry.send_queue.put(*self._registry.receive(entry, message))
             self._lock.notify()
 
     def request_start(self, key: str, request: RunRequest) -> None:
@@ -214,10 +243,10 @@ class Engine:
                 raise ShuttingDownError("a world failed and this server stops; resume once it is started again")
             raise self._registry.closed
 
-    def _claimed(self, entry: SessionEntry, generation: int) -> None:
-        """Pass on that a session was claimed; called on the store's thread."""
+    def _unwritten(self, entry: SessionEntry, generation: int, how: Written) -> None:
+        """Pass on that a session could not be saved; called on the store's thread."""
         with self._lock:
-            self._registry.claimed(entry, generation)
+            self._registry.unwritten(entry, generation, how)
 
     # ---- the model thread
 

@@ -12,20 +12,19 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from typing import Any, assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from server.engine.fingerprint import fingerprint, former_fingerprint
 from server.engine.scheduler import bucket_for
 from server.sessions.input_buffer import Sample
 from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
 from world import Actions, RolloutState, World
-from world.format_1 import former_repr
-from world.rollout.snapshots import check_state
+from world.rollout.snapshots import check_codec_state, check_state
 
 WorldLoader = Callable[[], World]
 OnThread = Callable[[Callable[[], Any]], Any]
@@ -62,7 +61,7 @@ class ModelRunner:
         timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
         self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
         self._latency_ms: dict[int, float] = {}
-        self.fingerprint = fingerprint(world)
+        self.fingerprint, self.former_fingerprint = fingerprint(world), former_fingerprint(world)
 
     @property
     def chunk_pixel_frames(self) -> int:
@@ -75,8 +74,11 @@ class ModelRunner:
         return self.world.context_pixel_frames
 
     def check(self, state: RolloutState) -> None:
-        """Raise world.errors.ShapeError for a state of another world."""
+        """Raise world.errors.ShapeError for a state of another world, or one with values that are not finite."""
         check_state(self.world, state)
+        if state.kv is not None:
+            self._rollout.arena.check(state.kv)
+            check_codec_state(self.world, state)
 
     def run_frame_of(self, state: RolloutState) -> int:
         """Return how many pixel frames the state's run has generated."""
@@ -179,16 +181,6 @@ class ModelRunner:
             for column, axis in enumerate(self.world.card.axes):
                 actions.axes[row, :, column] = sample.axes.get(axis.name, 0.0)
         return actions
-
-
-def fingerprint(world: World) -> str:
-    """Return a digest of what a state depends on: the shapes, and the codec's weights, which say what latents mean."""
-    configs = (world.codec.config, world.transformer.config, [b.name for b in world.card.buttons])
-    weights = [value.detach().cpu().to(torch.bfloat16).view(torch.int16) for value in world.codec.state_dict().values()]
-    digest = sha256(former_repr(configs).encode())
-    for value in weights:
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def world_info(name: str, world: World) -> WorldInfo:

@@ -21,7 +21,7 @@ from server.sessions.branches import LIFETIME_S, Branch, BranchRegistry
 from server.sessions.lock import EngineLock
 from server.sessions.pacing import NEVER
 from server.state.session_file import to_file
-from server.state.suspended_sessions import SuspendedSession
+from server.state.stored_session import SuspendedSession
 from server.telemetry.log import session_key
 from server.wire.protocol import Forked, Saved
 
@@ -235,7 +235,7 @@ class SlotJobs:
             if self._registry.has(entry) and session.life.may_suspend:
                 session.run.first_frame = session.run.frame  # the state reaches no older frames
                 frames = entry.send_queue.unacknowledged()
-                self._registry.suspend(SuspendedSession(session, entry.ticket, state, frames))
+                self._registry.suspend(SuspendedSession(session, entry.ticket, state, frames, entry.address))
         yield from ()  # all in one part
 
     def _save(self, entry: SessionEntry, slot: int) -> Parts:
@@ -245,5 +245,5 @@ class SlotJobs:
         with self._lock:
             if self._registry.has(entry):
                 entry.saved_at, entry.saved_version = time.monotonic(), entry.version
-                self._registry.save(SuspendedSession(session, entry.ticket, state, []))
+                self._registry.save(SuspendedSession(session, entry.ticket, state, [], entry.address))
         yield from ()  # all in one part

@@ -19,6 +19,7 @@ from server.engine.model_runner import ModelRunner, OnThread, WorldLoader, share
 from server.errors import ModelFailedError, UnknownWorldError
 from server.sessions.input_buffer import Sample
 from server.sessions.run import StartRequest
+from server.state.state_owner import StateOwner
 from server.wire.protocol import WorldInfo
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,8 @@ class WorldRegistry:
     def load(self, on_decode_thread: OnThread) -> None:
         """Load and warm up all worlds, one after the other."""
         worlds = {name: loader() for name, loader in self._loaders.items()}
-        preferred = [world.num_threads for world in worlds.values() if world.num_threads]
-        share_cores(self._config.num_threads or max(preferred, default=None), on_decode_thread)
+        most = [world.threads.most for world in worlds.values() if world.threads.most]
+        share_cores(self._config.num_threads or max(most, default=None), on_decode_thread)
         for name, world in worlds.items():
             began = time.perf_counter()
             runner = ModelRunner(
@@ -73,9 +74,9 @@ class WorldRegistry:
             raise UnknownWorldError(f"world {name!r}: this server has {', '.join(self._infos)}")
         return self._infos[name]
 
-    def fingerprint(self, name: str) -> str:
-        """Return a digest that differs where a stored session cannot be restored."""
-        return self._runners[name].fingerprint
+    def state_owner(self, name: str) -> StateOwner:
+        """Return what can restore the states of a world's sessions."""
+        return self._runners[name]
 
     @property
     def latency_s(self) -> Mapping[str, Mapping[int, float]]:

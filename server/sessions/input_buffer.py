@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.errors import BadActionError, TooManyPendingError
-from server.wire.protocol import Act, WorldInfo
+from server.wire.protocol import MAX_MOVEMENT, Act, WorldInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class InputBuffer:
                 self._presses.setdefault(name, stamp)
         self._held = act.buttons
         for name, value in act.axes.items():
-            self._moved[name] = self._moved.get(name, 0.0) + value
+            self._moved[name] = min(max(self._moved.get(name, 0.0) + value, -MAX_MOVEMENT), MAX_MOVEMENT)
         self._newest = stamp
         self._unapplied.append(act.seq)
 

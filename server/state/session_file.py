@@ -7,39 +7,29 @@ frames that follow are equal up to rounding. The log of actions is not in it.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import msgpack
 
 from server.errors import BadStateError
 from server.sessions.action_log import ActionLog
 from server.sessions.branches import Branch, Origin
+from server.state.state_owner import StateOwner
 from world.errors import ShapeError, StateError
 from world.rollout.snapshots import from_bytes, to_bytes
 from world.rollout.timeline import RolloutState
 
-FORMAT = 1
-
-
-class StateOwner(Protocol):
-    """What a file's state is checked against; the model runner of a world is one."""
-
-    fingerprint: str
-
-    @property
-    def chunk_pixel_frames(self) -> int: ...
-
-    def check(self, state: RolloutState) -> None:
-        """Raise world.errors.ShapeError for a state of another world."""
-
-    def run_frame_of(self, state: RolloutState) -> int:
-        """Return how many pixel frames the state's run has generated."""
+FORMAT = 2
+"""Format 1 has the fingerprint `StateOwner.former_fingerprint`."""
 
 
 def to_file(world: str, owner: StateOwner, state: RolloutState) -> bytes:
     """Return the file of a session of `world` in this state."""
-    light = to_bytes(replace(state, kv=None, codec={}))
-    content = {"lightcone": FORMAT, "world": world, "fingerprint": owner.fingerprint, "state": light}
+    content = {
+        "lightcone": FORMAT,
+        "world": world,
+        "fingerprint": owner.fingerprint,
+        "state": to_bytes(state.without_kv()),
+    }
     return bytes(msgpack.packb(content))
 
 
@@ -50,9 +40,9 @@ def from_file(world: str, owner: StateOwner, data: bytes) -> Branch:
         version, fingerprint, state_bytes = content["lightcone"], content["fingerprint"], content["state"]
     except (ValueError, KeyError, TypeError, msgpack.UnpackException) as exc:
         raise BadStateError(f"{len(data)} bytes are not a saved session; send the file of a `saved` message") from exc
-    if version != FORMAT:
+    if version not in (1, FORMAT):
         raise BadStateError(f"the saved session has format {str(version)[:20]}, this server reads {FORMAT}")
-    if fingerprint != owner.fingerprint:
+    if fingerprint != (owner.fingerprint if version == FORMAT else owner.former_fingerprint):
         raise BadStateError(f"the session was saved in another world, or before {world} was trained again")
     try:
         state = replace(from_bytes(state_bytes), kv=None)

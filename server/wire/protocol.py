@@ -16,7 +16,7 @@ import json
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from server.errors import BadMessageError, ErrorCode, ServerError
@@ -26,15 +26,28 @@ PROTOCOL_VERSION = 1
 _M = TypeVar("_M")
 
 MAX_BUTTONS = 64
-MAX_AXES = 16
+MAX_AXES = 256
 MAX_ENCODINGS = 8
 MAX_NAME_CHARS = 128
 MAX_TICKET_CHARS = 1024
 MAX_SEQ = 2**53 - 1
 
+MAX_MOVEMENT = 1e9
+MAX_TIME_MS = 1e18
+
+
+def _whole(value: Any) -> Any:
+    """Turn a float without a fraction into the integer that it is: many languages have one type for both."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
 Name: TypeAlias = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
-Seq: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SEQ)]
-Index: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SEQ)]
+Seq: TypeAlias = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
+Index: TypeAlias = Annotated[Whole, Field(ge=0, le=MAX_SEQ)]
+Movement: TypeAlias = Annotated[float, Field(ge=-MAX_MOVEMENT, le=MAX_MOVEMENT)]
+TimeMs: TypeAlias = Annotated[float, Field(ge=-MAX_TIME_MS, le=MAX_TIME_MS)]
+Speed: TypeAlias = Annotated[float, Field(ge=0.05, le=16.0)]
 Pacing: TypeAlias = Literal["realtime", "lockstep"]
 Encoding: TypeAlias = Literal["jpeg", "png"]
 
@@ -67,7 +80,7 @@ class StartFrom(_Received):
     image: bytes | None = None
     state: bytes | None = None
     branch: Annotated[str, Field(max_length=MAX_TICKET_CHARS)] | None = None
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class Resume(_Received):
@@ -84,7 +97,7 @@ class Hello(_Received):
     """
 
     type: Literal["hello"] = "hello"
-    version: int
+    version: Whole
     world: Name
     encodings: Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=MAX_ENCODINGS)] = ("jpeg",)
     pacing: Pacing = "realtime"
@@ -103,8 +116,8 @@ class Act(_Received):
     type: Literal["act"] = "act"
     seq: Seq
     buttons: Annotated[tuple[Name, ...], Field(strict=False, max_length=MAX_BUTTONS)] = ()
-    axes: Annotated[dict[Name, float], Field(max_length=MAX_AXES)] = {}
-    t_client: float | None = None
+    axes: Annotated[dict[Name, Movement], Field(max_length=MAX_AXES)] = {}
+    t_client: TimeMs | None = None
 
 
 class Ack(_Received):
@@ -137,7 +150,7 @@ class Step(_Control):
     """Pause, then generate `num_chunks` chunks with the newest action."""
 
     command: Literal["step"] = "step"
-    num_chunks: Annotated[int, Field(ge=1, le=64)] = 1
+    num_chunks: Annotated[Whole, Field(ge=1, le=64)] = 1
 
 
 class Start(_Control):
@@ -158,7 +171,7 @@ class SetSpeed(_Control):
     """Real-time pacing at `speed` times the world's own rate, or as fast as acks allow if `speed` is None."""
 
     command: Literal["speed"] = "speed"
-    speed: Annotated[float, Field(ge=0.05, le=16.0)] | None
+    speed: Speed | None
 
 
 class Rewind(_Control):
@@ -190,9 +203,11 @@ class GetLog(_Control):
 
 
 class Bye(_Received):
-    """The client is leaving; the server frees its slot and closes with 1000."""
+    """The client is leaving; the server frees its slot and closes with 1000. `keep`: whether the session can still be
+    resumed with its ticket, as after a lost connection."""
 
     type: Literal["bye"] = "bye"
+    keep: bool = False
 
 
 # server → client

@@ -20,7 +20,7 @@ from kernels.dispatch import BY_RULE, KernelChoice, triton_runs
 from kernels.qk_norm_rope_write import qk_norm_rope_write, quantised
 from kernels.ring_attention import ring_attention
 from kernels.write_attend import applies, write_attend
-from world.errors import PatternError
+from world.errors import PatternError, ShapeError
 from world.model.config import TransformerConfig
 from world.model.patterns import KeyValue, Positions, Rotation, sink_positions
 
@@ -142,6 +142,17 @@ class Arena:
 
     def copy_out(self, slot: int) -> tuple[Tensor, ...]:
         return tuple(tensor[:, slot].clone() for tensor in self.tensors)
+
+    def check(self, kv: tuple[Tensor, ...]) -> None:
+        """Raise ShapeError unless `copy_in` can take this K/V; another number of bits per value is no obstacle."""
+        expected = [(*tensor.shape[:1], *tensor.shape[2:]) for tensor in self.tensors]
+        is_integer = [not tensor.is_floating_point() for tensor in self.tensors]
+        if [tuple(tensor.shape) for tensor in kv] != expected or is_integer != [
+            not tensor.is_floating_point() for tensor in kv
+        ]:
+            raise ShapeError(f"K/V are {[(str(part.dtype), tuple(part.shape)) for part in kv]}, expected {expected}")
+        if not all(bool(tensor.isfinite().all()) for tensor in kv):
+            raise ShapeError("K/V are not all finite; save the session again")
 
     def copy_in(self, slot: int, kv: tuple[Tensor, ...]) -> None:
         for tensor, copied in zip(self.tensors, kv, strict=True):

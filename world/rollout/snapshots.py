@@ -85,5 +85,20 @@ def check_state(model: Model, state: RolloutState) -> None:
             raise ShapeError(f"the state's {what} are not all finite; save it again")
 
 
+def check_codec_state(model: Model, state: RolloutState) -> None:
+    """Raise ShapeError unless the state has a codec's state of `model`, with finite values."""
+    expected = model.codec.initial_state(1)
+    if state.codec.keys() != expected.keys():
+        raise ShapeError(f"the codec's state has {sorted(state.codec)}; {model.card.name} needs {sorted(expected)}")
+    for name, tensor in expected.items():
+        got = state.codec[name]
+        if got.shape != tensor.shape or got.is_floating_point() != tensor.is_floating_point():
+            raise ShapeError(
+                f"the codec's {name} is {got.dtype} {tuple(got.shape)}; {model.card.name} needs {tuple(tensor.shape)}"
+            )
+        if not bool(got.isfinite().all()):
+            raise ShapeError(f"the codec's {name} is not all finite; save it again")
+
+
 def _num_kv(tensors: dict[str, Tensor]) -> int:
     return sum(name.startswith("kv.") for name in tensors)

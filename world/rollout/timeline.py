@@ -52,6 +52,16 @@ class RolloutState:
     kv: tuple[Tensor, ...] | None
     text: Tensor | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """Return how much memory its tensors take."""
+        tensors = [self.history, self.history_actions, *self.codec.values(), *(self.kv or ())]
+        return sum(tensor.nbytes for tensor in (*tensors, *([] if self.text is None else [self.text])))
+
+    def without_kv(self) -> RolloutState:
+        """Return the state without what can be computed from the rest of it."""
+        return replace(self, kv=None, codec={})
+
 
 @dataclass(frozen=True, slots=True)
 class KVCheckpoint:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from server.engine.model_runner import ModelRunner
 from server.engine.slot_jobs import MAX_FAILED
 from server.sessions.run import RunRequest
-from server.state.suspended_sessions import SuspendedSession, SuspendedSessions
+from server.state.stored_session import SuspendedSession
+from server.state.suspended_sessions import SuspendedSessions
 from server.wire.protocol import Bye
 from tests.server.raw import hello, raw_client
 from tests.server.resuming import CONFIG, WORLDS

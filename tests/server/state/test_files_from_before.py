@@ -22,11 +22,11 @@ import torch
 from PIL import Image
 
 from server.admission.session_factory import new_session
-from server.engine.model_runner import fingerprint, world_info
+from server.engine.model_runner import ModelRunner, world_info
 from server.errors import UnknownTicketError
 from server.state import format_1
 from server.state.store import StoredSession
-from server.state.suspended_sessions import SuspendedSession, from_stored
+from server.state.stored_session import SuspendedSession, from_stored
 from server.wire.protocol import Ack
 from tests.server.raw import hello, raw_client
 from tests.server.resuming import CONFIG, acted
@@ -108,19 +108,19 @@ def test_a_snapshot_restores_and_continues() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"format": 3}, {"fingerprint": "x"}, {"session": {}}, {"state": b"x"}, {"frames": 1}]
+    "wrong", [{"format": 4}, {"fingerprint": "x"}, {"session": {}}, {"state": b"x"}, {"frames": 1}]
 )
 def test_a_stored_session_of_another_version_or_world_is_refused(wrong: dict[str, object]) -> None:
     with sqlite3.connect(f"file:{DATA / 'sessions.db'}?immutable=1", uri=True) as file:
         generation, data = file.execute("select generation, data from sessions where world = 'pixel'").fetchone()
-    runner_fingerprint = fingerprint(load("pixel"))
+    owner = ModelRunner(load("pixel"), 1, 1, ())
     upgraded = format_1.upgrade(msgpack.unpackb(data))
     config = replace(CONFIG, hold_s=0.0)
 
     def restore(content: dict[str, object]) -> SuspendedSession:
         stored = StoredSession("k", "s", generation + 1, "pixel", lambda: msgpack.packb(content))
         session = new_session("k", hello(), world_info("pixel", load("pixel")), config)
-        return from_stored(stored, session, runner_fingerprint, 0.0)
+        return from_stored(stored, session, owner, 0.0)
 
     written = msgpack.unpackb(msgpack.packb(restore(upgraded).session.to_data()))
     assert written == upgraded["session"], "what is read is written again"

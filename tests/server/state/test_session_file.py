@@ -90,7 +90,7 @@ async def test_unusable_files_are_refused_and_the_session_plays_on(raw: RawClien
             foreign,
             b"",
             mine[:-1],
-            msgpack.packb({**content, "lightcone": 2}),
+            msgpack.packb({**content, "lightcone": 3}),
             msgpack.packb({**content, "state": b"x"}),
             msgpack.packb({**content, "state": 7}),
             msgpack.packb({**content, "fingerprint": "x"}),

@@ -18,7 +18,7 @@ from lightcone_client import Frame, Session, connect
 from lightcone_client.session import Pacing
 
 from server.errors import ConfigError, UnknownTicketError
-from server.state.store import Store, StoredSession
+from server.state.store import Store, StoredSession, Written
 from tests.server.command_line import serving
 from tests.server.waiting import until
 from world.testing import tiny_world
@@ -40,8 +40,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_the_latest_state_is_claimed_with_the_right_secret_only(store: Store) -> None:
-    assert store.put(stored(data=b"first")).result()
-    assert store.put(stored(data=b"second")).result()
+    assert store.put(stored(data=b"first")).result() is Written.DONE
+    assert store.put(stored(data=b"second")).result() is Written.DONE
     claimed = store.claim("k", "s").result()
     assert (claimed.data(), claimed.generation, claimed.world) == (b"second", 1, "tiny")
     for key, secret in (("k", "S"), ("other", "s"), ("k", "")):
@@ -58,10 +58,10 @@ def test_only_the_owner_may_read_the_file_and_it_holds_no_secret(store: Store, t
 
 def test_a_server_learns_that_another_has_claimed_its_session(store: Store, tmp_path: Path) -> None:
     other = Store(tmp_path / "folder" / "sessions.db", ttl_s=100.0)
-    assert store.put(stored(0)).result()
+    assert store.put(stored(0)).result() is Written.DONE
     assert other.claim("k", "s").result().generation == 1
-    assert not store.put(stored(0, b"late")).result()
-    assert other.put(stored(1, b"mine")).result()
+    assert store.put(stored(0, b"late")).result() is Written.CLAIMED
+    assert other.put(stored(1, b"mine")).result() is Written.DONE
     assert store.claim("k", "s").result().data() == b"mine"
     other.close()
 
@@ -97,7 +97,7 @@ def test_of_several_waiting_writes_only_the_newest_is_done(store: Store) -> None
     store._work.submit(may_write.wait, 10)
     futures = [store.put(StoredSession("k", "s", 0, "tiny", data(number))) for number in range(5)]
     may_write.set()
-    assert all(future.result() for future in futures)
+    assert {future.result() for future in futures} == {Written.DONE}
     assert written == [4]
 
 
@@ -118,7 +118,7 @@ def test_a_foreign_file_is_refused_at_the_start(tmp_path: Path, wrong: str) -> N
 def test_a_failing_disk_is_logged_once_and_ends_no_session(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     store._work.submit(store._execute, "drop table sessions").result()
     for _ in range(3):
-        assert store.put(stored()).result(), "no other server has claimed it"
+        assert store.put(stored()).result() is Written.FAILED
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert store.num_failures == 3
 
