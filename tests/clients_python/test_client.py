@@ -26,7 +26,7 @@ from server.wire import protocol
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
-CONFIG = ServerConfig(max_sessions=2, queue_limit=2, num_threads=1, hold_s=0.0, headroom=None)
+CONFIG = ServerConfig(address_share=1.0, max_sessions=2, queue_limit=2, num_threads=1, hold_s=0.0, headroom=None)
 CLIENT_FOLDER = Path(lightcone_client.__file__).resolve().parents[1]
 
 

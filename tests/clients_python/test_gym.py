@@ -34,7 +34,7 @@ def server() -> Iterator[RunningServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pending_requests, "INTERVAL_S", 0.0)  # else every reset would wait half a second
         with serve(
-            ServerConfig(max_sessions=2, num_threads=1),
+            ServerConfig(address_share=1.0, max_sessions=2, num_threads=1),
             {"pixel": tiny_world, "exclusive": exclusive_buttons_world, "wan": partial(tiny_world, config="wan")},
         ) as running:
             yield running

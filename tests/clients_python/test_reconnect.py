@@ -15,7 +15,9 @@ from server.config import ServerConfig
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
-CONFIG = ServerConfig(max_sessions=8, num_threads=1, headroom=None, max_per_address=1000, connections_per_s=1000.0)
+CONFIG = ServerConfig(
+    address_share=1.0, max_sessions=8, num_threads=1, headroom=None, max_per_address=1000, connections_per_s=1000.0
+)
 
 
 @pytest.fixture(scope="module", params=[30.0, 0.0], ids=["holding-the-slot", "suspended"])

@@ -20,6 +20,7 @@ settings.load_profile("no_deadline")
 
 CONFIG = ServerConfig(
     max_sessions=4,
+    address_share=1.0,
     resume_s=0.0,  # a lost session ends at once; resuming has its own tests
     headroom=None,
     queue_limit=1,
@@ -27,6 +28,7 @@ CONFIG = ServerConfig(
     handshake_timeout_s=1.0,
     max_image_bytes=64 * 1024,
     max_per_address=1000,  # all tests share one address, and many cause the end of their connection
+    address_budget=1e6,
     connections_per_s=1000.0,
 )
 

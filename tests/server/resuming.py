@@ -22,6 +22,8 @@ from world.testing import tiny_world
 WORLDS: dict[str, WorldLoader | Path] = {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}
 CONFIG = ServerConfig(
     max_sessions=4,
+    address_share=1.0,  # all players of a test share one address
+    address_budget=1e6,
     queue_limit=8,
     num_threads=1,
     headroom=None,

@@ -28,7 +28,7 @@ from tests.server.serving import RunningServer, serve
 from tests.server.waiting import until
 from world.testing import tiny_world
 
-CONFIG = ServerConfig(max_sessions=3, num_threads=1, resume_s=0.0, headroom=None)
+CONFIG = ServerConfig(address_share=1.0, max_sessions=3, num_threads=1, resume_s=0.0, headroom=None)
 
 Beginning = Callable[[ModelRunner, int, RunRequest], Generator[None, None, NDArray[np.uint8]]]
 

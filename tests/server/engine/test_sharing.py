@@ -21,8 +21,10 @@ from world import World
 from world.testing import tiny_world
 
 NUM_STEPS = 2
-SHARED = ServerConfig(max_sessions=4, num_threads=1, resume_s=0.0, headroom=None)
-PADDED = ServerConfig(max_sessions=4, max_batch=4, buckets=(4,), num_threads=1, resume_s=0.0, headroom=None)
+SHARED = ServerConfig(address_share=1.0, max_sessions=4, num_threads=1, resume_s=0.0, headroom=None)
+PADDED = ServerConfig(
+    address_share=1.0, max_sessions=4, max_batch=4, buckets=(4,), num_threads=1, resume_s=0.0, headroom=None
+)
 
 
 @pytest.fixture(scope="module", params=["pixel", "wan"])

@@ -13,12 +13,13 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from server.config import WEB_DIST, ServerConfig
 from server.errors import ConfigError
+from server.telemetry import metrics
 from server.wire.protocol import Act, WorldInfo
 from tests.server.raw import hello, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
 
-CONFIG = ServerConfig(max_sessions=2, num_threads=1)
+CONFIG = ServerConfig(address_share=1.0, max_sessions=2, num_threads=1)
 
 
 def test_a_warm_server_is_healthy_and_ready(server: RunningServer) -> None:
@@ -93,7 +94,9 @@ def test_impossible_settings_are_refused_with_their_value(settings: dict[str, ob
     assert str(value) in str(caught.value)
 
 
-async def test_metrics_reach_prometheus(server: RunningServer) -> None:
+async def test_metrics_reach_prometheus(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "RENDER_EVERY_S", 0.0)
+
     def scrape() -> dict[str, float]:
         text = httpx.get(f"{server.url}/metrics").text
         return {s.name + str(sorted(s.labels.items())): s.value for f in parse(text) for s in f.samples}
@@ -120,3 +123,17 @@ async def test_metrics_reach_prometheus(server: RunningServer) -> None:
     assert increase("lightcone_decode_seconds_count[('world', 'pixel')]") >= 3
     assert increase("lightcone_action_to_frame_seconds_count[]") == 1
     assert 0 < increase("lightcone_action_to_frame_seconds_sum[]") < 10
+
+
+def test_metrics_are_rendered_at_most_once_a_second(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scrape() -> bytes:
+        return httpx.get(f"{server.url}/metrics").content
+
+    assert metrics.RENDER_EVERY_S == 1.0
+    monkeypatch.setattr(metrics, "RENDER_EVERY_S", 0.0)
+    before = scrape()
+    monkeypatch.setattr(metrics, "RENDER_EVERY_S", 1000.0)
+    server.engine.metrics.refusals.labels("a new code").inc()
+    assert scrape() == before
+    monkeypatch.setattr(metrics, "RENDER_EVERY_S", 0.0)
+    assert b"a new code" in scrape()

@@ -148,7 +148,9 @@ async def test_too_many_pending_acts_in_lockstep_are_refused_one_by_one(raw: Raw
 
 
 async def test_a_client_that_answers_every_frame_is_not_rate_limited() -> None:
-    with serve(ServerConfig(num_threads=1, max_messages_per_s=20.0), {"pixel": tiny_world}) as server:
+    with serve(
+        ServerConfig(num_threads=1, max_messages_per_s=20.0, address_budget=1e6), {"pixel": tiny_world}
+    ) as server:
         async with raw_client(server.url, hello(pacing="lockstep")) as client:
             await client.play(1)
             for seq in range(200):
@@ -328,7 +330,15 @@ async def test_a_client_that_vanishes_mid_frame_frees_its_slot(
 def tight() -> Iterator[RunningServer]:
     """A server with small kernel buffers, so that a client that does not read shows soon. Its send timeout is long, so
     that on a slow machine it does not end the connection before a test has seen what it waits for."""
-    config = ServerConfig(max_sessions=4, num_threads=1, max_messages_per_s=1e6, resume_s=0.0, send_timeout_s=60.0)
+    config = ServerConfig(
+        max_sessions=4,
+        address_share=1.0,
+        num_threads=1,
+        max_messages_per_s=1e6,
+        address_budget=1e6,
+        resume_s=0.0,
+        send_timeout_s=60.0,
+    )
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as running:
         yield running
 
@@ -343,7 +353,7 @@ def small_socket(server: RunningServer) -> socket.socket:
 
 
 async def test_a_client_that_stays_but_reads_nothing_is_disconnected() -> None:
-    config = ServerConfig(max_sessions=4, num_threads=1, send_timeout_s=0.5, resume_s=0.0)
+    config = ServerConfig(max_sessions=4, address_share=1.0, num_threads=1, send_timeout_s=0.5, resume_s=0.0)
     with serve(config, {"pixel": tiny_world}, send_buffer_bytes=4096) as server:
         unread = raw_client(server.url, hello(), sock=small_socket(server), max_queue=1, close_timeout=0.1)
         async with unread as client:

@@ -29,7 +29,7 @@ from tests.server.serving import serve
 from world.testing import tiny_world
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIG = ServerConfig(max_sessions=2, num_threads=1, headroom=None)
+CONFIG = ServerConfig(address_share=1.0, max_sessions=2, num_threads=1, headroom=None)
 PARTS = ("step", "decode", "encode")
 
 
