@@ -24,6 +24,7 @@ from world.rollout.networks import Model
 from world.rollout.passes import StaticPasses, pass_input
 from world.rollout.prompts import Prompts
 from world.rollout.replay import codec_state_after, history_frames, replay, split_record
+from world.rollout.step_threads import StepThreads
 from world.rollout.timeline import KV_CHECKPOINT_CHUNKS, KVCheckpoint, RolloutState, Slot, run_to_end, stacked
 
 Frames = Tensor | NDArray[np.uint8]
@@ -61,6 +62,7 @@ class Rollout:
         self._prompts = Prompts(model, num_slots)
         self._decode_stream = DecodeStream(model.device)
         self._static = StaticPasses(model.transformer, self.arena, self._prompts) if static else None
+        self.threads = StepThreads(model.threads, model.device)
         self._slots: dict[int, Slot] = {}
 
     @property
@@ -117,18 +119,19 @@ class Rollout:
         """Generate each slot's next chunk: actions `b f` (f = the chunk's pixel frames, or 1 to hold one action) →
         latents `b chunk c h w`, float32."""
         slots = self._resolve(slots)
-        states = [self._slots[slot] for slot in slots]
-        vectors = chunk_vectors(self.model, actions, len(slots))
-        x = self._noise(states, 0)
-        for stage in range(self.model.sampler.num_steps):
-            velocity = self._pass(stage, x, vectors, slots, states)
-            x = self.model.denoised(x, velocity, stage, lambda following: self._noise(states, following))
-        x = self.model.codec.advance_state_channels(torch.stack([state.recent[-1][1] for state in states]), x)
-        self._advance(slots, states, x, vectors)
-        ready = self._decode_stream.mark()
-        for state in states:
-            state.ready = ready
-        return x
+        with self.threads.step(len(slots)):
+            states = [self._slots[slot] for slot in slots]
+            vectors = chunk_vectors(self.model, actions, len(slots))
+            x = self._noise(states, 0)
+            for stage in range(self.model.sampler.num_steps):
+                velocity = self._pass(stage, x, vectors, slots, states)
+                x = self.model.denoised(x, velocity, stage, lambda following: self._noise(states, following))
+            x = self.model.codec.advance_state_channels(torch.stack([state.recent[-1][1] for state in states]), x)
+            self._advance(slots, states, x, vectors)
+            ready = self._decode_stream.mark()
+            for state in states:
+                state.ready = ready
+            return x
 
     def _pass(self, stage: int, x: Tensor, vectors: Tensor, slots: list[int], states: list[Slot]) -> Tensor:
         """Return the velocity of the noisy chunks x; the first stage's pass also commits the chunks before."""
@@ -157,7 +160,9 @@ class Rollout:
 
     def step(self, actions: Actions, slots: Sequence[int] | None = None) -> Tensor:
         """Generate and decode each slot's next chunk: uint8 `b f h w 3`."""
-        return self.decode(self.step_latents(actions, slots), slots)
+        slots = self._resolve(slots)
+        with self.threads.step(len(slots)):
+            return self.decode(self.step_latents(actions, slots), slots)
 
     def frame_index(self, slot: int) -> int:
         """Return the number of latent frames generated in this slot since its start."""

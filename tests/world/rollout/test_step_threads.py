@@ -1,0 +1,93 @@
+"""A step uses its own number of threads, and leaves torch's setting as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from world.actions import Actions
+from world.rollout.networks import Model
+from world.rollout.step_threads import StepThreads, ThreadSettings
+from world.rollout.thread_policy import FIRST_WAIT, ThreadPolicy
+from world.testing import tiny_world
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_a_rollout_steps_and_decodes_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world()
+    world.threads = ThreadSettings(preferred={1: 1, 2: 2})
+    start, seen = world.starts[0], []
+    network, decode = Model.network, Model.decode
+
+    def stepping(self: Model, num_slots: int, num_chunks: int) -> object:
+        seen.append(torch.get_num_threads())
+        return network(self, num_slots, num_chunks)
+
+    def decoding(self: Model, *args: object) -> object:
+        seen.append(torch.get_num_threads())
+        return decode(self, *args)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(Model, "network", stepping)
+    monkeypatch.setattr(Model, "decode", decoding)
+    for batch in (1, 2):
+        frames = start.frames[None].expand(batch, -1, -1, -1, -1)
+        rollout = world.start(frames, Actions.none(batch, frames.shape[1], 2))
+        seen.clear()
+        rollout.step(world.actions([["up"]] * batch))
+        assert seen == [batch] * 3, "two passes and decoding"
+        assert rollout.threads.last == batch
+        assert torch.get_num_threads() == 2
+
+
+def test_torch_s_setting_is_restored_after_an_error() -> None:
+    threads = StepThreads(ThreadSettings(preferred={1: 1}), CPU)
+    with pytest.raises(ZeroDivisionError), threads.step(1):
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+    with threads.step(1):
+        assert torch.get_num_threads() == 1
+
+
+def test_a_part_of_a_step_is_not_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = []
+    monkeypatch.setattr(ThreadPolicy, "record", lambda _, batch, ms: recorded.append((batch, ms)))
+    threads = StepThreads(ThreadSettings(), CPU)
+    with threads.step(3), threads.step(3):
+        pass
+    assert [batch for batch, _ in recorded] == [3]
+    assert recorded[0][1] >= 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "bound", "expected"),
+    [
+        (ThreadSettings(), 2, {1, 2}),
+        (ThreadSettings(), 1, {1}),
+        (ThreadSettings(adapts=False, preferred={1: 1}), 2, {2}),
+    ],
+)
+def test_torch_s_setting_is_the_bound(settings: ThreadSettings, bound: int, expected: set[int]) -> None:
+    torch.set_num_threads(bound)
+    threads = StepThreads(settings, CPU)
+    used = set()
+    for _ in range(2 * FIRST_WAIT):
+        with threads.step(1):
+            used.add(torch.get_num_threads())
+    assert used == expected
+
+
+def test_on_a_gpu_nothing_is_set() -> None:
+    threads = StepThreads(ThreadSettings(preferred={1: 1}), torch.device("cuda"))
+    with threads.step(1):
+        assert torch.get_num_threads() == 2
+    assert threads.number(1) == 2

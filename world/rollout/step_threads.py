@@ -1,0 +1,87 @@
+"""The number of threads of a rollout's steps on a CPU. Owns when it is set and how long steps take with it;
+`thread_policy` decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from world.rollout.thread_policy import ThreadPolicy, choices_up_to
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThreadSettings:
+    """How many threads a model's steps use.
+
+    most: what to set for the thread that steps (None: whatever torch has set there). preferred: the numbers to begin
+    with, by batch size, if they have been measured. adapts: whether a step may use fewer than are set.
+    """
+
+    most: int | None = None
+    preferred: Mapping[int, int] = field(default_factory=dict)
+    adapts: bool = True
+
+    def choices(self, bound: int) -> tuple[int, ...]:
+        """Return the numbers that steps choose from where torch has set `bound`."""
+        return choices_up_to(bound) if self.adapts else (bound,)
+
+
+class StepThreads:
+    """How many threads one rollout's steps use, at most `torch.get_num_threads()` of the calling thread, which is as
+    before after each step. last: what the last step used."""
+
+    def __init__(self, settings: ThreadSettings, device: torch.device) -> None:
+        self._settings = settings
+        self._on_cpu = device.type == "cpu"
+        self._policies: dict[int, ThreadPolicy] = {}
+        self._is_stepping = False
+        self.last = torch.get_num_threads()
+
+    def number(self, batch: int) -> int:
+        """Return what the next step of `batch` sessions uses on the calling thread."""
+        bound = torch.get_num_threads()
+        return self._policy(bound).threads(batch) if self._on_cpu else bound
+
+    @contextmanager
+    def step(self, batch: int) -> Iterator[None]:
+        """Run a step of `batch` sessions, or parts of it, with its number of threads, and note how long it takes."""
+        if self._is_stepping or not self._on_cpu:
+            yield
+            return
+        policy = self._policy(torch.get_num_threads())
+        self._is_stepping, self.last = True, policy.threads(batch)
+        try:
+            with using_threads(self.last):
+                began = time.perf_counter()
+                yield
+                policy.record(batch, (time.perf_counter() - began) * 1e3)
+        finally:
+            self._is_stepping = False
+
+    def forget(self) -> None:
+        """Decide anew, because steps have become different (such as compiled)."""
+        for policy in self._policies.values():
+            policy.forget()
+
+    def _policy(self, bound: int) -> ThreadPolicy:
+        if bound not in self._policies:
+            self._policies[bound] = ThreadPolicy(self._settings.choices(bound), self._settings.preferred)
+        return self._policies[bound]
+
+
+@contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Use this number of threads for the calling thread's tensor operations inside."""
+    before = torch.get_num_threads()
+    if number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
