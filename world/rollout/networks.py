@@ -23,7 +23,6 @@ from world.model.transformer import Conditioning, Output, Transformer
 from world.numbers import checked, checked_count
 from world.rollout.cache import ArenaPattern
 from world.rollout.step_threads import ThreadSettings
-from world.rollout.step_threads import ThreadSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
