@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,7 +14,7 @@ from benchmarks.distillation.process import NUM_STEPS, WINDOW, ProcessClips, pro
 from benchmarks.distillation.settings import Listing, student_of
 from distill.methods.knowledge_distillation import KnowledgeConfig
 from distill.tasks.causal_consistency import ConsistencyConfig, ConsistencyTask
-from distill.tasks.causal_ode import CausalODEConfig, CausalODETask
+from distill.tasks.causal_ode import CausalODEConfig, CausalODETask, Variant
 from distill.tasks.causvid import CausVidConfig, CausVidTask
 from distill.tasks.context_corruption import NO_CORRUPTION, LevelConfig
 from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
@@ -70,11 +71,13 @@ def bidirectional_teacher(start: Transformer) -> Task:
     return TeacherTask(student_of(start), ProcessClips(WINDOW + 1), config)
 
 
-def causal_ode(pretrained: Pretrained) -> Task:
-    """Regression onto the teacher's ODE trajectories."""
+def causal_ode(pretrained: Pretrained, variant: Variant) -> Task:
+    """Regression onto the ODE trajectories of the bidirectional or, with `causal_teacher`, of the causal network."""
     path = KnowledgeConfig(num_steps=2, substeps=16)
-    config = CausalODEConfig(batch_size=BATCH, num_clips=64 * BATCH, path=path)
-    return CausalODETask(student_of(pretrained.causal), pretrained.teacher, ProcessClips(WINDOW + 1), config)
+    config = CausalODEConfig(variant=variant, batch_size=BATCH, num_clips=64 * BATCH, path=path, first_loss_frame=1)
+    causal = variant == "causal_teacher"
+    teacher, clips = (pretrained.causal, FRAMES) if causal else (pretrained.teacher, WINDOW + 1)
+    return CausalODETask(student_of(pretrained.causal), teacher, ProcessClips(clips), config)
 
 
 def causal_consistency(pretrained: Pretrained) -> Task:
@@ -126,7 +129,9 @@ class CausalMethod:
 
 
 CAUSAL_METHODS = (
-    CausalMethod(name="causal_ode", make=causal_ode),
+    CausalMethod(name="causal_ode", make=partial(causal_ode, variant="clean_past")),
+    CausalMethod(name="causal_ode_noisy_past", make=partial(causal_ode, variant="noisy_past")),
+    CausalMethod(name="causal_ode_causal_teacher", make=partial(causal_ode, variant="causal_teacher")),
     CausalMethod(name="causal_consistency", make=causal_consistency),
     CausalMethod(name="causvid", make=causvid, trainer=ADVERSARIAL_TRAINER),
     CausalMethod(name="self_forcing", make=self_forcing, trainer=ADVERSARIAL_TRAINER),
@@ -158,10 +163,10 @@ CAUSAL_LISTINGS = (
     ),
     Listing(
         title="causal ODE regression",
-        paper="arXiv:2412.07772",
+        paper="arXiv:2412.07772, 2602.02214",
         losses=("causal_ode.py",),
         task="CausalODETask",
-        when="few-step start from a bidirectional teacher",
+        when="few-step start from a bidirectional teacher, or from an autoregressive one",
         part="process",
         rows=("causal_ode",),
     ),

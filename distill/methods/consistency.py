@@ -22,20 +22,21 @@ from world.model.transformer import Conditioning
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConsistencyLossConfig:
     """huber: c of the distance √(d² + c²) − c; 0 for d²/2 (arXiv:2406.14548 starts from the squared distance).
-    base, sharpness, slope: q, k and b of the step's schedule (arXiv:2406.14548, §3.2). least_step: the smallest step,
-    as a share of the level."""
+    base, sharpness, slope: q, k and b of the step's schedule (arXiv:2406.14548, §3.2); the paper's b = 1, for data of
+    deviation 0.5, is 0.5 for unit deviation, where t is twice as large at the same ratio. least_step: the smallest
+    step, as a share of the level."""
 
     huber: float = 0.0
     base: float = 2.0
     sharpness: float = 8.0
-    slope: float = 1.0
+    slope: float = 0.5
     least_step: float = 1e-3
 
 
 def next_level(sigma: Tensor, stage: int, config: ConsistencyLossConfig) -> Tensor:
     """Return the lower level, at least 0, that is compared with sigma in (0, 1) at this stage of the schedule.
 
-    r = t·(1 − n(t) / q^(stage + 1)) with n(t) = 1 + k·sigmoid(−b·t), on EDM's scale t = sigma / (1 − sigma)
+    r = t·(1 − n(t) / q^(stage + 1)) with n(t) = 1 + k·sigmoid(−b·t), on the scale t = sigma / (1 − sigma)
     (arXiv:2406.14548, eq. 13).
     """
     t = sigma / (1 - sigma)

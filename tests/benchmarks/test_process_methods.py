@@ -7,7 +7,7 @@ The quick toys train shorter, with fewer clips per step; `make check` runs them.
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from benchmarks.distillation.process import ProcessClips, law_distance, rolled_o
 from distill.methods import flow_matching
 from distill.methods import teacher_forcing as teacher_forcing_losses
 from distill.methods.causal_consistency import causal_consistency_loss
-from distill.methods.causal_ode import Trajectories, clip_trajectories
+from distill.methods.causal_ode import Trajectories
 from distill.tasks import causal_ode, causvid, self_forcing
 from world.model.transformer import Transformer
 
@@ -106,13 +106,18 @@ def _flipped(module: Any, name: str) -> Break:
     return flip
 
 
-def _ends_of_other_clips(patch: pytest.MonkeyPatch) -> None:
-    def trajectories(*args: Any) -> Trajectories:
-        found = clip_trajectories(*args)
-        states = torch.cat([found.states[:-1], found.states[-1:].roll(1, dims=1)])
-        return Trajectories(states, found.frames, found.actions)
+def _ends_of_other_clips(name: str) -> Break:
+    def exchange(patch: pytest.MonkeyPatch) -> None:
+        real = getattr(causal_ode, name)
 
-    patch.setattr(causal_ode, "clip_trajectories", trajectories)
+        def trajectories(*args: Any) -> Trajectories:
+            found = real(*args)
+            states = torch.cat([found.states[:-1], found.states[-1:].roll(1, dims=1)])
+            return replace(found, states=states)
+
+        patch.setattr(causal_ode, name, trajectories)
+
+    return exchange
 
 
 def _stale_target(patch: pytest.MonkeyPatch) -> None:
@@ -130,7 +135,9 @@ def _stale_target(patch: pytest.MonkeyPatch) -> None:
 BROKEN: dict[str, Break] = {
     "teacher_forcing": _flipped(teacher_forcing_losses, "velocity"),
     "diffusion_forcing": _flipped(flow_matching, "velocity"),
-    "causal_ode": _ends_of_other_clips,
+    "causal_ode": _ends_of_other_clips("clip_trajectories"),
+    "causal_ode_noisy_past": _ends_of_other_clips("clip_trajectories"),
+    "causal_ode_causal_teacher": _ends_of_other_clips("past_trajectories"),
     "causal_consistency": _stale_target,
     "causvid": _flipped(causvid, "dmd_gradient"),
     "self_forcing": _flipped(self_forcing, "dmd_gradient"),
@@ -155,6 +162,8 @@ steps. Every method is below 0.14, every sabotaged variant above 0.32."""
 QUICK_TRAINER: dict[str, Any] = {"lr": 2e-3, "ema_decay": 0.98}
 QUICK_CHANGES: dict[str, dict[str, Any]] = {
     "causal_ode": {"ema_decay": 0.97},
+    "causal_ode_noisy_past": {"ema_decay": 0.97},
+    "causal_ode_causal_teacher": {"ema_decay": 0.97},
     "causal_consistency": {"ema_decay": 0.97},
     "causvid": {"lr": 2e-4, "ema_decay": 0.97},
     "self_forcing": {"lr": 2e-4, "ema_decay": 0.97},

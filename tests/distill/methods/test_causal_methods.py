@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.methods.causal_ode import causal_ode_loss, clip_trajectories
+from distill.methods.causal_ode import Trajectories, causal_ode_loss, clip_trajectories, past_trajectories
 from distill.methods.causvid import causvid_samples
 from distill.methods.diffusion_forcing import diffusion_forcing_loss, forced_levels
 from distill.methods.distribution_matching import dmd_gradient, dmd_loss
-from distill.methods.knowledge_distillation import KnowledgeConfig
+from distill.methods.knowledge_distillation import KnowledgeConfig, student_levels
 from tests.distill.methods.exact_gaussian import STD, Toy, exact_consistency, exact_velocity, flow
 from world.model.patterns import Banded, TeacherForcing
 from world.model.schedule import add_noise, expand
@@ -98,6 +98,97 @@ def test_the_causal_ode_loss_of_the_exact_solution_is_zero_at_any_mixture_of_lev
     denoiser = causal_ode_loss(flow(safe_velocity), path, stage, pattern, config)
     assert float(exact) < 1e-4
     assert float(denoiser) > 100 * float(exact)
+
+
+def test_under_a_noisy_past_the_student_sees_the_states_of_all_frames_at_their_own_levels() -> None:
+    x0, noise = draw(50, 3)
+    frames = torch.tensor([False, True, True]).expand(50, -1)
+    config = KnowledgeConfig(num_steps=2, substeps=200)
+    path = clip_trajectories(flow(safe_velocity), x0, noise, frames, actions(50, 3), config)
+    stage = torch.randint(3, (50, 3), generator=torch.Generator().manual_seed(0))
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def record(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((x, sigma))
+        return exact_consistency(x, sigma.clamp_min(1e-3))
+
+    loss = causal_ode_loss(flow(record), path, stage, Banded(CONFIG, (0, 1, 2)), config)
+    x, sigma = seen[0]
+    rows, columns = torch.meshgrid(torch.arange(50), torch.arange(3), indexing="ij")
+    assert torch.equal(x, path.states[stage, rows, columns])
+    assert torch.equal(sigma, student_levels(config)[stage] * frames)
+    assert float(loss) < 1e-4, "given the exact solution"
+    denoiser = causal_ode_loss(flow(safe_velocity), path, stage, Banded(CONFIG, (0, 1, 2)), config)
+    at_end = causal_ode_loss(flow(safe_velocity), path, torch.full_like(stage, 2), Banded(CONFIG, (0, 1, 2)), config)
+    assert float(denoiser) > 100 * float(loss)
+    assert float(at_end) == 0.0, "frames at level 0 carry no loss"
+
+
+PULL, SPREAD = 0.8, 0.5
+"""The process x_i ~ N(PULL·x_(i − 1), SPREAD²)."""
+
+
+def autoregressive(x: Tensor, sigma: Tensor) -> Tensor:
+    """Return the exact velocity of the process over [clean; noisy]: each noisy frame given the clean one before it."""
+    clean, noisy = x.chunk(2, dim=1)
+    level = expand(sigma.chunk(2, dim=1)[1], noisy)
+    mean = PULL * torch.cat([torch.zeros_like(clean[:, :1]), clean[:, :-1]], dim=1)
+    rest = noisy - (1 - level) * mean
+    x0 = mean + (1 - level) * SPREAD**2 / ((1 - level).square() * SPREAD**2 + level.square()) * rest
+    return torch.cat([clean, (noisy - x0) / level.clamp_min(1e-6)], dim=1)
+
+
+def end_given_past(x: Tensor, sigma: Tensor) -> Tensor:
+    """Return the exact consistency map of the same process, as a velocity."""
+    clean, noisy = x.chunk(2, dim=1)
+    level = expand(sigma.chunk(2, dim=1)[1], noisy)
+    mean = PULL * torch.cat([torch.zeros_like(clean[:, :1]), clean[:, :-1]], dim=1)
+    std = ((1 - level).square() * SPREAD**2 + level.square()).sqrt()
+    end = mean + (noisy - (1 - level) * mean) * SPREAD / std
+    return torch.cat([clean, (noisy - end) / level.clamp_min(1e-6)], dim=1)
+
+
+def test_an_autoregressive_teacher_solves_each_frame_given_the_data_before_it() -> None:
+    x0, noise = draw(50, 4)
+    frames = torch.tensor([False, True, True, True]).expand(50, -1)
+    config, pattern = KnowledgeConfig(num_steps=2, substeps=400), TeacherForcing(CONFIG, 4)
+    path = past_trajectories(flow(autoregressive), x0, noise, frames, actions(50, 4), pattern, config)
+    assert torch.equal(path.past, x0)
+    expected = PULL * x0[:, :-1] + SPREAD * noise[:, 1:]
+    torch.testing.assert_close(path.states[-1, :, 1:], expected, rtol=0.02, atol=0.01)
+    stage = torch.randint(2, (50, 4), generator=torch.Generator().manual_seed(0))
+    assert float(causal_ode_loss(flow(end_given_past), path, stage, pattern, config)) < 1e-4
+    assert float(causal_ode_loss(flow(autoregressive), path, stage, pattern, config)) > 0.01
+
+
+def test_only_under_an_autoregressive_teacher_do_past_and_noise_determine_the_end_of_a_frame() -> None:
+    """The share of an end point's variance that is left when it is regressed on the clean past and its own noise."""
+    x0, noise = draw(2000, 4)
+    for i in range(1, 4):
+        x0[:, i] = PULL * x0[:, i - 1] + SPREAD * x0[:, i] / STD
+    frames, config = torch.ones(2000, 4, dtype=torch.bool), KnowledgeConfig(num_steps=1, substeps=64)
+    covariance = torch.einsum("bf...,bg...->fg", x0, x0) / x0[:, 0].numel()
+
+    def bidirectional(x: Tensor, sigma: Tensor) -> Tensor:
+        level = float(sigma.max())
+        blend = (
+            (1 - level)
+            * covariance
+            @ torch.linalg.inv((1 - level) ** 2 * covariance + level**2 * torch.eye(4).double())
+        )
+        return (x - torch.einsum("fg,bg...->bf...", blend, x)) / max(level, 1e-6)
+
+    def left(path: Trajectories) -> float:
+        end = path.states[-1]
+        given = torch.stack([path.past[:, 0], path.past[:, 1], noise[:, 2]], dim=-1).reshape(-1, 3)
+        wanted = end[:, 2].reshape(-1, 1)
+        found = given @ torch.linalg.lstsq(given, wanted).solution
+        return float((wanted - found).square().mean() / wanted.square().mean())
+
+    pattern = TeacherForcing(CONFIG, 4)
+    assert left(clip_trajectories(flow(bidirectional), x0, noise, frames, actions(2000, 4), config)) > 0.01
+    causal = past_trajectories(flow(autoregressive), x0, noise, frames, actions(2000, 4), pattern, config)
+    assert left(causal) < 1e-6
 
 
 def test_causvid_denoises_noised_data_and_keeps_frames_without_noise() -> None:

@@ -15,7 +15,7 @@ from distill.methods.knowledge_distillation import KnowledgeConfig
 from distill.methods.sampling import by_chunk
 from distill.methods.teacher_forcing import self_resampled
 from distill.tasks.causal_consistency import ConsistencyConfig, ConsistencyTask
-from distill.tasks.causal_ode import CausalODEConfig, CausalODETask
+from distill.tasks.causal_ode import CausalODEConfig, CausalODETask, Variant
 from distill.tasks.causvid import CausVidConfig, CausVidTask
 from distill.tasks.context_corruption import ContextCorruption, LevelConfig
 from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
@@ -42,6 +42,13 @@ class RandomClips:
         return Clips(latents, torch.randn(*shape, CONFIG.action_dim, generator=generator))
 
 
+def causal_ode(student: Transformer, teacher: Transformer, clips: RandomClips, variant: Variant) -> Task:
+    path = KnowledgeConfig(num_steps=4, substeps=1)
+    return CausalODETask(
+        student, teacher, clips, CausalODEConfig(variant=variant, batch_size=4, num_clips=4, path=path)
+    )
+
+
 Make = Callable[[Transformer, Transformer, RandomClips], Task]
 TASKS: dict[str, Make] = {
     "teacher_forcing": lambda student, _, clips: TeacherForcingTask(
@@ -53,12 +60,9 @@ TASKS: dict[str, Make] = {
     "consistency": lambda student, teacher, clips: ConsistencyTask(
         student, teacher, clips, ConsistencyConfig(batch_size=4)
     ),
-    "causal_ode": lambda student, teacher, clips: CausalODETask(
-        student,
-        teacher,
-        clips,
-        CausalODEConfig(batch_size=4, num_clips=4, path=KnowledgeConfig(num_steps=4, substeps=1)),
-    ),
+    "causal_ode": lambda student, teacher, clips: causal_ode(student, teacher, clips, "noisy_past"),
+    "causal_ode_clean_past": lambda student, teacher, clips: causal_ode(student, teacher, clips, "clean_past"),
+    "causal_ode_causal_teacher": lambda student, teacher, clips: causal_ode(student, teacher, clips, "causal_teacher"),
     "causvid": lambda student, teacher, clips: CausVidTask(
         student, teacher, clips, CausVidConfig(batch_size=4, num_steps=4)
     ),
