@@ -14,8 +14,17 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source_arguments(parser)
     parser.add_argument("--streams", type=int, help="number of training streams to record")
     parser.add_argument("--frames", type=int, help="frames per stream")
-    parser.add_argument("--height", type=int, default=64, help="frame height for --env and --videos (default: 64)")
+    parser.add_argument(
+        "--height",
+        type=int,
+        default=64,
+        help="frame height for --env and --videos (default: 64); videos are cut to the shape, environments stretched",
+    )
     parser.add_argument("--width", type=int, default=64, help="frame width for --env and --videos (default: 64)")
+    parser.add_argument("--fps", type=float, help="frames per second of --videos (default: from their timestamps)")
+    parser.add_argument(
+        "--min-frames", type=int, help="leave out pieces of --videos with fewer frames than this (default: 64)"
+    )
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:

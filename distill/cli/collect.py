@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import replace
 
+from distill.data.clips import Dataset, require_clips
 from distill.data.collect import collect
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
+from world.errors import LightconeError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record what is missing and print where it is."""
+    """Record what is missing, check that a world can be trained on it, and print where it is."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     name, preset = choose(args.world, args.env, "quick", args.name, videos=args.videos)
     data = world_run(name) / "data"
     if args.videos is not None:
         from distill.data.environments.video import import_videos  # loads the video libraries
 
-        import_videos(args.videos, data, height=args.height, width=args.width)
+        size = {"height": args.height, "width": args.width}
+        dataset = import_videos(args.videos, data, **size, fps=args.fps, min_frames=args.min_frames)
     else:
+        for flag, value in (("--fps", args.fps), ("--min-frames", args.min_frames)):
+            if value is not None:
+                raise LightconeError(f"{flag} {value:g}: leave it out, or give --videos; it is about videos only")
         config = preset.collect
         if args.env is not None:
             config = replace(config, height=args.height, width=args.width)
@@ -27,5 +35,7 @@ def run(args: argparse.Namespace) -> int:
         if args.frames is not None:
             config = replace(config, frames_per_stream=args.frames)
         collect(data, config)
+        dataset = Dataset.open(data)
+    require_clips(dataset, preset.longest_clip_frames)
     print(f"recorded to {data}; `lightcone train {name}` continues from there")
     return 0

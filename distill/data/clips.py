@@ -122,6 +122,21 @@ def clip_starts(dones: NDArray[np.bool_], num_frames: int, *, continuing: bool) 
     return np.concatenate(parts)
 
 
+def require_clips(dataset: Dataset, num_frames: int) -> None:
+    """Raise DatasetError unless a clip of `num_frames` frames can be cut from some training stream."""
+    longest = 0
+    for path in dataset.paths("train"):
+        stretches = unbroken(load_dones(path), continuing=dataset.spec.continuing)
+        longest = max(longest, *(stop - max(start, 1) for start, stop in stretches))
+        if longest >= num_frames:
+            return
+    raise DatasetError(
+        f"{dataset.root}: the longest stretch of the training streams without the end of an episode has {longest} "
+        f"frames that an action led to, and training needs {num_frames}: record longer streams or episodes under "
+        "another name, or delete this folder and record again"
+    )
+
+
 def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, Any]) -> None:
     """Write `dataset.json`, which completes a dataset."""
     root.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import torch
 from distill.codec.decoder_finetuning import DecoderFinetuningTask
 from distill.codec.state_estimator import StateEstimatorTask
 from distill.codec.tasks import CodecTask, DecoderTask, fix_background, fix_statistics
-from distill.data.clips import Dataset
+from distill.data.clips import Dataset, require_clips
 from distill.data.collect import CollectConfig, collect, collect_config
 from distill.data.latents import ClipSampler, encode_dataset, typical_stretch
 from distill.recipes.export import export_world
@@ -37,20 +37,28 @@ STATE_ESTIMATOR_CLIP_FRAMES = 12
 
 
 def collect_data(products: Products) -> bool:
-    """Record or import data that are missing. Existing data stay as they were recorded, whatever the recipe says."""
+    """Record or import data that are missing. Existing data stay as they were recorded, whatever the recipe says.
+
+    Raises DatasetError where no stream is long enough for the recipe.
+    """
+    _make_data(products)
+    require_clips(products.dataset(), products.preset.longest_clip_frames)
+    return True
+
+
+def _make_data(products: Products) -> None:
     data, config = products.folder_of("collect"), products.preset.collect
     if products.videos is not None:
         from distill.data.environments.video import import_videos  # here, since it loads the video libraries
 
         import_videos(products.videos, data, height=config.height, width=config.width, quiet=products.quiet)
-        return True
+        return
     before = Dataset.open(data).collected if (data / "dataset.json").exists() else {}
     if "videos" in before:
-        return True
+        return
     if before.get("num_train"):  # perhaps recorded by `lightcone collect` with other arguments
         config = _as_recorded(config, collect_config(before))
     collect(data, config, quiet=products.quiet)  # fills gaps; after an evaluation only held-out streams exist
-    return True
 
 
 def _as_recorded(config: CollectConfig, recorded: CollectConfig) -> CollectConfig:

@@ -66,6 +66,11 @@ class Preset:
     sampler: Sampler = field(default_factory=Sampler)
     early_sampler: Sampler = field(default_factory=lambda: Sampler(num_steps=2, renoise=False))
 
+    @property
+    def longest_clip_frames(self) -> int:
+        """The frames of the longest clip that a stage trains on."""
+        return max(self.warm_up_clip_frames, self.window_frames + 1, self.student_clip_frames)
+
     def stage_sampler(self, stage: str) -> Sampler:
         """Return how a stage's student denoises: few-step students re-noise, earlier ones follow the ODE."""
         return self.sampler if stage in ("few_step", "distilled") else self.early_sampler

@@ -1,11 +1,13 @@
 """Actions recorded beside a video. Owns the sidecar's format and the keys assigned to its buttons; opens no video.
 
-`clip.actions.jsonl` beside `clip.mp4` has one JSON object per video frame, `{"buttons": ["up"], "axes": [0.5]}` (both
-keys are optional): the action that led to that frame. Either all videos have a sidecar or none has.
+`clip.actions.jsonl` beside `clip.mp4` is UTF-8 text with one JSON object per video frame, `{"buttons": ["up"],
+"axes": [0.5]}` (both keys are optional, others are ignored): the action that led to that frame. Either all videos have
+a sidecar or none has.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ KEYS = {
     "fire": ("Space",),
 }
 
+MAX_AXIS = 1e6
+MAX_SHOWN = 80
+
 
 @dataclass(frozen=True, slots=True)
 class SidecarActions:
@@ -41,16 +46,26 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_sidecars(paths: Sequence[Path]) -> list[SidecarActions]:
-    """Read the sidecars of all videos; without any sidecar, return empty actions. Raises DatasetError."""
+    """Read the sidecars of all videos; without any sidecar, return empty actions.
+
+    Raises DatasetError naming every sidecar that is missing or cannot be read.
+    """
     without = [path for path in paths if not sidecar_path(path).exists()]
     if len(without) == len(paths):
         return [SidecarActions([], np.zeros((0, 0), np.float32)) for _ in paths]
     if without:
         raise DatasetError(
-            f"{without[0]} has no {sidecar_path(without[0]).name}, others have one: "
-            "provide sidecars for all videos or for none"
+            "\n".join(f"{path} has no {sidecar_path(path).name}, others have one" for path in without)
+            + ": provide sidecars for all videos or for none"
         )
-    found = [_read(sidecar_path(path)) for path in paths]
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(_read(sidecar_path(path)))
+        except DatasetError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise DatasetError("\n".join(problems))
     widths = {path.name: actions.axes.shape[1] for path, actions in zip(paths, found, strict=True)}
     if len(set(widths.values())) > 1:
         raise DatasetError(f"videos differ in the number of axes: {widths}; record the same axes for all")
@@ -60,23 +75,51 @@ def read_sidecars(paths: Sequence[Path]) -> list[SidecarActions]:
 def _read(path: Path) -> SidecarActions:
     buttons: list[frozenset[str]] = []
     axes: list[list[float]] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         try:
-            action = json.loads(line)
-            names, values = action.get("buttons", []), [float(value) for value in action.get("axes", [])]
-        except (AttributeError, TypeError, ValueError) as exc:
-            raise DatasetError(
-                f'{path}, line {number}: expected {{"buttons": […], "axes": […]}}, got {line!r}'
-            ) from exc
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DatasetError(f"{path}, line {number}: buttons are {names!r}, expected a list of names")
+            names, values = _action(line)
+        except ValueError as exc:
+            raise DatasetError(f"{path}, line {number}: {exc}") from exc
         if axes and len(values) != len(axes[0]):
             raise DatasetError(f"{path}, line {number}: {len(values)} axes, the first line has {len(axes[0])}")
-        buttons.append(frozenset(names))
+        buttons.append(names)
         axes.append(values)
     if not buttons:
         raise DatasetError(f"{path} is empty: write one line per video frame")
     return SidecarActions(buttons, np.array(axes, np.float32))
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file, without a byte-order mark and without empty lines at the end."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DatasetError(f"{path} is written in UTF-16: save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise DatasetError(
+            f"{path}, line {line}: byte 0x{data[exc.start]:02x} is not UTF-8: save the file as UTF-8"
+        ) from exc
+    return text.rstrip().split("\n") if text.strip() else []
+
+
+def _action(line: str) -> tuple[frozenset[str], list[float]]:
+    """Return the buttons and axes of one line. Raises ValueError saying what is wrong with it."""
+    try:
+        action = json.loads(line)
+    except (ValueError, RecursionError):
+        action = None
+    if not isinstance(action, dict) or (action and action.keys().isdisjoint(("buttons", "axes"))):
+        raise ValueError(f'expected {{"buttons": […], "axes": […]}}, got {line.strip()[:MAX_SHOWN]!r}')
+    names, values = action.get("buttons", []), action.get("axes", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"buttons are {names!r}, expected a list of names")
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise ValueError(f"axes are {values!r}, expected a list of numbers")
+    if not all(abs(value) <= MAX_AXIS for value in values):
+        raise ValueError(f"axes are {values!r}, expected finite numbers up to {MAX_AXIS:g}")
+    return frozenset(names), [float(value) for value in values]
 
 
 def named_buttons(names: Sequence[str]) -> tuple[Button, ...]:

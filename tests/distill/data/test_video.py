@@ -175,11 +175,15 @@ def test_repeating_an_import_changes_nothing_and_a_different_import_is_rejected(
 
 def test_a_broken_import_leaves_no_dataset_behind(folder: Path, tmp_path: Path) -> None:
     intact = (folder / "c.mp4").read_bytes()
-    (folder / "c.mp4").write_bytes(b"no video at all")
-    with pytest.raises(DatasetError, match=r"c\.mp4 cannot be decoded"):
+    for name in ("b.mp4", "c.mp4"):
+        (folder / name).write_bytes(b"no video at all")
+    with pytest.raises(
+        DatasetError, match=r"1 of 3 videos .*\n  b\.mp4 cannot be decoded.*\n  c\.mp4 cannot be decoded"
+    ):
         import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
-    assert not (tmp_path / "data").exists()
-    (folder / "c.mp4").write_bytes(intact)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    for name in ("b.mp4", "c.mp4"):
+        (folder / name).write_bytes(intact)
     dataset = import_videos(folder, tmp_path / "data", height=32, width=32, min_frames=4, quiet=True)
     assert len(dataset.paths("train")) + len(dataset.paths("heldout")) == 3
 
@@ -193,7 +197,15 @@ def test_a_broken_import_leaves_no_dataset_behind(folder: Path, tmp_path: Path) 
         (["[]"] * 24, r"line 1: expected"),
         (['{"buttons": "up"}'] * 24, r"line 1: buttons are 'up', expected a list of names"),
         (['{"axes": [1]}', '{"axes": [1, 2]}'], r"line 2: 2 axes, the first line has 1"),
-        (['{"axes": ["left"]}'], r"line 1: expected"),
+        (['{"axes": ["left"]}'], r"line 1: axes are \['left'\], expected a list of numbers"),
+        (['{"axes": 3}'], r"line 1: axes are 3, expected a list of numbers"),
+        (['{"axes": [true]}'], r"line 1: axes are \[True\], expected a list of numbers"),
+        (['{"axes": [0]}', '{"axes": [NaN]}'], r"line 2: axes are \[nan\], expected finite numbers"),
+        (['{"axes": [-Infinity]}'], r"line 1: axes are \[-inf\], expected finite numbers"),
+        (['{"axes": [1e39]}'], r"line 1: axes are \[1e\+39\], expected finite numbers up to 1e\+06"),
+        (["{}", "", "{}"], r"line 2: expected"),
+        (['{"button": ["up"]}'], r"line 1: expected"),
+        (["[" * 100_000], r"line 1: expected"),
         ([], "is empty"),
     ],
 )
@@ -219,7 +231,8 @@ def test_sidecars_are_required_for_all_videos_or_none(folder: Path, tmp_path: Pa
 def test_unusable_folders_are_rejected(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="multiples of 16"):
         import_videos(folder, tmp_path / "data", height=30, width=32, quiet=True)
-    with pytest.raises(DatasetError, match="no train video has 64 frames at 30 frames per second"):
+    too_short = r"b\.mp4 gives no stream of 64 frames at 30 frames per second, its longest has 24"
+    with pytest.raises(DatasetError, match=too_short):
         import_videos(folder, tmp_path / "data", height=32, width=32, quiet=True)
     for name in ("b.mp4", "c.mp4"):
         (folder / name).unlink()

@@ -1,0 +1,377 @@
+"""Videos as cameras, phones and screen recorders make them: turned, stretched, transparent, broken, with odd clocks."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from distill.data.clips import Dataset, DatasetError
+from distill.data.environments.video import import_videos
+from distill.data.environments.video_clock import playable_rate, typical_rate
+
+RED, BLUE = (200, 0, 0), (0, 0, 200)
+Importer = Callable[..., Dataset]
+
+
+def write(
+    path: Path,
+    pictures: Sequence[NDArray[np.uint8]],
+    times: Sequence[int] | None = None,
+    *,
+    per_second: int = 30,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv444p",
+    container_format: str | None = None,
+    setup: Callable[[Any], None] = lambda _: None,
+) -> None:
+    """Write pictures `h w 3` or `h w 4` at `times`, in units of 1 / per_second (default: one each)."""
+    with av.open(str(path), "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=per_second)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.time_base = pix_fmt, Fraction(1, per_second)
+        setup(stream)
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24" if picture.shape[2] == 3 else "rgba")
+            frame = frame.reformat(format=pix_fmt)
+            frame.pts = number if times is None else times[number]
+            frame.time_base = Fraction(1, per_second)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def halves(left: tuple[int, ...] = RED, right: tuple[int, ...] = BLUE, size: int = 64) -> NDArray[np.uint8]:
+    picture = np.empty((size, size, len(left)), np.uint8)
+    picture[:, : size // 2], picture[:, size // 2 :] = left, right
+    return picture
+
+
+def noise(num: int, size: int = 64) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (num, size, size, 3)).astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "clips").mkdir()
+    return tmp_path / "clips"
+
+
+@pytest.fixture
+def importer(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Importer:
+    """Import the folder at 32×32 with a minimum of 4 frames."""
+    caplog.set_level(logging.INFO)
+
+    def run(**options: Any) -> Dataset:
+        return import_videos(
+            folder, tmp_path / "data", **{"height": 32, "width": 32, "min_frames": 4, **options}, quiet=True
+        )
+
+    return run
+
+
+def twice(folder: Path, suffix: str, *args: Any, **options: Any) -> None:
+    """Write the same video as `one` and `two`."""
+    write(folder / f"one{suffix}", *args, **options)
+    shutil.copy(folder / f"one{suffix}", folder / f"two{suffix}")
+
+
+def lengths(dataset: Dataset, split: str = "train") -> list[int]:
+    return [len(episode) for episode in dataset.episodes(split)]
+
+
+def first(dataset: Dataset) -> NDArray[np.int64]:
+    return next(dataset.episodes("train")).frames[0].astype(np.int64)
+
+
+def is_near(colours: NDArray[np.int64], colour: Sequence[int]) -> bool:
+    return bool(np.abs(colours - np.array(colour)).max() < 30)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "flips", "place", "colour"),
+    [
+        (0, {}, np.s_[:, :12], RED),
+        (-90, {}, np.s_[:12], RED),
+        (90, {}, np.s_[20:], RED),
+        (180, {}, np.s_[:, 20:], RED),
+        (0, {"hflip": True}, np.s_[:, 20:], RED),
+        (90, {"vflip": True}, np.s_[:12], RED),
+    ],
+)
+def test_a_turned_or_mirrored_video_is_imported_as_players_show_it(
+    folder: Path, importer: Importer, degrees: float, flips: dict[str, bool], place: Any, colour: tuple[int, ...]
+) -> None:
+    twice(folder, ".mp4", [halves()] * 8, setup=lambda stream: stream.set_display_rotation(degrees, **flips))
+    assert is_near(first(importer())[place], colour)
+
+
+@pytest.mark.parametrize(("aspect", "shape"), [(Fraction(2), (96, 48)), (Fraction(1, 2), (48, 96))])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_disc_of_pixels_that_are_not_square_is_round(
+    folder: Path, importer: Importer, aspect: Fraction, shape: tuple[int, int], turned: bool
+) -> None:
+    y, x = ((np.arange(size) + 0.5) / size - 0.5 for size in shape)
+    disc = np.where(y[:, None, None] ** 2 + x[None, :, None] ** 2 < 0.1, 255, 0).astype(np.uint8).repeat(3, 2)
+
+    def setup(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = aspect
+        if turned:
+            stream.set_display_rotation(90)
+
+    twice(folder, ".mp4", [disc] * 8, setup=setup)
+    rows, columns = np.nonzero(first(importer())[..., 0] > 127)
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 1
+    assert np.ptp(rows) > 16
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt", "tags"),
+    [
+        (".mov", "qtrle", "argb", {}),
+        (".mov", "png", "rgba", {}),
+        (".mov", "prores_ks", "yuva444p10le", {}),
+        (".webm", "libvpx-vp9", "yuva420p", {"alpha_mode": "1"}),
+        (".webm", "libvpx", "yuva420p", {"alpha_mode": "1"}),
+    ],
+)
+def test_transparent_parts_are_black(
+    folder: Path, importer: Importer, suffix: str, codec: str, pix_fmt: str, tags: dict[str, str]
+) -> None:
+    picture = halves((200, 0, 0, 255), (200, 0, 0, 0))
+
+    def setup(stream: Any) -> None:
+        stream.metadata.update(tags)
+        if codec == "libvpx":
+            stream.options = {"auto-alt-ref": "0"}
+
+    twice(folder, suffix, [picture] * 8, codec=codec, pix_fmt=pix_fmt, setup=setup)
+    dataset = importer()
+    assert is_near(first(dataset)[:, :12], RED)
+    assert is_near(first(dataset)[:, 20:], (0, 0, 0))
+    assert lengths(dataset) == [8]
+
+
+BURST = [*range(60), *range(360, 420)]
+"""At 60 pictures per second with a pause of five seconds: a screen recording."""
+
+
+@pytest.mark.parametrize(
+    ("times", "per_second", "suffix", "rate", "num_frames", "said"),
+    [
+        (BURST, 60, ".mp4", 60.0, 420, "300 frames repeat the picture before"),
+        (range(96), 240, ".mp4", 60.0, 24, "72 of 96 pictures fall between two frames"),
+        (range(40), 100, ".mp4", 50.0, 20, "20 of 40 pictures fall between two frames"),
+        (range(60), 60, ".mkv", 60.0, 60, "the videos have 60"),
+        ([0, 2, 4, 5, 8, 10, 12, 14], 60, ".mp4", 30.0, 8, "30 frames per second"),
+        (range(0, 40, 4), 1, ".mp4", 0.25, 10, "0.25 frames per second"),
+    ],
+    ids=["pause", "slow motion", "100", "milliseconds", "jitter", "time lapse"],
+)
+def test_the_rate_is_the_typical_distance_of_the_pictures_up_to_what_can_be_played(
+    folder: Path,
+    importer: Importer,
+    caplog: pytest.LogCaptureFixture,
+    times: Sequence[int],
+    per_second: int,
+    suffix: str,
+    rate: float,
+    num_frames: int,
+    said: str,
+) -> None:
+    twice(folder, suffix, noise(len(times), 16), times, per_second=per_second)
+    dataset = importer()
+    assert dataset.spec.fps == pytest.approx(rate, rel=0.005)
+    assert lengths(dataset) == [num_frames]
+    assert said in caplog.text
+
+
+def test_a_rate_can_be_given_and_is_checked(folder: Path, importer: Importer, caplog: pytest.LogCaptureFixture) -> None:
+    twice(folder, ".mp4", noise(96, 16), per_second=240)
+    for fps in (0.0, -1.0, 61.0, float("nan"), float("inf")):
+        with pytest.raises(DatasetError, match="worlds are played at more than 0 and at most 60"):
+            importer(fps=fps)
+    assert importer(fps=24.0).spec.fps == 24.0
+    assert "24 frames per second as given; the videos have 240" in caplog.text
+    with pytest.raises(DatasetError, match=r"holds another dataset.*fps 24\.0, not 30"):
+        importer(fps=30)
+    assert importer().spec.fps == 24.0
+
+
+def test_typical_rates() -> None:
+    milliseconds = np.diff(np.round(np.arange(200) / 60, 3))
+    assert typical_rate([milliseconds], []) == pytest.approx(60, rel=0.002)
+    assert typical_rate([milliseconds], [60.0]) == 60.0
+    assert typical_rate([np.array([0.0, 0.0, 0.04, 0.04, 0.04, 600.0])], [1.0]) == 25.0
+    assert [playable_rate(rate) for rate in (24.0, 59.94, 60.0, 60.01, 144.0)] == [24.0, 59.94, 60.0, 60.01, 48.0]
+
+
+@pytest.mark.parametrize(
+    ("times", "parts", "said"),
+    [
+        ([*range(20), *range(18020, 18040)], [20, 20], "its clock jumps by 600 s before picture 20"),
+        ([*range(20), *range(330, 350)], [20, 20], "jumps by 10.4 s"),
+        ([*range(20), *range(310, 330)], [330], "290 frames repeat the picture before"),
+    ],
+)
+def test_a_stream_ends_where_the_clock_jumps(
+    folder: Path, importer: Importer, caplog: pytest.LogCaptureFixture, times: list[int], parts: list[int], said: str
+) -> None:
+    twice(folder, ".mkv", noise(40, 16), times)
+    assert lengths(importer()) == parts
+    assert said in caplog.text
+
+
+def test_a_stream_ends_where_the_clock_runs_backwards(
+    folder: Path, importer: Importer, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder / "one.mp4", noise(24, 16), container_format="mpegts")
+    joined = 2 * (folder / "one.mp4").read_bytes()
+    for name in ("one.mp4", "two.mp4"):
+        (folder / name).write_bytes(joined)
+    assert lengths(importer()) == [24, 24]
+    assert "its clock runs back by 0.767 s before picture 24, where a new stream begins" in caplog.text
+
+
+def test_what_cannot_be_decoded_to_the_end_is_kept_up_to_there(
+    folder: Path, importer: Importer, caplog: pytest.LogCaptureFixture
+) -> None:
+    twice(folder, ".mp4", noise(40, 32))
+    data = bytearray((folder / "one.mp4").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 8000] = bytes(8000)
+    (folder / "one.mp4").write_bytes(data)
+    (folder / "two.actions.jsonl").write_text("{}\n" * 40)
+    (folder / "one.actions.jsonl").write_text("{}\n" * 40)
+    dataset = importer()
+    kept = {length for split in ("train", "heldout") for length in lengths(dataset, split)}
+    assert 40 in kept
+    assert 4 < min(kept) < 40
+    assert "one.mp4: cannot be decoded" in caplog.text
+    assert "pictures, which are kept" in caplog.text
+
+
+def test_files_that_cannot_be_used_are_left_out_by_name_and_hidden_ones_in_silence(
+    folder: Path, importer: Importer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write(folder / name, noise(12, 16))
+    write(folder / "c.mp4", noise(3, 16))
+    (folder / "d.mp4").write_bytes(b"no video")
+    (folder / "e.mp4").mkdir()
+    (folder / "f.mp4").write_bytes(b"")
+    (folder / "g.mp4").symlink_to(folder / "gone.mp4")
+    with av.open(str(folder / "h.mp4"), "w") as container:
+        sound = container.add_stream("aac", rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.rate = 8000
+        container.mux(sound.encode(silence))
+        container.mux(sound.encode())
+    for name in ("._a.mp4", ".DS_Store", "._a.actions.jsonl", ".hidden.mov"):
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    (folder / "notes.txt").write_text("")
+    dataset = importer()
+    assert lengths(dataset) == lengths(dataset, "heldout") == [12]
+    assert dataset.collected["heldout"] in (["a.mp4"], ["b.mp4"]), "among those that are long enough"
+    assert {name: reason.split(",")[0] for name, reason in dataset.collected["left_out"].items()} == {
+        "c.mp4": "gives no stream of 4 frames at 30 frames per second",
+        "d.mp4": "cannot be decoded: Invalid data found when processing input",
+        "e.mp4": "is no file",
+        "f.mp4": "cannot be decoded: Invalid data found when processing input",
+        "g.mp4": "is no file",
+        "h.mp4": "holds no video stream",
+    }
+    assert all(f"left out: {name}" in caplog.text for name in dataset.collected["left_out"])
+    assert dataset.spec.description == "Learned from 2 videos."
+
+
+def test_folders_without_videos_say_what_is_there(folder: Path, importer: Importer, tmp_path: Path) -> None:
+    (folder / "clip.wmv").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"holds 0 videos .*beside clip\.wmv"):
+        importer()
+    with pytest.raises(DatasetError, match="is not a folder"):
+        import_videos(folder / "clip.wmv", tmp_path / "data")
+    with pytest.raises(DatasetError, match="is not a folder"):
+        import_videos(folder / "nothing", tmp_path / "data")
+
+
+def test_a_cover_picture_is_not_the_video(folder: Path, importer: Importer) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        with av.open(str(folder / name), "w") as container:
+            cover = container.add_stream("mjpeg", rate=1)
+            cover.height = cover.width = 16
+            cover.pix_fmt = "yuvj444p"
+            cover.disposition = av.stream.Disposition.attached_pic
+            stream = container.add_stream("libx264", rate=30)
+            stream.height = stream.width = 16
+            stream.pix_fmt = "yuv444p"
+            frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+            frame.pts = 0
+            container.mux(cover.encode(frame.reformat(format="yuvj444p")))
+            for number, picture in enumerate(noise(12, 16)):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv444p")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    assert lengths(importer()) == [12]
+
+
+LINES = '{"buttons": ["up"]}\n' * 12
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LINES.encode("utf-8-sig"),
+        (LINES + "\n \n\n").encode(),
+        LINES.replace("\n", "\r\n").encode(),
+        LINES.rstrip().encode(),
+        LINES.replace('"up"', '"up\u2028left"').encode(),
+    ],
+    ids=["byte-order mark", "empty lines at the end", "Windows", "no last line break", "line separator in a name"],
+)
+def test_text_as_editors_write_it_is_read(folder: Path, importer: Importer, data: bytes) -> None:
+    twice(folder, ".mp4", noise(12, 16))
+    for name in ("one", "two"):
+        (folder / f"{name}.actions.jsonl").write_bytes(data)
+    assert next(importer().episodes("train")).buttons.all()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (LINES.encode("utf-16"), r"one\.actions\.jsonl is written in UTF-16: save it as UTF-8"),
+        (LINES.encode("utf-16-le"), r"one\.actions\.jsonl, line 1: expected"),
+        (LINES.replace("up", "ü").encode("latin-1"), r"one\.actions\.jsonl, line 1: byte 0xfc is not UTF-8"),
+        ((LINES + '{"buttons": ["\u20ac"]}').encode("cp1252"), r"line 13: byte 0x80 is not UTF-8"),
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+    ],
+)
+def test_other_encodings_are_refused_in_a_line(folder: Path, importer: Importer, data: bytes, message: str) -> None:
+    twice(folder, ".mp4", noise(12, 16))
+    for name in ("one", "two"):
+        (folder / f"{name}.actions.jsonl").write_bytes(data)
+    with pytest.raises(DatasetError, match=message) as caught:
+        importer()
+    assert "two.actions.jsonl" in str(caught.value), "all in one go"
+
+
+def test_every_sidecar_of_the_wrong_length_is_named(folder: Path, importer: Importer, caplog: Any) -> None:
+    twice(folder, ".mp4", noise(12, 16))
+    (folder / "one.actions.jsonl").write_text("{}\n" * 11)
+    (folder / "two.actions.jsonl").write_text("{}\n" * 13)
+    (folder / "three.actions.jsonl").write_text("{}\n")
+    with pytest.raises(
+        DatasetError, match=r"one.* has 11 lines, the video more frames.*\n.*two.* has 13 lines, .* 12 "
+    ):
+        importer()
+    assert "three.actions.jsonl belongs to no video" in caplog.text
