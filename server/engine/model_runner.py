@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from server.compilation.parts import sizes_to_compile
 from server.engine.fingerprint import fingerprint, former_fingerprint
-from server.engine.scheduler import bucket_for
+from server.engine.padding import Padding
 from server.sessions.input_buffer import Sample
 from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
@@ -42,7 +43,8 @@ class Stepped:
 
 
 class ModelRunner:
-    """A world with `num_slots` slots for players, one for previews, and spare ones for padding to `buckets`.
+    """A world with `num_slots` slots for players, one for previews, and spare ones for padding: to `buckets`; without
+    them, on a CPU, to a size that is faster (`Padding`).
 
     timeline_frames: how many pixel frames a rewind can go back, at least.
     """
@@ -53,11 +55,10 @@ class ModelRunner:
         self.world = world
         self.num_slots = num_slots
         self.max_batch = min(max_batch, num_slots)
-        self.buckets = tuple(buckets)
-        sizes = range(1, self.max_batch + 1)
-        num_spare = max(bucket_for(size, self.buckets) - size for size in sizes)
-        self._spare = tuple(range(num_slots, num_slots + num_spare))
-        self.preview_slot = num_slots + num_spare
+        worthwhile = sizes_to_compile(self.max_batch) if world.device.type == "cpu" else ()
+        self.padding = Padding(self.max_batch, buckets, worthwhile)
+        self._spare = tuple(range(num_slots, num_slots + self.padding.num_spare))
+        self.preview_slot = num_slots + self.padding.num_spare
         timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
         self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
         self._latency_ms: dict[int, float] = {}
@@ -100,6 +101,7 @@ class ModelRunner:
             self.start(slot, StartRequest(pictures=blank))
         sizes = range(1, self.max_batch + 1)  # the decoder gets each size, the model its bucket
         times_ms: dict[int, list[float]] = {size: [] for size in sizes}
+        steps_ms: dict[int, list[float]] = {size: [] for size in sizes}
         until = time.perf_counter() + WARM_S
         while not times_ms[1] or time.perf_counter() < until:
             for size in sizes:
@@ -108,7 +110,10 @@ class ModelRunner:
                     stepped = self.step([Sample()] * size, slots[:size])
                     on_decode_thread(partial(self.decode, stepped, slots[:size]))
                     times_ms[size].append((time.perf_counter() - began) * 1e3)
+                    steps_ms[size].append(stepped.step_ms)
         self._latency_ms = {size: min(times[1:]) for size, times in times_ms.items()}
+        for size, steps in steps_ms.items():
+            self.padding.note(size, min(steps[1:]))
         for slot in range(self.num_slots):
             self.release(slot)
 
@@ -163,9 +168,9 @@ class ModelRunner:
         return last
 
     def step(self, samples: Sequence[Sample], slots: Sequence[int]) -> Stepped:
-        """Generate the next chunk of `slots` in one batched step, padded to a bucket with spare slots."""
+        """Generate the next chunk of `slots` in one batched step, padded with spare slots."""
         began = time.perf_counter()
-        padding = bucket_for(len(slots), self.buckets) - len(slots)
+        padding = self.padding.padded(len(slots)) - len(slots)
         actions = self._actions([*samples, *[Sample()] * padding])
         latents = self._rollout.step_latents(actions, slots=[*slots, *self._spare[:padding]])
         return Stepped(latents, (time.perf_counter() - began) * 1e3)
