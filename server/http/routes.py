@@ -1,7 +1,7 @@
 """The plain HTTP routes beside the stream. Owns the routes and their answers, which `/openapi.json` describes.
 
-`/v1/worlds`: the served worlds, each with a `/preview` · `/healthz`: the process is alive · `/readyz`: 503 until the
-worlds are warm and while the server stops · `/metrics`: for Prometheus.
+`/v1/worlds`: the served worlds, each with a `/preview` · `/healthz`: 503 once only a new process can help · `/readyz`:
+503 until the worlds are warm and while the server stops · `/metrics`: for Prometheus.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ class NotReady(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process is alive."""
+    """The process works, or will once its worlds are loaded."""
 
     status: Literal["ok"] = "ok"
+
+
+class Failed(BaseModel):
+    """A world could not be loaded or failed in play: nobody can play until the process is started again."""
+
+    status: Literal["failed"] = "failed"
 
 
 class NotFound(BaseModel):
@@ -67,7 +73,7 @@ def add_routes(app: FastAPI) -> None:
     get = partial(app.add_api_route, methods=["GET"])
     get("/v1/worlds", _worlds, response_model=Worlds, responses=NOT_READY)
     get("/v1/worlds/{name}/preview", _preview, response_class=Response, responses=PREVIEW)
-    get("/healthz", _healthz, response_model=Alive)
+    get("/healthz", _healthz, response_model=Alive, responses={503: {"model": Failed}})
     get("/readyz", _readyz, response_model=Ready, responses=NOT_READY)
     get("/metrics", _metrics, response_class=PlainTextResponse)
 
@@ -92,14 +98,21 @@ async def _preview(request: Request, name: str) -> Response:
     if frames is None:
         return JSONResponse({"status": "being made"}, status_code=503, headers={"Retry-After": "1"})
     encoded: dict[str, asyncio.Task[bytes]] = request.app.state.previews
-    if name not in encoded:
+    if name not in encoded or _has_failed(encoded[name]):
         encoded[name] = asyncio.create_task(asyncio.to_thread(encode_animation, frames, info.fps))
     picture = await asyncio.shield(encoded[name])  # other requests wait for the same task
     return Response(picture, media_type="image/webp", headers={"Cache-Control": "public, max-age=600"})
 
 
-async def _healthz() -> Response:
-    return JSONResponse({"status": "ok"})
+def _has_failed(task: asyncio.Task[bytes]) -> bool:
+    """Return whether it ended without a result, so that it must be tried again."""
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+async def _healthz(request: Request) -> Response:
+    """For whoever restarts the process: 503 also if the thread of the models has ended for no known reason."""
+    engine: Engine = request.app.state.engine
+    return JSONResponse({"status": "ok"}) if engine.is_healthy else JSONResponse({"status": "failed"}, status_code=503)
 
 
 async def _readyz(request: Request) -> Response:

@@ -55,7 +55,7 @@ class SuspendedSession:
         return self.session.run.branch(self.state, self.session.run.frame)
 
     def without_kv(self) -> SuspendedSession:
-        """Return it as if it had been copied while it ran: a hundredth of the bytes; its player sees a new run begin."""
+        """Return it as if copied while it ran: a hundredth of the bytes, but its player sees a new run begin."""
         return replace(self, state=self.state.without_kv(), frames=[])
 
     def to_stored(self, fingerprint: str) -> StoredSession:

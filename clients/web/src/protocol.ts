@@ -82,9 +82,13 @@ export interface ButtonInfo {
   readonly name: string;
 }
 
-/** The client is leaving; the server frees its slot and closes with 1000. */
+/**
+ * The client is leaving; the server frees its slot and closes with 1000. `keep`: whether the session can still be
+ * resumed with its ticket, as after a lost connection.
+ */
 export interface ByeMessage {
   readonly type: "bye";
+  readonly keep?: boolean;
 }
 
 /**

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from server.errors import BadActionError, TooManyPendingError
 from server.sessions.input_buffer import InputBuffer
-from server.wire.protocol import Act
+from server.wire.protocol import MAX_MOVEMENT, Act
 
 NAMES = ("up", "down", "fire")
 
@@ -120,3 +120,11 @@ def test_a_bad_act_is_refused_and_changes_nothing(act: Act) -> None:
     sample = buffer.sample()
     assert sample.buttons == ("up",)
     assert sample.acts == (4,)
+
+
+def test_movement_that_adds_up_without_end_stays_a_number() -> None:
+    buffer = InputBuffer((), {"x": (-1.0, 1.0)}, exclusive=False, max_pending=4)
+    for seq in range(100):
+        buffer.put(Act(seq=seq, axes={"x": MAX_MOVEMENT}), 0.0, lockstep=False)
+    buffer.put(Act(seq=100, axes={"x": -MAX_MOVEMENT}), 0.0, lockstep=False)
+    assert buffer.sample().axes == {"x": 0.0}

@@ -1,4 +1,4 @@
-"""How much space sessions without a slot may take, in memory and on disk: by address and in all, the oldest go first."""
+"""How much space sessions without a slot take, in memory and on disk: by address and in all, the oldest go first."""
 
 from __future__ import annotations
 

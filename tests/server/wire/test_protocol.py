@@ -132,7 +132,16 @@ def test_any_map_is_a_message_or_a_bad_message(kind: str, extra: dict[str, objec
         ({"type": "act", "seq": "1"}, "act.seq"),
         ({"type": "act", "seq": True}, "act.seq"),
         ({"type": "act", "seq": -1}, "act.seq"),
+        ({"type": "act", "seq": 1.5}, "act.seq"),
+        ({"type": "act", "seq": float("inf")}, "act.seq"),
         ({"type": "act", "seq": 1, "axes": {"x": float("nan")}}, "act.axes.x"),
+        ({"type": "act", "seq": 1, "axes": {"x": 1e300}}, "act.axes.x"),
+        ({"type": "act", "seq": 1, "t_client": float("inf")}, "act.t_client"),
+        ({"type": "act", "seq": 1, "t_client": -1e300}, "act.t_client"),
+        ({"type": "ack", "frame": 2.0**53}, "ack.frame"),
+        ({"type": "control", "command": "speed", "speed": float("nan")}, "control.speed.speed"),
+        ({"type": "control", "command": "step", "num_chunks": 0.0}, "control.step.num_chunks"),
+        ({"type": "hello", "version": 1, "world": "w", "start": {"seed": -1}}, "hello.start.seed"),
         ({"type": "act", "seq": 1, "buttons": ["up"] * 65}, "act.buttons"),
         ({"type": "act", "seq": 1, "botton": []}, "act.botton"),
         ({"type": "control", "command": "explode"}, "control"),
@@ -144,6 +153,24 @@ def test_any_map_is_a_message_or_a_bad_message(kind: str, extra: dict[str, objec
 def test_a_bad_field_is_named(value: object, field: str) -> None:
     with pytest.raises(BadMessageError, match=field):
         decode_client(msgpack.packb(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "same"),
+    [
+        ({"type": "act", "seq": 1.0}, Act(seq=1)),
+        ({"type": "act", "seq": 0, "axes": {"x": 2}, "t_client": 3}, Act(seq=0, axes={"x": 2.0}, t_client=3.0)),
+        ({"type": "ack", "frame": 7.0}, Ack(frame=7)),
+        ({"type": "control", "command": "step", "seq": 1.0, "num_chunks": 2.0}, Step(seq=1, num_chunks=2)),
+        (
+            {"type": "control", "command": "start", "start": {"index": 1.0, "seed": 3.0}},
+            Start(start=StartFrom(index=1, seed=3)),
+        ),
+    ],
+)
+def test_a_number_may_be_written_as_integer_or_float(value: object, same: object) -> None:
+    """Languages with one type for both write whichever is shorter."""
+    assert decode_client(msgpack.packb(value)) == same
 
 
 def test_deeply_nested_bytes_are_a_bad_message() -> None:
