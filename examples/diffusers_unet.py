@@ -13,28 +13,25 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from distill.methods.adapters import VP
+from distill.methods.network import Network
 from distill.methods.sampling import sampled
 from distill.tasks.consistency import DiscreteConfig, consistency_distillation
 from distill.tasks.student import BatchConfig
 from distill.training.trainer import TrainerConfig, trained
 from world.model.schedule import sampling_sigmas
-from world.model.transformer import Conditioning, Output
+from world.model.transformer import Conditioning
 
 
-class Wrapped(nn.Module):
-    """Makes the UNet a `Network`: states its noise scale, what it predicts and how it is called."""
-
-    def __init__(self, unet: nn.Module, scheduler: DDPMScheduler) -> None:
-        super().__init__()
-        self.unet = unet
-        self.network = VP(
-            lambda x, timestep, cond: self.unet(x.float(), timestep).sample,
-            scheduler.alphas_cumprod,
-            scheduler.config.prediction_type,
-        )
-
-    def forward(self, x: Tensor, sigma: Tensor, cond: Conditioning, **rest: object) -> Output:
-        return self.network(x, sigma, cond, **rest)  # type: ignore[arg-type]
+def wrapped(unet: nn.Module, scheduler: DDPMScheduler) -> VP:
+    """Make a UNet a `Network`: state its noise scale, what it predicts and how it is called. Its embedding of time is a
+    formula, so it takes timesteps between the integers."""
+    return VP(
+        unet,
+        scheduler.alphas_cumprod,
+        scheduler.config.prediction_type,
+        call=lambda unet, x, timestep, _: unet(x, timestep).sample,  # takes the UNet as an argument, so copies work
+        interpolate=True,
+    )
 
 
 def small_unet() -> UNet2DModel:
@@ -58,15 +55,20 @@ def draw(num: int, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
     return (torch.arange(8)[:, None] * 0.8 + phase).sin().mul(1.4).expand(num, 1, 8, 8), Conditioning()
 
 
-def main(num_steps: int = 200) -> Tensor:
-    """Train the student for `num_steps` steps and return 16 samples in two steps."""
-    teacher = Wrapped(small_unet(), DDPMScheduler())
-    task = consistency_distillation(copy.deepcopy(teacher), teacher, draw, BatchConfig(size=32), DiscreteConfig())
-    student = trained(task, TrainerConfig(num_steps=num_steps, lr=3e-4, ema_decay=0.99))
+def distilled(teacher: VP, num_steps: int) -> nn.Module:
+    """Return a student of the teacher that has been trained for `num_steps` steps."""
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    task = consistency_distillation(student, teacher, draw, BatchConfig(size=32), DiscreteConfig())
+    return trained(task, TrainerConfig(num_steps=num_steps, lr=1e-3, warmup_steps=10, ema_decay=0.9))
+
+
+def samples(student: Network) -> Tensor:
+    """Return 16 samples in two steps."""
     noise = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return sampled(student, noise, Conditioning(), sampling_sigmas(2), torch.Generator().manual_seed(1))
 
 
 if __name__ == "__main__":
-    print(main().shape)
+    teacher = wrapped(small_unet(), DDPMScheduler()).requires_grad_(False)
+    print(samples(distilled(teacher, num_steps=200)).shape)
