@@ -186,8 +186,8 @@ class VP(Adapted):
         super().__init__(model, call, **options)
         if prediction_type not in get_args(PredictionType):
             raise ValueError(
-                f"prediction_type {prediction_type!r}: choose one of {', '.join(get_args(PredictionType))}. A model that "
-                "predicts the velocity noise − x0 of a flow is a Network already and needs no VP"
+                f"prediction_type {prediction_type!r}: choose one of {', '.join(get_args(PredictionType))}. A model "
+                "that predicts the velocity noise − x0 of a flow is a Network already and needs no VP"
             )
         self.timesteps = Timesteps(alphas_cumprod, interpolate=interpolate)
         self.prediction_type = prediction_type
@@ -217,8 +217,8 @@ class VP(Adapted):
         first, last = float(self.sigmas[0]), float(self.sigmas[-1])
         if self.prediction_type == "epsilon" and last == 1:
             raise ValueError(
-                f"alphas_cumprod is 0 at timestep {len(self.sigmas) - 1}, where predicted noise (epsilon) determines no "
-                "x0: use a schedule without zero terminal signal, or a model that predicts v_prediction or sample"
+                f"alphas_cumprod is 0 at timestep {len(self.sigmas) - 1}, where predicted noise (epsilon) determines "
+                "no x0: use a schedule without zero terminal signal, or a model that predicts v_prediction or sample"
             )
         if self.prediction_type == "sample" and first == 0:
             raise ValueError(

@@ -120,7 +120,7 @@ def test_a_derivative_in_time_through_whole_timesteps_is_refused(mode: Literal["
     network = VP(tiny(), ALPHAS, call=call)
     sigma = torch.full((8,), 0.5, dtype=torch.float64)
     direction = torch.zeros_like(X), torch.ones_like(sigma)
-    with pytest.raises(ValueError, match="whole timesteps has no derivative in time.*interpolate=True"):
+    with pytest.raises(ValueError, match=r"whole timesteps has no derivative in time.*interpolate=True"):
         jvp(lambda x, level: predict_velocity(network, x, level, NONE), (X, sigma), direction, mode=mode)
     network(X, sigma, NONE).prediction.sum().backward()
     assert all(weight.grad is not None for weight in network.parameters()), "other derivatives are there"
@@ -158,7 +158,7 @@ def test_schedules_and_prediction_types_that_determine_no_velocity_are_refused(
 
 @pytest.mark.parametrize("s_max", [0.0, -1.0, float("inf"), float("nan")])
 def test_an_edm_schedule_that_has_no_end_is_refused(s_max: float) -> None:
-    with pytest.raises(ValueError, match="s_max .*: must be positive and finite"):
+    with pytest.raises(ValueError, match=r"s_max .*: must be positive and finite"):
         EDM(tiny(), s_max)
 
 
