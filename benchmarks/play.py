@@ -73,12 +73,13 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def server_process(world: str, players: int, *flags: str, log: IO[str] | None = None) -> Iterator[tuple[str, int]]:
-    """Run `lightcone serve` in a process of its own; yield its URL and process id once it is ready.
+    """Run `lightcone serve` in a process of its own, without compiling in the background; yield its URL and process id
+    once it is ready.
 
     log: file for its warnings (default: this process's standard error). Raises ConfigError if it does not start.
     """
     command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
-    command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning", *flags]
+    command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning", "--no-compile", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             yield address_of(process, world), process.pid

@@ -25,7 +25,8 @@ class ServerConfig:
     batch sizes to pad steps to, for devices that work best with few shapes; empty for no padding. `num_threads`:
     threads for the model's tensor operations; None leaves the choice to the machine. `headroom`: the share of its time
     that the model may be busy, by the step times measured at the start, before further players have to wait; the rest
-    is for everything that runs beside it. None admits players as long as there are slots. `timeline_frames`: how many
+    is for everything that runs beside it. None admits players as long as there are slots. `compiles`: whether what this
+    machine lacks in machine code is compiled in the background while the worlds are played. `timeline_frames`: how many
     frames a session can go back; its latents are kept for that long, with a copy of its K/V cache every 32 chunks.
 
     Connections
@@ -66,6 +67,7 @@ class ServerConfig:
     timeline_frames: int = 600
     buckets: tuple[int, ...] = ()
     num_threads: int | None = None
+    compiles: bool = True
     jpeg_quality: int = 92
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()

@@ -86,6 +86,12 @@ def _add_capacity_arguments(parser: argparse.ArgumentParser, config: ServerConfi
     )
     parser.add_argument("--threads", type=int, help="CPU threads of the model (default: chosen for this machine)")
     parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=config.compiles,
+        help="compile faster code for this CPU in the background, once, while worlds are played (default: yes)",
+    )
+    parser.add_argument(
         "--store",
         type=Path,
         metavar="FILE",

@@ -37,6 +37,7 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         max_batch=args.max_batch,
         timeline_frames=args.timeline_frames,
         num_threads=args.threads,
+        compiles=args.compile,
         allowed_origins=tuple(args.allow_origin),
         allowed_hosts=tuple(args.allow_host),
         tokens=tokens_in(args.token_file) if args.token_file else (),

@@ -18,12 +18,13 @@ LIGHTCONE = [sys.executable, str(ROOT / "lightcone.py")]
 def serving(
     *words: str, env: dict[str, str] | None = None, port: str = "0"
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `lightcone WORDS --port PORT`; yield the process and the address that it prints when it is warm.
+    """Run `lightcone WORDS --port PORT`, without compiling in the background; yield the process and the address that it
+    prints when it is warm.
 
     The process is killed at the end if it is still running.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    command = [*LIGHTCONE, *words, "--port", port]
+    command = [*LIGHTCONE, *words, "--port", port, "--no-compile"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:

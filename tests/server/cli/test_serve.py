@@ -62,7 +62,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     tokens = tiny.parent / "tokens"
     tokens.write_text(f"{'a' * 16}\n\n{'b' * 20} \n")
     more = f"--max-batch 2 --allow-host b.example --timeline-frames 90 --token-file {tokens} --max-per-address 5"
-    more += f" --store {tiny.parent / 'sessions.db'} --admit-all"
+    more += f" --store {tiny.parent / 'sessions.db'} --admit-all --no-compile"
     args = parser.parse_args(["--world", str(tiny), *words.split(), *more.split()])
     config = config_from(args, args.world)
     assert config == ServerConfig(
@@ -79,6 +79,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
         max_per_address=5,
         store=tiny.parent / "sessions.db",
         headroom=None,
+        compiles=False,
         log_json=True,
         trace=True,
     )

@@ -33,7 +33,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import server
-server.run(server.ServerConfig(worlds={"tiny": Path(sys.argv[1])}, port=0, num_threads=1, log_json=True))
+worlds = {"tiny": Path(sys.argv[1])}
+server.run(server.ServerConfig(worlds=worlds, port=0, num_threads=1, compiles=False, log_json=True))
 """
 
 
