@@ -26,7 +26,6 @@ from world.runtime.packages import check_compiler
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-END_S = 5.0
 
 
 class Worker:
@@ -58,19 +57,23 @@ class Worker:
             self._process.stdin.write(json.dumps(job) + "\n")
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
-        except (BrokenPipeError, ValueError):  # ValueError: closed by `end`
+        except (BrokenPipeError, ValueError):  # ValueError: closed already
             answer = ""
         if not answer:
             raise CompilationError(f"the compiling process ended (exit code {self._process.poll()})")
         if error := json.loads(answer).get("error"):
             raise CompilationError(error)
 
-    def end(self) -> None:
-        """End the process and its compilers at once. May be called from another thread, and twice."""
+    def kill(self) -> None:
+        """End the process and its compilers at once, from any thread; a `make` that waits raises then."""
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(END_S)
+
+    def end(self) -> None:
+        """End the process and its compilers, and release what belongs to them."""
+        self.kill()
+        self._process.communicate()
 
 
 class BackgroundCompilation:
@@ -116,7 +119,7 @@ class BackgroundCompilation:
         """End the child process and the thread."""
         self._is_stopping.set()
         if (worker := self._worker) is not None:
-            worker.end()
+            worker.kill()
         if self._thread.is_alive():
             self._thread.join()
 

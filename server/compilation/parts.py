@@ -49,12 +49,16 @@ def sizes_to_compile(max_batch: int) -> list[int]:
     return [*powers, max_batch]
 
 
+def can_be_compiled(world: World) -> bool:
+    """Return whether another process can compile for this world: it needs the folder, and a GPU has other means."""
+    return world.folder is not None and world.device.type == "cpu"
+
+
 def missing_parts(worlds: Mapping[str, World], max_batch: int, num_threads: int) -> list[Part]:
-    """Return what this machine lacks for these worlds. num_threads: the most that steps use. Worlds that were not
-    loaded from a folder, or are on a GPU, need nothing."""
+    """Return what this machine lacks for these worlds. num_threads: the most that steps use."""
     parts: list[Part] = []
     for name, world in worlds.items():
-        if world.folder is None or world.device.type != "cpu":
+        if world.folder is None or not can_be_compiled(world):
             continue
         dtype = str(world.dtype).removeprefix("torch.")
         lacks_attention = can_have_native_attention(world.dtype) and not has_native_attention(world.dtype)

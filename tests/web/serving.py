@@ -52,7 +52,8 @@ class ServerProcess:
     def start(self) -> None:
         """Start the process and wait until it is ready. Raise RuntimeError with its log if it does not become ready."""
         flags = [flag for name in self.worlds for flag in ("--world", str(self.path(name)))]
-        command = [sys.executable, "lightcone.py", "serve", *flags, "--port", str(self.port), "--threads", "1", "--no-compile"]
+        flags += ["--port", str(self.port), "--threads", "1", "--no-compile"]
+        command = [sys.executable, "lightcone.py", "serve", *flags]
         with self.path("server.log").open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + READY_TIMEOUT_S
