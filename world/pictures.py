@@ -76,7 +76,7 @@ class ArrayGate:
         except ValueError as exc:  # a list with rows of different lengths
             raise self._refused(f"{type(array).__name__}s that are no rectangular array") from exc
         if found.dtype.kind not in "buif":
-            raise self._refused(f"{type(array).__name__} of {found.dtype}")
+            raise self._refused("None" if array is None else f"{type(array).__name__} of {found.dtype}")
         return found
 
     def _channels_last(self, array: NDArray[np.generic]) -> NDArray[np.generic]:

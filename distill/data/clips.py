@@ -151,5 +151,12 @@ def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:
     axes = tuple(Axis(**a) for a in fields["axes"])
     oracle_names = tuple(fields["oracle_names"])
     state_variables = state_variables_from_json(fields.get("state_variables", ()))
-    known = {"buttons": buttons, "axes": axes, "oracle_names": oracle_names, "state_variables": state_variables}
+    groups = tuple(tuple(group) for group in fields.get("button_groups", ()))
+    known = {
+        "button_groups": groups,
+        "buttons": buttons,
+        "axes": axes,
+        "oracle_names": oracle_names,
+        "state_variables": state_variables,
+    }
     return EnvironmentSpec(**{**fields, **known})

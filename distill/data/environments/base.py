@@ -20,8 +20,10 @@ class EnvironmentSpec:
     """What a world needs to know about the environment it imitates.
 
     continuing: the stream continues across the end of a game, which is then part of the world; otherwise a new episode
-    begins after `done`, and no clip spans two episodes. oracle_names: the true state that each step reports.
-    state_variables: those of the oracle's values that the world is to model. pixelated: see WorldCard.
+    begins after `done`, and no clip spans two episodes. exclusive_buttons: at most one button is pressed at a time.
+    button_groups: otherwise, positions of buttons of which at most one is pressed. oracle_names: the true state that
+    each step reports. state_variables: those of the oracle's values that the world is to model. pixelated: see
+    WorldCard.
     """
 
     name: str
@@ -33,6 +35,7 @@ class EnvironmentSpec:
     buttons: tuple[Button, ...] = ()
     axes: tuple[Axis, ...] = ()
     exclusive_buttons: bool = True
+    button_groups: tuple[tuple[int, ...], ...] = ()
     data_license: str
     oracle_names: tuple[str, ...] = ()
     state_variables: tuple[StateVariable, ...] = ()
@@ -88,16 +91,16 @@ def idle_control(spec: EnvironmentSpec) -> Control:
 def random_control(spec: EnvironmentSpec, rng: np.random.Generator) -> Control:
     """Draw a control at random.
 
-    Exclusive buttons: one of them or none, all equally likely; otherwise each is pressed with probability ½. Axes are
-    uniform over their range.
+    Of exclusive buttons, and of those in a group: one or none, all equally likely; each other button is pressed with
+    probability ½. Axes are uniform over their range.
     """
     num_buttons = len(spec.buttons)
-    buttons = np.zeros(num_buttons, np.bool_)
-    if spec.exclusive_buttons:
-        choice = int(rng.integers(num_buttons + 1))
-        if choice < num_buttons:
-            buttons[choice] = True
-    else:
-        buttons = rng.random(num_buttons) < 0.5
+    groups = (tuple(range(num_buttons)),) if spec.exclusive_buttons else spec.button_groups
+    buttons = np.zeros(num_buttons, np.bool_) if spec.exclusive_buttons else rng.random(num_buttons) < 0.5
+    for group in groups:
+        buttons[list(group)] = False
+        choice = int(rng.integers(len(group) + 1))
+        if choice < len(group):
+            buttons[group[choice]] = True
     axes = np.array([rng.uniform(axis.low, axis.high) for axis in spec.axes], np.float32)
     return Control(buttons, axes)

@@ -1,69 +1,62 @@
-"""Any Gymnasium environment that renders RGB frames. Owns the mapping of its action space to buttons and axes."""
+"""Any Gymnasium environment that renders. Owns how it is made, stepped and rendered; not how it is controlled."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import logging
+import math
+import multiprocessing
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
-from numpy.typing import NDArray
-from PIL import Image
+from gymnasium.envs import registration
 
+from distill.data.environments.action_spaces import UnsupportedEnvironmentError, controls_of
 from distill.data.environments.base import Control, EnvironmentSpec, Frame, Step
-from world.card import Axis, Button
 from world.errors import LightconeError
+from world.pictures import ArrayGate, stretched
+
+logger = logging.getLogger(__name__)
 
 PATCH = 16
-DIGITS = (*range(1, 10), 0)
-NAMED_ACTIONS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
-    "CarRacing": (
-        ("right", "Right", ("ArrowRight", "KeyD")),
-        ("left", "Left", ("ArrowLeft", "KeyA")),
-        ("gas", "Gas", ("ArrowUp", "KeyW")),
-        ("brake", "Brake", ("ArrowDown", "KeyS")),
-    ),
-    "LunarLander": (
-        ("left", "Left engine", ("ArrowLeft", "KeyA")),
-        ("main", "Main engine", ("ArrowUp", "KeyW")),
-        ("right", "Right engine", ("ArrowRight", "KeyD")),
-    ),
-}
-"""Discrete environments whose action 0 does nothing → (name, label, keys) of actions 1, 2, …"""
-
-
-class UnsupportedEnvironmentError(LightconeError):
-    """The environment renders no RGB frames or its action space has no mapping."""
+MAX_FPS, DEFAULT_FPS = 60.0, 30.0
+PLUGINS = ("ale_py", "vizdoom.gymnasium_wrapper")
+"""Packages that register environments when they are imported. Others are named in the id: `module:Name-v0`."""
 
 
 class GymnasiumEnvironment:
     """Wraps `gymnasium.make(env_id, render_mode="rgb_array")`.
 
-    Discrete actions become buttons. If action 0 is known to do nothing (`NAMED_ACTIONS`), it is taken when no button is
-    pressed and has no button; otherwise every action has a button, and action 0 is taken when none is pressed. A
-    one-dimensional box becomes axes in [−1, 1], mapped linearly to the bounds; an unbounded component takes the axis
-    value unchanged. Frames are resized by area averaging to `height`×`width` (multiples of 16). Episodes restart
-    automatically. Where an environment has a discrete variant (`continuous=False`), that variant is used.
+    Frames pass the gate for pictures and are stretched by area averaging to `height`×`width` (multiples of 16).
+    Episodes restart automatically. Where the environment takes `continuous` and the id does not set it, its discrete
+    variant is used. Raises UnsupportedEnvironmentError or PictureError, also for whatever the environment raises.
     """
 
     def __init__(self, env_id: str, *, height: int = 64, width: int = 64, fps: float | None = None) -> None:
         if height % PATCH or width % PATCH:
             raise UnsupportedEnvironmentError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
-        self.env = _make(env_id)
-        self._space = self.env.action_space
-        buttons, axes = _controls(env_id, self._space)
-        # if action 0 has no button, the first button is action 1
-        self._first_action = int(isinstance(self._space, spaces.Discrete) and len(buttons) < int(self._space.n))
-        native_fps = float(self.env.metadata.get("render_fps") or 30.0)
+        self.env = _made(env_id)
+        self._controls = controls_of(env_id, self.env.action_space)
+        self._gate = ArrayGate(f"{env_id}: render()")
+        exclusive = len(self._controls.groups) == 1 and len(self._controls.groups[0]) == len(self._controls.buttons)
         self.spec = EnvironmentSpec(
             name=env_id.split("/")[-1].lower(),
             title=env_id,
             description=f"Gymnasium environment {env_id}.",
-            fps=fps or min(native_fps, 60.0),
+            fps=fps or _fps(env_id, self.env.metadata.get("render_fps")),
             height=height,
             width=width,
-            buttons=buttons,
-            axes=axes,
+            buttons=self._controls.buttons,
+            axes=self._controls.axes,
+            exclusive_buttons=exclusive,
+            button_groups=() if exclusive else self._controls.groups,
             data_license=f"Frames rendered by Gymnasium's {env_id}; see that environment's own licence.",
         )
         self._restart_seed: int | None = None
@@ -72,69 +65,107 @@ class GymnasiumEnvironment:
     def reset(self, seed: int) -> Step:
         self._rng = np.random.default_rng(seed)
         self._restart_seed = None
-        self.env.reset(seed=seed)
+        self._reset(seed)
         return Step(self._render(), 0.0, False, np.zeros(0, np.float32))
 
     def step(self, control: Control) -> Step:
         if self._restart_seed is not None:
-            self.env.reset(seed=self._restart_seed)
+            self._reset(self._restart_seed)
             self._restart_seed = None
-        _, reward, terminated, truncated, _ = self.env.step(self._native_action(control))
-        done = bool(terminated or truncated)
+        with _one_line(f"{self.spec.title}: step()"):
+            _, reward, terminated, truncated, _ = self.env.step(self._controls.native(control))
+            reward, done = float(reward), bool(terminated or truncated)
+        if not math.isfinite(reward):
+            raise UnsupportedEnvironmentError(
+                f"{self.spec.title}: step() gave the reward {reward}, not a finite number"
+            )
         if done:
             self._restart_seed = int(self._rng.integers(2**31))
-        return Step(self._render(), float(reward), done, np.zeros(0, np.float32))
+        return Step(self._render(), reward, done, np.zeros(0, np.float32))
 
     def skilled_control(self, rng: np.random.Generator) -> Control | None:
         return None
 
-    def _native_action(self, control: Control) -> Any:
-        if isinstance(self._space, spaces.Discrete):
-            pressed = np.flatnonzero(control.buttons)
-            return int(self._space.start) + (int(pressed[0]) + self._first_action if len(pressed) else 0)
-        assert isinstance(self._space, spaces.Box)
-        low, high = _bounds(self._space)
-        return (low + (np.clip(control.axes, -1.0, 1.0) + 1.0) / 2.0 * (high - low)).astype(self._space.dtype)
+    def _reset(self, seed: int) -> None:
+        with _one_line(f"{self.spec.title}: reset()"):
+            self.env.reset(seed=seed)
 
     def _render(self) -> Frame:
-        frame = self.env.render()
-        if not isinstance(frame, np.ndarray) or frame.ndim != 3:
-            raise UnsupportedEnvironmentError(f"{self.spec.title} rendered {type(frame).__name__}, not an RGB array")
-        picture = Image.fromarray(frame.astype(np.uint8)).resize(
-            (self.spec.width, self.spec.height), Image.Resampling.BOX
-        )
-        return np.asarray(picture)
+        with _one_line(f"{self.spec.title}: render()"):
+            rendered = self.env.render()
+        if isinstance(rendered, list | tuple) and rendered and isinstance(rendered[-1], np.ndarray):
+            rendered = rendered[-1]  # the frames since the last call, of which the newest is shown
+        return stretched(self._gate.image(rendered), self.spec.height, self.spec.width)
 
 
-def _make(env_id: str) -> gymnasium.Env[Any, Any]:
+@contextmanager
+def _one_line(call: str) -> Iterator[None]:
+    """Turn whatever an environment raises into an error of one line."""
     try:
-        try:
-            return gymnasium.make(env_id, render_mode="rgb_array", continuous=False)
-        except TypeError:
-            return gymnasium.make(env_id, render_mode="rgb_array")
-    except gymnasium.error.Error as exc:
+        yield
+    except LightconeError:
+        raise
+    except Exception as exc:  # an environment is a stranger's program and raises anything
+        cause = " ".join(str(exc).split())
+        raise UnsupportedEnvironmentError(f"{call} raised {type(exc).__name__}{': ' * bool(cause)}{cause}") from exc
+
+
+def _made(env_id: str) -> gymnasium.Env[Any, Any]:
+    with _one_line(f"{env_id}: gymnasium.make()"):
+        module, _, name = env_id.rpartition(":")
+        if module:
+            _import(env_id, module)
+        spec = _registered(name)
+        options = {"continuous": False} if _has_discrete_variant(spec) else {}
+        # without Gymnasium's checker, which stops at what does no harm here, such as the form of observations
+        return gymnasium.make(spec, render_mode="rgb_array", disable_env_checker=True, **options)
+
+
+def _import(env_id: str, module: str) -> None:
+    """Import the module that an id names; the current folder is searched too, as by `python -m`."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as exc:
         raise UnsupportedEnvironmentError(
-            f"cannot make Gymnasium environment {env_id!r}: {exc}. Check the id and the packages it needs."
+            f"{env_id}: {exc}; install the package, or start in the folder that holds the module"
         ) from exc
 
 
-def _controls(env_id: str, space: spaces.Space[Any]) -> tuple[tuple[Button, ...], tuple[Axis, ...]]:
-    if isinstance(space, spaces.Discrete):
-        named = next((names for key, names in NAMED_ACTIONS.items() if key in env_id), None)
-        if named is None or len(named) != int(space.n) - 1:
-            keys = [(f"Digit{digit}",) for digit in DIGITS] + [()] * int(space.n)
-            named = tuple((f"action{i}", f"Action {i}", keys[i]) for i in range(int(space.n)))
-        return tuple(Button(name=name, label=label, keys=keys) for name, label, keys in named), ()
-    if isinstance(space, spaces.Box) and len(space.shape) == 1:
-        axes = (
-            Axis(name=f"axis{i}", label=f"Axis {i}", low=-1.0, high=1.0, source=f"gamepad_{i}")
-            for i in range(space.shape[0])
-        )
-        return (), tuple(axes)
-    raise UnsupportedEnvironmentError(f"{env_id} has action space {space}; supported: Discrete and one-dimensional Box")
+def _registered(name: str) -> registration.EnvSpec:
+    """Return the registered spec of an id, the highest version by default, importing plug-in packages if need be."""
+    plugins = iter([plugin for plugin in PLUGINS if find_spec(plugin.partition(".")[0])])
+    namespace, bare, version = registration.parse_env_id(name)
+    while True:
+        highest = registration.find_highest_version(namespace, bare) if version is None else version
+        try:
+            return gymnasium.spec(name if highest is None else registration.get_env_id(namespace, bare, highest))
+        except gymnasium.error.Error as exc:
+            if isinstance(exc, gymnasium.error.DeprecatedEnv):
+                raise
+            plugin = next(plugins, None)
+            if plugin is None:
+                raise UnsupportedEnvironmentError(
+                    f"cannot make Gymnasium environment {name!r}: {' '.join(str(exc).split())} Check the id; if a "
+                    "module registers it, name that too: --env MODULE:ID"
+                ) from exc
+            importlib.import_module(plugin)
 
 
-def _bounds(space: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the values that −1 and 1 map to: the bounds, or −1 and 1 for a component that lacks one."""
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    return np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+def _has_discrete_variant(spec: registration.EnvSpec) -> bool:
+    """Return whether the environment takes `continuous` by this name and its id leaves it open."""
+    creator = spec.entry_point
+    if isinstance(creator, str):
+        creator = registration.load_env_creator(creator)
+    return "continuous" not in spec.kwargs and "continuous" in inspect.signature(creator).parameters
+
+
+def _fps(env_id: str, stated: object) -> float:
+    """Return the rate that an environment is played at, and log where that is not what it states."""
+    if not isinstance(stated, int | float | None) or not math.isfinite(stated or 0) or (stated or 0) < 0:
+        raise UnsupportedEnvironmentError(f"{env_id} states render_fps {stated!r}, which is no rate")
+    fps = min(float(stated or DEFAULT_FPS), MAX_FPS)
+    if fps != stated and multiprocessing.parent_process() is None:
+        logger.info("%s states render_fps %s; its world plays at %g frames per second", env_id, stated, fps)
+    return fps
