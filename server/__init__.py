@@ -3,8 +3,8 @@
 Owns everything between a socket and a rollout. Does not know how worlds are trained or how clients display them.
 
 The rooms, from the bottom up (a room may import only what stands before it): `errors` · `wire` · `config` ·
-`telemetry` · `sessions` · `state` · `admission` · `engine` · `http` · `cli`. To follow an action to its frame, read
-`wire.protocol` → `http.connection` → `sessions.session` → `engine.engine` → `engine.decode_pipeline` →
+`telemetry` · `sessions` · `state` · `admission`, `compilation` · `engine` · `http` · `cli`. To follow an action to its
+frame, read `wire.protocol` → `http.connection` → `sessions.session` → `engine.engine` → `engine.decode_pipeline` →
 `wire.send_queue`.
 """
 

@@ -71,7 +71,7 @@ FLOORS: dict[str, list[list[str]]] = {
         ["telemetry"],
         ["sessions"],
         ["state"],
-        ["admission"],
+        ["admission", "compilation"],
         ["engine"],
         ["http"],
         ["cli"],
