@@ -12,6 +12,16 @@ from server.wire.protocol import Play
 from server.wire.send_queue import SendQueue
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Whoever is at the other end of a connection. on_admitted: called once its session has a slot, from any thread.
+    address: what its share of the places is counted by; "" counts it for itself."""
+
+    send_queue: SendQueue
+    on_admitted: Callable[[], None]
+    address: str = ""
+
+
 @dataclass(slots=True)
 class SessionEntry:
     """One entry of the session registry.

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from server.admission.goodbye import end_after, say_goodbye
-from server.admission.session_entry import SessionEntry
+from server.admission.session_entry import Client, SessionEntry
 from server.admission.session_factory import new_session
 from server.admission.session_table import ServedWorlds, SessionTable, last_seen
 from server.config import ServerConfig
@@ -28,7 +28,7 @@ from server.state.store import UNKNOWN_TICKET, Store, Written
 from server.state.stored_session import ClaimedSession, SuspendedSession
 from server.state.suspended_sessions import SuspendedSessions, is_newest
 from server.state.tickets import Ticket, new_ticket
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics import Metrics, SessionCounts
 from server.telemetry.tracing import Tracer
 from server.wire.protocol import Hello, ServerMessage
 from server.wire.send_queue import SendQueue
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 0.25
 """How often the queue is checked: a player who pauses makes room without a message."""
-
-OnAdmitted = Callable[[], None]
 
 
 class SessionRegistry:
@@ -78,16 +76,10 @@ class SessionRegistry:
         self._lock.assert_held()
         return self._table.entries
 
-    @property
-    def num_sessions(self) -> tuple[int, int]:
-        """Return how many sessions have a slot, and how many are queued."""
+    def counts(self) -> SessionCounts:
         self._lock.assert_held()
-        return self._table.queue.num_active, self._table.queue.num_waiting
-
-    @property
-    def num_without_owner(self) -> int:
-        """Return how many sessions hold a slot or a place in the queue that nobody could use or free."""
-        return len(self._table.without_owner())
+        queue, without_owner = self._table.queue, self._table.without_owner()
+        return SessionCounts(queue.num_active, queue.num_waiting, len(self.suspended_sessions), len(without_owner))
 
     @property
     def freed_slots(self) -> deque[tuple[str, int]]:
@@ -105,21 +97,13 @@ class SessionRegistry:
 
     # ---- connections
 
-    def join(
-        self,
-        key: str,
-        hello: Hello,
-        start: RunRequest | None,
-        send_queue: SendQueue,
-        on_admitted: OnAdmitted,
-        address: str = "",
-    ) -> Session:
+    def join(self, key: str, hello: Hello, start: RunRequest | None, client: Client) -> Session:
         """Add a new player's session; without `start` it waits for one. Raise a ServerError."""
         self._lock.assert_held()
         session = new_session(key, hello, self._worlds.info(hello.world), self._config)
         if start is not None:
             session.request_start(start, time.monotonic())
-        self._table.add(SessionEntry(session, send_queue, on_admitted, new_ticket(key), address))
+        self._table.add(SessionEntry(session, client.send_queue, client.on_admitted, new_ticket(key), client.address))
         return session
 
     def resume(
@@ -128,9 +112,7 @@ class SessionRegistry:
         hello: Hello,
         last_frame: int | None,
         claimed: ClaimedSession | None,
-        send_queue: SendQueue,
-        on_admitted: OnAdmitted,
-        address: str = "",
+        client: Client,
     ) -> Session:
         """Continue a session over another connection. claimed: the session as the store has it.
 
@@ -142,7 +124,7 @@ class SessionRegistry:
             former = entry.send_queue
             try:
                 if is_newest(entry.session, claimed):
-                    return self._reconnect(entry, last_frame, send_queue, on_admitted)
+                    return self._reconnect(entry, last_frame, client)
                 self.remove(entry)
             finally:
                 former.end(TakenOverError("this session continues over another connection"))
@@ -152,7 +134,7 @@ class SessionRegistry:
         if suspended is None:
             raise (claimed and claimed.error) or UnknownTicketError(UNKNOWN_TICKET)
         self._metrics.resumes.labels(source).inc()
-        return self._requeue(suspended, last_frame, send_queue, on_admitted, address)
+        return self._requeue(suspended, last_frame, client)
 
     def receive(self, entry: SessionEntry, message: Request) -> list[ServerMessage]:
         """Apply a message of a client whose session has a slot. Return the replies. Raise a ServerError."""
@@ -275,31 +257,22 @@ class SessionRegistry:
 
     # ---- inside
 
-    def _reconnect(
-        self, entry: SessionEntry, last_frame: int | None, send_queue: SendQueue, on_admitted: OnAdmitted
-    ) -> Session:
+    def _reconnect(self, entry: SessionEntry, last_frame: int | None, client: Client) -> Session:
         """Continue a session that is still in its slot or in the queue. It belongs to the new connection first of all:
         whatever fails here, the session is lost with that connection, and can be resumed again."""
-        former, entry.send_queue = entry.send_queue, send_queue
-        entry.on_admitted, entry.last_frame = on_admitted, last_frame
-        send_queue.take_over(former, after=last_seen(last_frame))
+        former, entry.send_queue = entry.send_queue, client.send_queue
+        entry.on_admitted, entry.last_frame = client.on_admitted, last_frame
+        client.send_queue.take_over(former, after=last_seen(last_frame))
         entry.session.reconnect(last_frame)
         self._metrics.resumes.labels("slot").inc()
         self._table.announce(entry)
         return entry.session
 
-    def _requeue(
-        self,
-        suspended: SuspendedSession,
-        last_frame: int | None,
-        send_queue: SendQueue,
-        on_admitted: OnAdmitted,
-        address: str,
-    ) -> Session:
+    def _requeue(self, suspended: SuspendedSession, last_frame: int | None, client: Client) -> Session:
         """Continue a session that needs a slot again."""
         session, exact = suspended.session, suspended.exact
-        to_restore = suspended if exact else None
-        entry = SessionEntry(session, send_queue, on_admitted, suspended.ticket, address, to_restore, last_frame)
+        entry = SessionEntry(session, client.send_queue, client.on_admitted, suspended.ticket, client.address)
+        entry.suspended, entry.last_frame = suspended if exact else None, last_frame
         try:
             if exact:
                 session.resume(last_frame)

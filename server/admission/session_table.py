@@ -87,7 +87,10 @@ class SessionTable:
         if slot is not None:
             self.freed_slots.append((session.world.name, slot))
         self._announce(self.queue.leave(session.key, time.monotonic()))
-        self._tracer.left(session.key)
+        try:
+            self._tracer.left(session.key)
+        except Exception:  # a session has ended, whether or not that can be traced
+            logger.exception("the end of session %s could not be traced", session.key)
 
     def receive(self, entry: SessionEntry, message: Request, now: float) -> list[ServerMessage]:
         """Apply a message of a session that has a slot. Return the replies. Raise a ServerError.

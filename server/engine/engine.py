@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from server.admission.session_entry import SessionEntry
+from server.admission.session_entry import Client, SessionEntry
 from server.admission.session_factory import read_stored
 from server.admission.session_registry import SessionRegistry
 from server.config import ServerConfig
@@ -33,7 +33,7 @@ from server.sessions.session import Request
 from server.state.store import Store, StoredSession, Written
 from server.state.stored_session import ClaimedSession
 from server.state.tickets import Ticket
-from server.telemetry.metrics import Metrics
+from server.telemetry.metrics import Metrics, SessionCounts
 from server.telemetry.tracing import Tracer
 from server.wire.protocol import Ack, Hello, WorldInfo
 from server.wire.send_queue import SendQueue
@@ -56,7 +56,7 @@ class Engine:
         self.failed_world: str | None = None
         self.num_ticks = 0
         self.world_registry = WorldRegistry(config, loaders)
-        self.metrics = Metrics(lambda: self.num_sessions, lambda: self.num_suspended, lambda: self.num_without_owner)
+        self.metrics = Metrics(self.counts, self.world_registry)
         self.store = None if config.store is None else Store(config.store, config.resume_s, config.store_bytes)
         self._lock = EngineLock()
         self._is_stopping = False
@@ -115,20 +115,11 @@ class Engine:
     @property
     def num_sessions(self) -> tuple[int, int]:
         """Return how many sessions have a slot, and how many are queued."""
-        with self._lock:
-            return self._registry.num_sessions
+        return self.counts()[:2]
 
-    @property
-    def num_suspended(self) -> int:
-        """Return how many suspended sessions are in memory."""
+    def counts(self) -> SessionCounts:
         with self._lock:
-            return len(self._registry.suspended_sessions)
-
-    @property
-    def num_without_owner(self) -> int:
-        """Return how many sessions hold a slot or a place in the queue that nobody could use or free."""
-        with self._lock:
-            return self._registry.num_without_owner
+            return self._registry.counts()
 
     def backlogs(self) -> dict[str, tuple[int, int]]:
         """Return (bytes of frames that wait for the socket, frames dropped so far) by session."""
@@ -155,21 +146,13 @@ class Engine:
 
     # ---- for connections
 
-    def join(
-        self,
-        key: str,
-        hello: Hello,
-        start: RunRequest | None,
-        send_queue: SendQueue,
-        on_admitted: Callable[[], None],
-        address: str = "",
-    ) -> None:
-        """Add a player's session: `welcome` or `queued` is put into the send queue; `on_admitted` is called once there
-        is a slot. Without `start` the world waits for `request_start`. Raise a ServerError."""
+    def join(self, key: str, hello: Hello, start: RunRequest | None, client: Client) -> None:
+        """Add a player's session: `welcome` or `queued` is put into the client's send queue. Without `start` the world
+        waits for `request_start`. Raise a ServerError."""
         self.info(hello.world)
         with self._lock:
             self._check_open()
-            self._registry.join(key, hello, start, send_queue, on_admitted, address)
+            self._registry.join(key, hello, start, client)
 
     def resume(
         self,
@@ -177,15 +160,13 @@ class Engine:
         hello: Hello,
         last_frame: int | None,
         claimed: ClaimedSession | None,
-        send_queue: SendQueue,
-        on_admitted: Callable[[], None],
-        address: str = "",
+        client: Client,
     ) -> WorldInfo:
         """Continue a player's earlier session over another connection. Return its world. claimed: what the store has of
         it, from `read_stored`. Raise a ServerError."""
         with self._lock:
             self._check_open(resuming=True)
-            return self._registry.resume(ticket, hello, last_frame, claimed, send_queue, on_admitted, address).world
+            return self._registry.resume(ticket, hello, last_frame, claimed, client).world
 
     def read_stored(self, stored: StoredSession, hello: Hello, address: str) -> ClaimedSession:
         """Read a session that was claimed in the store, for `resume`. Call it on a thread that nobody waits for."""

@@ -13,6 +13,7 @@ import secrets
 import time
 from functools import partial
 
+from server.admission.session_entry import Client
 from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.errors import (
@@ -67,8 +68,8 @@ async def serve_connection(
 ) -> ServerError | None:
     """Serve one client until it leaves, is refused or disconnects; return the error that ended the connection, if any.
 
-    Never raises because of what a client does. The token of `hello` must be sufficient for `permit`; the sessions of its
-    address share what is kept for them.
+    Never raises because of what a client does. The token of `hello` must be sufficient for `permit`, which also says
+    whose budget is charged.
     """
     connection = Connection(transport, engine, config, permit)
     try:
@@ -101,7 +102,7 @@ class Connection:
     """The state of one connection on the event loop."""
 
     def __init__(self, transport: Transport, engine: Engine, config: ServerConfig, permit: ConnectionPermit) -> None:
-        self._permit, self._address = permit, permit.address
+        self._permit = permit
         self._key = secrets.token_urlsafe(9)
         session_key.set(self._key)
         self._transport = transport
@@ -110,6 +111,7 @@ class Connection:
         self._wakeup = asyncio.Event()
         self._send_queue = SendQueue(partial(self._signal, self._wakeup), engine.metrics.count_frames)
         self._admitted, self._opened = asyncio.Event(), asyncio.Event()  # opened: the first start is requested, too
+        self._client = Client(self._send_queue, partial(self._signal, self._admitted), permit.address)
         self._allowance = TokenBucket(config.max_messages_per_s, config.max_messages_per_s, time.monotonic())
         self._newest_sent, self._keep = -1, False
         self._logs = TokenBucket(LOGS_PER_S, LOGS_AT_ONCE, time.monotonic())
@@ -168,19 +170,17 @@ class Connection:
         """Resume an earlier session. A connection that has it, here or on another server of the store, loses it."""
         ticket = Ticket.of(resume.ticket)
         self._engine.info(hello.world, resuming=True)  # raises before anything is claimed
-        claimed = await claim(self._engine, ticket, hello, self._address)
+        claimed = await claim(self._engine, ticket, hello, self._permit.address)
         self._key = ticket.key  # from here on the session may be this connection's, whatever fails
         session_key.set(self._key)
-        admitted, last_frame = partial(self._signal, self._admitted), resume.last_frame
-        return self._engine.resume(ticket, hello, last_frame, claimed, self._send_queue, admitted, self._address)
+        return self._engine.resume(ticket, hello, resume.last_frame, claimed, self._client)
 
     async def _join(self, hello: Hello) -> WorldInfo:
         """Join the world. `welcome` or `queued` is then in the send queue."""
         world = self._engine.info(hello.world)
         check_start(hello.start, self._config)
         request = None if carries_file(hello.start) else await self._request(hello.start, None, world)
-        admitted = partial(self._signal, self._admitted)
-        self._engine.join(self._key, hello, request, self._send_queue, admitted, self._address)
+        self._engine.join(self._key, hello, request, self._client)
         return world
 
     async def _open(self, start: StartFrom, world: WorldInfo) -> None:

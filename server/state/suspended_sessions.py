@@ -89,12 +89,12 @@ class SuspendedSessions:
         has too. What the store could not write is written again."""
         self._lock.assert_held()
         for key, kept in list(self._in_memory.items()):
-            if kept.is_claimed or kept.expires_at(self._ttl_s) <= now:
+            if kept.expires_at(self._ttl_s) <= now:
                 del self._in_memory[key]
             elif kept.has_failed and kept.retry_at <= now:
                 kept.written, kept.retry_at = self._write(kept.suspended, kept.fingerprint), now + RETRY_S
         self._drop_surplus(lambda kept: kept.is_stored)
-        self._drop_surplus(lambda kept: not kept.is_being_written)
+        self._drop_surplus(lambda kept: kept.written is None or kept.has_failed)
 
     def _write(self, suspended: SuspendedSession, fingerprint: str) -> Future[Written] | None:
         return None if self.store is None else self.store.put(suspended.to_stored(fingerprint))
@@ -128,17 +128,13 @@ class _InMemory:
         self.num_bytes = self.suspended.num_bytes
 
     @property
-    def is_being_written(self) -> bool:
-        return self.written is not None and not self.written.done()
-
-    @property
     def is_stored(self) -> bool:
         """Return whether the store has the session as it is."""
         return self._ended(Written.DONE)
 
     @property
     def is_claimed(self) -> bool:
-        """Return whether another server has the session by now."""
+        """Return whether another server has the session by now, or this one is about to resume it."""
         return self._ended(Written.CLAIMED)
 
     @property
@@ -146,7 +142,7 @@ class _InMemory:
         return self._ended(Written.FAILED)
 
     def expires_at(self, ttl_s: float) -> float:
-        return self.since + (min(IN_MEMORY_S, ttl_s) if self.is_stored else ttl_s)
+        return self.since + (min(IN_MEMORY_S, ttl_s) if self.is_stored or self.is_claimed else ttl_s)
 
     def due_at(self, ttl_s: float) -> float:
         """Return when it is to be dropped, or written again."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from server.telemetry.tick_metrics import TickCollector, Ticks
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TICK_S = (0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.024, 0.033, 0.05, 0.1, 0.25, 1.0)
@@ -17,20 +20,25 @@ RENDER_EVERY_S = 1.0
 ACTION_S = (0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
+class SessionCounts(NamedTuple):
+    """How many sessions have a slot, wait for one, are in memory without a slot, and hold a slot or a place in the
+    queue that nobody could use or free."""
+
+    playing: int
+    waiting: int
+    suspended: int
+    without_owner: int
+
+
 class Metrics:
     """The metrics of one engine.
 
-    `num_sessions()` returns (playing, waiting), `num_suspended()` the number of sessions in memory without a slot, and
-    `num_without_owner()` that of sessions whose connection ended unnoticed; they are called when the text is rendered.
+    `counts()` returns the numbers of sessions; it and `ticks` are read when the text is rendered.
     """
 
-    def __init__(
-        self,
-        num_sessions: Callable[[], tuple[int, int]],
-        num_suspended: Callable[[], int],
-        num_without_owner: Callable[[], int] = lambda: 0,
-    ) -> None:
+    def __init__(self, counts: Callable[[], SessionCounts], ticks: Ticks) -> None:
         self.registry = registry = CollectorRegistry()
+        registry.register(TickCollector(ticks))
         self._lock, self._text, self._rendered_at = threading.Lock(), b"", -RENDER_EVERY_S
         self.tick_s = Histogram(
             "lightcone_tick_seconds",
@@ -59,17 +67,17 @@ class Metrics:
             "lightcone_refusals", "Connections ended by the server, by error code", ["code"], registry=registry
         )
         playing = Gauge("lightcone_sessions", "Sessions that have a slot", registry=registry)
-        playing.set_function(lambda: num_sessions()[0])
+        playing.set_function(lambda: counts().playing)
         waiting = Gauge("lightcone_queue_length", "Sessions that wait for a slot", registry=registry)
-        waiting.set_function(lambda: num_sessions()[1])
+        waiting.set_function(lambda: counts().waiting)
         suspended = Gauge("lightcone_suspended_sessions", "Sessions in memory without a slot", registry=registry)
-        suspended.set_function(num_suspended)
+        suspended.set_function(lambda: counts().suspended)
         without_owner = Gauge(
             "lightcone_sessions_without_owner",
             "Sessions in a slot or in the queue whose connection ended unnoticed; above 0 is a fault of the server",
             registry=registry,
         )
-        without_owner.set_function(num_without_owner)
+        without_owner.set_function(lambda: counts().without_owner)
 
     def count_frames(self, number: int, fate: str) -> None:
         """Count frames as "sent" or "replaced"."""

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.admission.tick_times import TickTimes
+from fastapi import FastAPI
+
 from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
@@ -23,12 +26,26 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """The address of a server, its engine for a look inside, and a function that stops it early."""
+    """The address of a server, its parts for a look inside, and a function that stops it early."""
 
     url: str
     port: int
     engine: Engine
     stop: Callable[[], None]
+    app: FastAPI
+    server: Server
+
+
+class FixedTimes(TickTimes):
+    """Ticks that always take as long as given, for admission."""
+
+    def note(self, size: int, tick_ms: float) -> None:
+        pass
+
+
+def fix_tick_times(engine: Engine, world: str, tick_ms: Mapping[int, float]) -> None:
+    """Let admission count with these milliseconds by batch size, whatever ticks take."""
+    engine.world_registry.runner(world).tick_times = FixedTimes(tick_ms)
 
 
 @contextmanager
@@ -63,7 +80,7 @@ def serve(
             if engine.failure is not None:
                 raise engine.failure
         port = listener.getsockname()[1]
-        yield RunningServer(url_of("127.0.0.1", port), port, engine, stop)
+        yield RunningServer(url_of("127.0.0.1", port), port, engine, stop, app, server)
     finally:
         stop()
         listener.close()

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from server.admission.session_entry import Client
 from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.errors import ShuttingDownError
@@ -84,11 +85,12 @@ def calls(engine: Engine) -> dict[str, Callable[[], object]]:
     """Everything that relies on the lock."""
     registry, jobs, suspended = engine._registry, engine._slot_jobs, engine._registry.suspended_sessions
     queue, ticket = SendQueue(lambda: None), Ticket("k", "s")
+    client = Client(queue, lambda: None)
     error = ShuttingDownError("x")
     branches = BranchRegistry(engine._lock)
     return {
-        "join": partial(registry.join, "k", hello(), None, queue, lambda: None),
-        "resume": partial(registry.resume, ticket, hello(), 0, None, queue, lambda: None),
+        "join": partial(registry.join, "k", hello(), None, client),
+        "resume": partial(registry.resume, ticket, hello(), 0, None, client),
         "lose": partial(registry.lose, "k", queue),
         "leave": partial(registry.leave, "k", queue),
         "maintain": partial(registry.maintain, 0.0),
@@ -98,7 +100,7 @@ def calls(engine: Engine) -> dict[str, Callable[[], object]]:
         "with_slot": registry.with_slot,
         "entries": lambda: registry.entries,
         "freed_slots": lambda: registry.freed_slots,
-        "num_sessions": lambda: registry.num_sessions,
+        "counts": registry.counts,
         "due_at": jobs.due_at,
         "branch": branches.expires_at,
         "drop_expired": partial(suspended.drop_expired, 0.0),
