@@ -21,6 +21,9 @@ WEIGHTS = {"tracker.": "state_estimator."}
 CLASSES = {"ConvolutionalCodecConfig": "CodecConfig", "StateVariable": "Tracked"}
 """Config classes: name in the code → name that `former_repr` gives them."""
 
+ADDED = {"flow_map": False}
+"""Config fields that later versions have added, with the value that means as much as their absence."""
+
 
 def fields_from_disk(entries: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the fields of a config that was read from JSON; names of the code pass unchanged."""
@@ -28,7 +31,8 @@ def fields_from_disk(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fields_to_disk(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Invert `fields_from_disk`."""
+    """Invert `fields_from_disk`, without settings that are as if they did not exist."""
+    entries = {name: value for name, value in entries.items() if name not in ADDED or ADDED[name] != value}
     on_disk = {name: former for former, name in FIELDS.items()}
     return {on_disk.get(name, name): value for name, value in entries.items()}
 

@@ -52,7 +52,8 @@ def mean_flow_loss(
 ) -> Tensor:
     """Return the adaptively weighted loss of arXiv:2505.13447, eq. 9 to 11.
 
-    The instantaneous velocity is the teacher's, or noise − x0 without a teacher. x0, noise `b …`; r ≤ t, `b`.
+    The instantaneous velocity is the teacher's, or noise − x0 without a teacher. x0, noise `b …`; r ≤ t, `b`, or `b f`
+    for clips `b f c h w`.
     """
     x = add_noise(x0, noise, t)
     with torch.no_grad():

@@ -33,7 +33,8 @@ def teacher_forced_velocity(
         Conditioning(actions=torch.cat([actions, actions], dim=1)),
         pattern=pattern,
     )
-    return output.prediction[:, clean.shape[1] :].float()
+    velocity = output.prediction[:, clean.shape[1] :]
+    return velocity.to(torch.promote_types(velocity.dtype, torch.float32))
 
 
 @dataclass(frozen=True, slots=True)

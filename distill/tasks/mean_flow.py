@@ -19,6 +19,8 @@ def mean_flow(
     def loss(_: int, generator: torch.Generator) -> Tensor:
         x0, cond = draw(batch.size, generator)
         t, r = mean_flow_levels(batch.size, generator, config)
+        if x0.ndim == 5:  # clips: a Transformer takes one level per frame
+            t, r = (level[:, None].repeat(1, x0.shape[1]) for level in (t, r))
         return mean_flow_loss(student, x0, randn_like(x0, generator), t, r, cond, config, teacher=teacher)
 
     return StudentTask(student, loss)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from world.format_1 import fields_to_disk
 from world.model.config import TransformerConfig
 from world.model.transformer import Transformer
 
@@ -17,6 +18,10 @@ _T = TypeVar("_T")
 
 def _config_from_json(fields: Mapping[str, Any]) -> TransformerConfig:
     return TransformerConfig(**fields)
+
+
+def _config_to_json(config: TransformerConfig) -> dict[str, Any]:
+    return fields_to_disk(asdict(config))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +35,7 @@ class Family:
     """
 
     config_from_json: Callable[[Mapping[str, Any]], TransformerConfig] = _config_from_json
-    config_to_json: Callable[[TransformerConfig], dict[str, Any]] = asdict
+    config_to_json: Callable[[TransformerConfig], dict[str, Any]] = _config_to_json
     build: Callable[[TransformerConfig], Transformer] = Transformer
     weight_names: Mapping[str, str] = field(default_factory=dict)
 

@@ -14,7 +14,8 @@ class TransformerConfig:
 
     Latents are `channels × height × width` per frame, cut into `patch × patch` tokens. `chunk_frames` latent frames
     are denoised together and see each other; a chunk sees the `window_frames` frames before it and the stream's first
-    `sink_frames`. Window and sink are whole chunks.
+    `sink_frames`. Window and sink are whole chunks. flow_map: the network also takes the level that a step leads to
+    (`sigma_next`), for students that learn mean velocities (MeanFlow, arXiv:2505.13447).
     """
 
     channels: int
@@ -37,6 +38,7 @@ class TransformerConfig:
     learned_positions: bool = True
     frequency_dim: int = 256
     rope_base: float = 10000.0
+    flow_map: bool = False
 
     def __post_init__(self) -> None:
         for name in ("channels", "height", "width", "dim", "ffn_dim", "num_layers", "num_heads", "patch"):

@@ -43,22 +43,22 @@ class Output:
     """The result of a forward pass.
 
     prediction: velocity `b f c h w`. kv: per layer, keys (rotated) and values `b l n d`; empty if the pattern stores
-    them. features: hidden states `b l dim` after the requested layers. log_var: per-frame log variance `b f`, if the
-    model learns one.
+    them. features: hidden states `b l dim` after the requested layers.
     """
 
     prediction: Tensor
     kv: list[KeyValue]
     features: dict[int, Tensor]
-    log_var: Tensor | None = None
 
 
 class Transformer(nn.Module):
     """`network(x, sigma, cond, *, sigma_next=None, pattern=None, features=()) -> Output`.
 
     x: noisy latents `b f c h w`. sigma: noise level in [0, 1], `b f`. pattern: which frames attend to which (default:
-    all to all) and where their keys and values are stored. Predicts the velocity noise − x0. `sigma_next` is for
-    flow-map students, which this config does not support. Raises ShapeError on latents of another size.
+    all to all) and where their keys and values are stored. Predicts the velocity noise − x0. sigma_next: the level that
+    a step leads to, `b f`, for configs with `flow_map` (default: sigma, the velocity at this level). Its embedding
+    starts at zero, so that a teacher's weights are a flow map's first ones. Raises ShapeError on latents of another
+    size, and for sigma_next without `flow_map`.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -72,6 +72,7 @@ class Transformer(nn.Module):
         self.positions = nn.Parameter(torch.randn(tokens, dim) * 0.02) if config.learned_positions else None
         self.noise_embedding = nn.Sequential(nn.Linear(config.frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.action_embedding = _zero_last(config.action_dim, dim) if config.action_dim else None
+        self.interval_embedding = _zero_last(config.frequency_dim, dim) if config.flow_map else None
         self.text_embedding = (
             nn.Sequential(nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
             if config.text_dim
@@ -94,15 +95,13 @@ class Transformer(nn.Module):
         pattern: AttentionPattern | None = None,
         features: tuple[int, ...] = (),
     ) -> Output:
-        if sigma_next is not None:
-            raise ShapeError("sigma_next: this config has no flow-map input")
-        self._check(x, sigma, cond)
+        self._check(x, sigma, cond, sigma_next)
         if not torch.compiler.is_compiling():  # a graph would be recompiled for every count
             self.forward_calls += 1
         pattern = pattern or Bidirectional()
         positions = pattern.positions(x.shape[0], x.shape[1], x.device)
         angles = self.rotary(positions.frames), None if positions.sink is None else self.rotary(positions.sink)
-        tokens, embedding, modulation = self.embed(x, sigma, cond)
+        tokens, embedding, modulation = self.embed(x, sigma, cond, sigma_next)
         texts = self._texts(cond.text)
         kv, hidden = [], {}
         residual: Residual | None = None
@@ -113,6 +112,11 @@ class Transformer(nn.Module):
             if layer in features:
                 hidden[layer] = add_and_norm(tokens, residual, None, None)[0]
         return Output(self.predict(tokens, residual, embedding, x), kv, hidden)
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers that have features."""
+        return len(self.blocks)
 
     def text_keys(self, text: Tensor) -> list[KeyValue]:
         """Return each layer's keys and values `b l n d` of token embeddings `b l text_dim`, for `TextKeys`. Raises
@@ -131,9 +135,11 @@ class Transformer(nn.Module):
             embedded = self.text_embedding(text.to(self.patch_in.weight))
         return [embedded] * len(self.blocks)
 
-    def embed(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> tuple[Tensor, Tensor, Tensor]:
+    def embed(
+        self, x: Tensor, sigma: Tensor, cond: Conditioning, sigma_next: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return tokens `b l dim`, each frame's embedding `b f dim`, and the blocks' shared modulation `b f 6 dim`."""
-        embedding = self._frame_embedding(sigma, cond)
+        embedding = self._frame_embedding(sigma, cond, sigma_next)
         modulation = self.modulation(F.silu(embedding)).unflatten(-1, (6, -1))
         return self._patchify(x.to(self.patch_in.weight.dtype)), embedding, modulation
 
@@ -143,22 +149,29 @@ class Transformer(nn.Module):
         _, h = add_and_norm(tokens, residual, scale, shift)
         return self._unpatchify(self.head(h), like)
 
-    def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning) -> None:
+    def _check(self, x: Tensor, sigma: Tensor, cond: Conditioning, sigma_next: Tensor | None) -> None:
         expected = (self.config.channels, self.config.height, self.config.width)
         if x.ndim != 5 or tuple(x.shape[2:]) != expected:
             raise ShapeError(f"latents are {tuple(x.shape)}, expected (b, f, {', '.join(map(str, expected))})")
         if sigma.shape != x.shape[:2]:
             raise ShapeError(f"sigma is {tuple(sigma.shape)}, expected one level per frame {tuple(x.shape[:2])}")
+        if sigma_next is not None and not self.config.flow_map:
+            raise ShapeError("sigma_next: this network has no input for it; set flow_map=True in its config")
+        if sigma_next is not None and sigma_next.shape != sigma.shape:
+            raise ShapeError(f"sigma_next is {tuple(sigma_next.shape)}, expected that of sigma {tuple(sigma.shape)}")
         if cond.actions is not None and cond.actions.shape != (*x.shape[:2], self.config.action_dim):
             raise ShapeError(
                 f"actions are {tuple(cond.actions.shape)}, expected {(*x.shape[:2], self.config.action_dim)}"
             )
 
-    def _frame_embedding(self, sigma: Tensor, cond: Conditioning) -> Tensor:
+    def _frame_embedding(self, sigma: Tensor, cond: Conditioning, sigma_next: Tensor | None) -> Tensor:
         dtype = self.patch_in.weight.dtype
         embedding: Tensor = self.noise_embedding(sinusoid(sigma, self.config.frequency_dim).to(dtype))
         if self.action_embedding is not None and cond.actions is not None:
             embedding = embedding + self.action_embedding(cond.actions.to(dtype))
+        if self.interval_embedding is not None:
+            interval = torch.zeros_like(sigma) if sigma_next is None else sigma - sigma_next
+            embedding = embedding + self.interval_embedding(sinusoid(interval, self.config.frequency_dim).to(dtype))
         return embedding
 
     def _patchify(self, x: Tensor) -> Tensor:
