@@ -77,5 +77,5 @@ $(VENV)/serve.stamp: pyproject.toml clients/python/pyproject.toml constraints.tx
 
 $(VENV)/develop.stamp: $(VENV)/serve.stamp
 	@echo "Installing the requirements of tests and training"
-	@$(PIP) --editable '.[data,train,bench,dev]' --editable clients/python
+	@$(PIP) --editable '.[data,bench,dev]' --editable clients/python
 	@touch $@

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,19 @@ def test_every_dependency_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert not [pin for pin in pins.values() if "+" in pin]  # no build of one machine
-    extras = [line for name in ("data", "train", "dev") for line in PROJECT["optional-dependencies"][name]]
+    extras = [line for name in ("data", "dev") for line in PROJECT["optional-dependencies"][name]]
     names = {normal(re.split(r"[\[<>=]", line)[0]) for line in [*PROJECT["dependencies"], *extras]}
     assert names <= {normal(name) for name in pins}
+
+
+def test_every_optional_dependency_of_programs_is_imported_by_one() -> None:
+    """Those of `dev` are tools."""
+    rooms = [ROOT / room for room in ("benchmarks", "distill", "kernels", "server", "world")]
+    sources = [path for room in rooms for path in room.rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", text, flags=re.MULTILINE))
+    provided = [(normal(name), module) for module, names in packages_distributions().items() for name in names]
+    extras = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in ("dev", "trace")}
+    for line in [line for lines in extras.values() for line in lines]:
+        name = normal(re.split(r"[\[<>=]", line)[0])
+        assert {name, *(module for owner, module in provided if owner == name)} & imported, f"nothing imports {name}"
