@@ -8,7 +8,7 @@ codec), which every call returns and the next call takes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -73,6 +73,12 @@ class Codec(nn.Module, ABC):
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
         """Encode a clip from a stream's start: frames `b t 3 h w` in [−1, 1] → latents `b n c h w`, and the state for
         decoding what follows them. t is `first_frames + temporal_patch·(n − 1)`; raises ShapeError otherwise."""
+
+    def encoding(self, frames: Tensor, num_latents: int) -> Generator[None, None, tuple[Tensor, CodecState]]:
+        """Do what `encode` does in parts of `num_latents` latents, so that nobody waits long. A codec that cannot be
+        divided does it in one part."""
+        yield from ()
+        return self.encode(frames)
 
     @abstractmethod
     def decode(self, latents: Tensor, state: CodecState) -> tuple[Tensor, CodecState]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -184,8 +184,11 @@ class ConvolutionalCodec(Codec):
         expected = (3, self.config.height, self.config.width)
         if tuple(frames.shape[2:]) != expected:
             raise ShapeError(f"frames are {tuple(frames.shape[2:])}, this codec takes {expected}")
-        frames = torch.cat([frames[:, :1].expand(-1, p - 1, -1, -1, -1), frames], dim=1)
-        x = rearrange(frames, "b (n p) c h w -> (b n) (p c) h w", p=p)
+        return self._features(torch.cat([frames[:, :1].expand(-1, p - 1, -1, -1, -1), frames], dim=1))
+
+    def _features(self, frames: Tensor) -> Tensor:
+        """Return unnormalised latents `b n c h/16 w/16` of any frames `b n·p 3 h w`."""
+        x = rearrange(frames, "b (n p) c h w -> (b n) (p c) h w", p=self.config.temporal_patch)
         x = F.pixel_unshuffle(x, 4).contiguous(memory_format=torch.channels_last)
         raw: Tensor = self.encoder(x)
         return rearrange(raw, "(b n) c h w -> b n c h w", b=frames.shape[0])
@@ -200,6 +203,15 @@ class ConvolutionalCodec(Codec):
 
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
         latents = self.with_estimated_state(self.encode_picture(frames))
+        return latents, self.state_after(latents)
+
+    def encoding(self, frames: Tensor, num_latents: int) -> Generator[None, None, tuple[Tensor, CodecState]]:
+        p, first = self.config.temporal_patch, 1 + self.config.temporal_patch * (num_latents - 1)
+        parts = [self.encode_picture(frames[:, :first])]
+        for following in frames[:, first:].split(num_latents * p, dim=1) if frames.shape[1] > first else ():
+            yield
+            parts.append(self.normalise(self._features(following)))
+        latents = self.with_estimated_state(torch.cat(parts, dim=1))
         return latents, self.state_after(latents)
 
     def encode_picture(self, frames: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ rotated to position sink + window at most, so that the distance to the sink stay
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -113,6 +114,59 @@ class Banded:
 
 
 @dataclass(frozen=True, slots=True)
+class BandedPart:
+    """Some of the frames of `Banded`, after those before them: the same values in several passes.
+
+    frames: the indices of the sequence's frames. past_frames, past: of the frames before, those that can still be seen
+    (the sink first), and their K/V per layer.
+    """
+
+    config: TransformerConfig
+    past_frames: tuple[int, ...] = ()
+    past: Sequence[KeyValue] = ()
+    frames: tuple[int, ...] = ()
+    kernel_choice: KernelChoice = BY_RULE
+
+    def followed_by(self, frames: tuple[int, ...]) -> BandedPart:
+        """Return the pattern for the next frames, whole chunks in ascending order."""
+        return replace(self, frames=frames)
+
+    def with_own(self, kv: Sequence[KeyValue]) -> BandedPart:
+        """Return the pattern whose past includes the sequence, with the K/V that its pass has returned."""
+        index = (*self.past_frames, *self.frames)
+        num_sink = sum(frame < self.config.sink_frames for frame in index[: self.config.sink_frames])
+        first = max(num_sink, len(index) - self.config.window_frames)
+        sink, rest = num_sink * self.config.tokens_per_frame, first * self.config.tokens_per_frame
+        joined = self._joined(kv)
+        seen = [tuple(torch.cat([part[:, :sink], part[:, rest:]], dim=1) for part in layer) for layer in joined]
+        past = [(keys, values) for keys, values in seen]
+        return replace(self, past_frames=(*index[:num_sink], *index[first:]), past=past, frames=())
+
+    def positions(self, batch: int, num_frames: int, device: torch.device) -> Positions:
+        return Banded(self.config, self.frames).positions(batch, num_frames, device)
+
+    def attend(self, layer: int, qkv: Tensor, rotation: Rotation) -> tuple[Tensor, KeyValue]:
+        (q, k, q_sink), v = rotation.rotate(qkv), qkv[:, :, 2]
+        own = torch.tensor(self.frames, device=q.device)
+        seen = torch.tensor((*self.past_frames, *self.frames), device=q.device)
+        mask = _tokens(clean_sees_clean(own, self.config, seen), self.config)
+        num_sink = int((seen < self.config.sink_frames).sum()) * self.config.tokens_per_frame
+        keys, values = self._joined([(k, v)], layer)[0]
+        choice = self.kernel_choice
+        return attention(q, keys, values, mask=mask, q_sink=q_sink, num_sink=num_sink, choice=choice), (k, v)
+
+    def _joined(self, kv: Sequence[KeyValue], first_layer: int = 0) -> list[KeyValue]:
+        """Return the K/V of the past followed by these, for the layers from `first_layer` on."""
+        if not self.past:
+            return list(kv)
+        past = self.past[first_layer : first_layer + len(kv)]
+        return [
+            (torch.cat([k, own_k], dim=1), torch.cat([v, own_v], dim=1))
+            for (k, v), (own_k, own_v) in zip(past, kv, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class TeacherForcing:
     """The sequence [clean; noisy] of the same `num_frames` frames: all chunks of a causal student in one pass.
 
@@ -197,11 +251,12 @@ class ClipMask:
         return attention(q, k, v, mask=mask, q_sink=q_sink, num_sink=num_sink), (k, v)
 
 
-def clean_sees_clean(frames: Tensor, config: TransformerConfig) -> Tensor:
-    """Return the bool mask `f f`: clean chunk i sees clean chunks i−W … i and the sink."""
-    chunk = frames // config.chunk_frames
-    gap = chunk[:, None] - chunk[None, :]
-    in_sink = chunk[None, :] < config.sink_chunks
+def clean_sees_clean(frames: Tensor, config: TransformerConfig, seen: Tensor | None = None) -> Tensor:
+    """Return the bool mask `f s`: clean chunk i sees clean chunks i−W … i and the sink. seen: the frames to look at, by
+    default the same ones."""
+    chunk, key_chunk = (index // config.chunk_frames for index in (frames, frames if seen is None else seen))
+    gap = chunk[:, None] - key_chunk[None, :]
+    in_sink = key_chunk[None, :] < config.sink_chunks
     return (gap >= 0) & ((gap <= config.window_chunks) | in_sink)
 
 

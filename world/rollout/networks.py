@@ -4,7 +4,7 @@ world; knows no files, no start contexts and no sessions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -140,6 +140,12 @@ class Model:
     def encode(self, frames: Tensor) -> tuple[Tensor, CodecState]:
         """Encode uint8 `b t h w 3` from a stream's start → latents `b n c h w` float32, and the codec's state."""
         latents, state = self.codec.encode(to_float(frames.to(self.device)).to(self.dtype))
+        return latents.float(), state
+
+    @torch.inference_mode()
+    def encoding(self, frames: Tensor, num_latents: int) -> Generator[None, None, tuple[Tensor, CodecState]]:
+        """Do what `encode` does in parts of `num_latents` latents."""
+        latents, state = yield from self.codec.encoding(to_float(frames.to(self.device)).to(self.dtype), num_latents)
         return latents.float(), state
 
     @torch.inference_mode()

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
 from world.rollout.thread_policy import ThreadPolicy, choices_up_to
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,16 +54,25 @@ class StepThreads:
     @contextmanager
     def step(self, batch: int) -> Iterator[None]:
         """Run a step of `batch` sessions, or parts of it, with its number of threads, and note how long it takes."""
-        if self._is_stepping or not self._on_cpu:
+        with self.like_step(batch) as policy:
+            began = time.perf_counter()
             yield
+            if policy is not None:
+                self.last = torch.get_num_threads()
+                policy.record(batch, (time.perf_counter() - began) * 1e3)
+
+    @contextmanager
+    def like_step(self, batch: int) -> Iterator[ThreadPolicy | None]:
+        """Compute something else with the number of threads of a step of `batch` sessions. Yield what chose it, or None
+        inside of a step."""
+        if self._is_stepping or not self._on_cpu:
+            yield None
             return
         policy = self._policy(torch.get_num_threads())
-        self._is_stepping, self.last = True, policy.threads(batch)
+        self._is_stepping = True
         try:
-            with using_threads(self.last):
-                began = time.perf_counter()
-                yield
-                policy.record(batch, (time.perf_counter() - began) * 1e3)
+            with using_threads(policy.threads(batch)):
+                yield policy
         finally:
             self._is_stepping = False
 
@@ -85,3 +99,21 @@ def using_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class _HasThreads(Protocol):
+    threads: StepThreads
+
+
+_S = TypeVar("_S", bound=_HasThreads)
+
+
+def inference_like_step(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
+    """Let a rollout's method run without gradients, with the number of threads of a step of one session."""
+
+    @wraps(method)
+    def run(self: _S, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with torch.inference_mode(), self.threads.like_step(1):
+            return method(self, *args, **kwargs)
+
+    return run

@@ -10,9 +10,8 @@ sessions shared those passes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +19,6 @@ from torch import Tensor
 from world.codecs.codec import CodecState
 
 KV_CHECKPOINT_CHUNKS = 32
-
-_T = TypeVar("_T")
 
 FrameRecord = tuple[int, Tensor, Tensor]
 """One latent frame: its index, latent `c h w` and action vector `a`."""
@@ -127,13 +124,3 @@ class Slot:
             self.recent.pop()
         self.next_chunk, self.text = kv_checkpoint.next_chunk, kv_checkpoint.text
         return kv_checkpoint, since
-
-
-def run_to_end(parts: Generator[None, None, _T]) -> _T:
-    """Run a generator to its end and return its result."""
-    while True:
-        try:
-            next(parts)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
