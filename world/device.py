@@ -34,8 +34,9 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def has_fast_bf16() -> bool:
-    """Return whether bf16 matrix products are fast here: CUDA with bf16, or a CPU with AVX512-BF16 or AMX."""
-    if torch.cuda.is_available():
+def has_fast_bf16(device: torch.device | None = None) -> bool:
+    """Return whether bf16 matrix products are fast on a device (default: the one that worlds are loaded to): CUDA with
+    bf16, or a CPU with AVX512-BF16 or AMX."""
+    if (device or default_device()).type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -19,7 +19,7 @@ from distill.codec.tasks import DecoderTask
 from distill.data.clips import Dataset, clip_starts
 from distill.data.latents import Clips
 from distill.tasks.context_corruption import ContextCorruption, LevelConfig, corrupt_context
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.codecs.convolutional import ConvolutionalCodec
 from world.codecs.pixels import to_float
 from world.model.patterns import TeacherForcing
@@ -66,7 +66,7 @@ class DecoderFinetuningTask(DecoderTask):
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         frames, vectors = self._clips(generator)
-        with autocast(True):
+        with autocast(self.codec):
             with torch.no_grad():
                 latents = self.codec.encode(frames)[0].float()
                 clips = Clips(latents, vectors, codec=self.codec)

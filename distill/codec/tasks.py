@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.codec.losses import CodecLossConfig, psnr_of, reconstruction_loss
 from distill.data.clips import Dataset
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.codecs.convolutional import ConvolutionalCodec
 from world.codecs.pixels import to_float
 
@@ -39,7 +39,7 @@ class CodecTask:
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         frames = to_float(self.batch(generator))
-        with autocast(True):
+        with autocast(self.codec):
             raw = self.codec.raw_features(frames).float()
             latents = self._normalise(raw)
             noise = torch.randn(latents.shape, generator=generator) * self.config.latent_noise
@@ -80,7 +80,7 @@ class DecoderTask(CodecTask):
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         frames = to_float(self.batch(generator))
-        with autocast(True):
+        with autocast(self.codec):
             with torch.no_grad():
                 latents = self.codec.encode(frames)[0].float()
             latents = latents + torch.randn(latents.shape, generator=generator) * self.config.decoder_noise

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from distill.data.clips import Dataset, DatasetError, unbroken
 from distill.data.environments.base import EnvironmentSpec
 from distill.methods.sampling import first_frames
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.codecs.convolutional import ConvolutionalCodec, with_state_channels
 from world.codecs.pixels import to_float
 from world.codecs.state_channels import to_channels
@@ -59,7 +59,7 @@ def encode_dataset(codec: ConvolutionalCodec, dataset: Dataset, target: Path, *,
     for episode in tqdm(dataset.episodes("train"), total=len(dataset.paths("train")), desc="encode", disable=quiet):
         num = len(episode) - (len(episode) - 1) % p
         frames = torch.from_numpy(episode.frames[:num])[None]
-        with autocast(True):
+        with autocast(codec):
             parts = [codec.encode_picture(to_float(part)).half() for part in frames.split(_part_frames(num, p), dim=1)]
         latents = torch.cat(parts, dim=1)
         if dataset.spec.state_variables:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 
 NEIGHBOURS = 3
 """Frames on each side of the classified one: where things have inertia, an action takes effect late."""
@@ -68,7 +68,7 @@ def train_inverse_dynamics(
         share = share / counts[targets[:, choice]] * len(targets)
     for _ in range(num_steps):
         picks = torch.multinomial(share, BATCH_SIZE, generator=generator).numpy()
-        with autocast(True):
+        with autocast(network):
             logits = network(_neighbourhoods(clips, rows[picks], columns[picks]))
         loss = torch.stack([F.cross_entropy(row.float(), targets[picks, i]) for i, row in enumerate(logits)]).sum()
         optimiser.zero_grad()

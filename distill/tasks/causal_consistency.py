@@ -14,7 +14,7 @@ from distill.data.latents import ClipSource
 from distill.methods.causal_consistency import causal_consistency_loss
 from distill.methods.sampling import by_chunk, motion_weights, num_chunks, randn_like
 from distill.tasks.context_corruption import ContextCorruption, LevelConfig, corrupt_context
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.patterns import TeacherForcing
 from world.model.schedule import sampling_sigmas
 from world.model.transformer import Transformer
@@ -59,7 +59,7 @@ class ConsistencyTask:
         chunk = self.student.config.chunk_frames
         index = by_chunk(torch.randint(self.config.num_levels, (b, num_chunks(f, chunk)), generator=generator), chunk)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
-        with autocast(True):
+        with autocast(self.student):
             loss = causal_consistency_loss(
                 self.student,
                 self.target,

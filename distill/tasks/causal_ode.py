@@ -13,7 +13,7 @@ from distill.data.latents import Clips, ClipSource
 from distill.methods.causal_ode import Trajectories, causal_ode_loss, clip_trajectories, past_trajectories
 from distill.methods.knowledge_distillation import KnowledgeConfig
 from distill.methods.sampling import by_chunk, generated_frames, num_chunks, prefix_lengths, randn_like
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.patterns import Banded, TeacherForcing
 from world.model.transformer import Transformer
 
@@ -70,7 +70,7 @@ class CausalODETask:
         batch = Trajectories(solved.states[:, rows], solved.frames[rows], solved.actions[rows], solved.past[rows])
         b, f, chunk = *batch.frames.shape, self.student.config.chunk_frames
         stage = by_chunk(torch.randint(self.num_stages, (b, num_chunks(f, chunk)), generator=generator), chunk)
-        with autocast(True):
+        with autocast(self.student):
             loss = causal_ode_loss(self.student, batch, stage, self.pattern, self.config.path)
         yield "student", loss, {}
 
@@ -83,8 +83,8 @@ def _solved(teacher: Transformer, batch: Clips, config: CausalODEConfig, generat
     if config.variant == "causal_teacher":
         first = chunk * -(-config.first_loss_frame // chunk)
         frames, pattern = (torch.arange(f) >= first).expand(b, f), TeacherForcing(teacher.config, f)
-        with autocast(True):
+        with autocast(teacher):
             return past_trajectories(teacher, x0, randn_like(x0, generator), frames, actions, pattern, config.path)
     frames = generated_frames(prefix_lengths(b, f, chunk, generator), f)
-    with autocast(True):
+    with autocast(teacher):
         return clip_trajectories(teacher, x0, randn_like(x0, generator), frames, actions, config.path)

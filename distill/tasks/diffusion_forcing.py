@@ -13,7 +13,7 @@ from distill.data.latents import ClipSource
 from distill.methods.diffusion_forcing import diffusion_forcing_loss, forced_levels
 from distill.methods.sampling import randn_like
 from distill.tasks.context_corruption import LevelConfig
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.patterns import Banded
 from world.model.transformer import Transformer
 
@@ -46,6 +46,6 @@ class DiffusionForcingTask:
         levels = self.config.levels.draw(batch.latents, chunk, generator)
         sigma = forced_levels(levels, self.config.clean_share, chunk, generator)
         noise = randn_like(batch.latents, generator)
-        with autocast(True):
+        with autocast(self.student):
             loss = diffusion_forcing_loss(self.student, batch.latents, noise, sigma, batch.actions, self.pattern)
         yield "student", loss, {}

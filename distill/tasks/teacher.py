@@ -13,7 +13,7 @@ from distill.data.latents import ClipSource
 from distill.methods.flow_matching import flow_matching_loss
 from distill.methods.sampling import generated_frames, motion_weights, prefix_lengths, randn_like
 from distill.tasks.context_corruption import LevelConfig
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.transformer import Conditioning, Transformer
 
 
@@ -48,7 +48,7 @@ class TeacherTask:
         sigma = self.config.levels.draw(x0[:, :1], 1, generator)[:, 0]
         noise = randn_like(x0, generator)
         frames = generated_frames(prefix, x0.shape[1])
-        with autocast(True):
+        with autocast(self.network):
             cond = Conditioning(actions=batch.actions)
             weights = motion_weights(x0, self.config.change_weight, self.config.rest_weight)
             loss = flow_matching_loss(self.network, x0, noise, sigma, frames, cond, weights=weights)

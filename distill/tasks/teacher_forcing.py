@@ -19,7 +19,7 @@ from distill.tasks.context_corruption import (
     context_levels,
     corrupt_context,
 )
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.patterns import TeacherForcing
 from world.model.transformer import Transformer
 
@@ -59,7 +59,7 @@ class TeacherForcingTask:
         context_sigma = context_levels(b, f, self.config.context_sigma_max, generator)
         frames = torch.arange(f).expand(b, f) >= self.config.first_loss_frame
         noise, context_noise = randn_like(x0, generator), randn_like(x0, generator)
-        with autocast(True):
+        with autocast(self.network):
             loss = teacher_forcing_loss(
                 self.network,
                 x0,
