@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from server.compilation.parts import sizes_to_compile
+from server.admission.tick_times import TickTimes
 from server.engine.fingerprint import fingerprint, former_fingerprint
 from server.engine.padding import Padding
 from server.sessions.input_buffer import Sample
@@ -61,7 +62,8 @@ class ModelRunner:
         self.preview_slot = num_slots + self.padding.num_spare
         timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
         self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
-        self._latency_ms: dict[int, float] = {}
+        self.tick_times = TickTimes()
+        self.threads_used: dict[int, int] = {}  # by the newest step of each batch size
         self.fingerprint, self.former_fingerprint = fingerprint(world), former_fingerprint(world)
 
     @property
@@ -87,8 +89,8 @@ class ModelRunner:
 
     @property
     def latency_ms(self) -> Mapping[int, float]:
-        """Return milliseconds per step and decoding, as measured at warm-up, by batch size."""
-        return self._latency_ms
+        """Return milliseconds per step and decoding as they are now, by batch size."""
+        return self.tick_times.now_ms
 
     def warm_up(self, on_decode_thread: OnThread) -> None:
         """Run every batch size that can occur, first cold and then timed, so that no player waits for a first call.
@@ -111,7 +113,8 @@ class ModelRunner:
                     on_decode_thread(partial(self.decode, stepped, slots[:size]))
                     times_ms[size].append((time.perf_counter() - began) * 1e3)
                     steps_ms[size].append(stepped.step_ms)
-        self._latency_ms = {size: min(times[1:]) for size, times in times_ms.items()}
+        for size, times in times_ms.items():
+            self.tick_times.measure(size, min(times[1:]))
         for size, steps in steps_ms.items():
             self.padding.note(size, min(steps[1:]))
         for slot in range(self.num_slots):
@@ -173,6 +176,7 @@ class ModelRunner:
         padding = self.padding.padded(len(slots)) - len(slots)
         actions = self._actions([*samples, *[Sample()] * padding])
         latents = self._rollout.step_latents(actions, slots=[*slots, *self._spare[:padding]])
+        self.threads_used[len(slots)] = self._rollout.threads.last
         return Stepped(latents, (time.perf_counter() - began) * 1e3)
 
     def decode(self, stepped: Stepped, slots: Sequence[int]) -> NDArray[np.uint8]:

@@ -35,7 +35,6 @@ class WorldRegistry:
         self._loaders = dict(loaders)
         self._runners: dict[str, ModelRunner] = {}
         self._infos: dict[str, WorldInfo] = {}
-        self._latency_s: dict[str, dict[int, float]] = {}
         self._previews: dict[str, list[NDArray[np.uint8]]] = {}
         self._preview_steps: Iterator[None] = iter(())
         self.num_previews_left = 0
@@ -57,7 +56,6 @@ class WorldRegistry:
             runner.warm_up(on_decode_thread)
             self._runners[name] = runner
             self._infos[name] = world_info(name, world)
-            self._latency_s[name] = {size: ms / 1e3 for size, ms in runner.latency_ms.items()}
             latency_ms = {size: round(ms, 1) for size, ms in runner.latency_ms.items()}
             logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, latency_ms)
         self.num_previews_left = len(self._runners)
@@ -80,8 +78,14 @@ class WorldRegistry:
 
     @property
     def latency_s(self) -> Mapping[str, Mapping[int, float]]:
-        """Return seconds per step and decoding, as measured at warm-up, by world and batch size."""
-        return self._latency_s
+        """Return seconds per step and decoding as they are now, by world and batch size."""
+        runners = list(self._runners.items())  # while worlds are loaded, there are more and more
+        return {name: {size: ms / 1e3 for size, ms in runner.latency_ms.items()} for name, runner in runners}
+
+    @property
+    def threads_used(self) -> Mapping[str, Mapping[int, float]]:
+        """Return how many threads the newest step used, by world and batch size."""
+        return {name: dict(runner.threads_used) for name, runner in list(self._runners.items())}
 
     def runner(self, name: str) -> ModelRunner:
         return self._runners[name]

@@ -14,6 +14,7 @@ from pathlib import Path
 from server.admission.tick_times import TickTimes
 from fastapi import FastAPI
 
+from server.admission.tick_times import TickTimes
 from server.config import ServerConfig
 from server.engine.engine import Engine
 from server.engine.model_runner import WorldLoader
@@ -34,6 +35,18 @@ class RunningServer:
     stop: Callable[[], None]
     app: FastAPI
     server: Server
+
+
+class FixedTimes(TickTimes):
+    """Ticks that always take as long as given, for admission."""
+
+    def note(self, size: int, tick_ms: float) -> None:
+        pass
+
+
+def fix_tick_times(engine: Engine, world: str, tick_ms: Mapping[int, float]) -> None:
+    """Let admission count with these milliseconds by batch size, whatever ticks take."""
+    engine.world_registry.runner(world).tick_times = FixedTimes(tick_ms)
 
 
 class FixedTimes(TickTimes):

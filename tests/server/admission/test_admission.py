@@ -17,7 +17,7 @@ from server.errors import ServerFullError
 from server.wire.protocol import Bye, Pause, Play, Queued, Welcome
 from tests.server.raw import Raw, hello, raw_client
 from tests.server.resuming import resuming, session_of
-from tests.server.serving import RunningServer, serve
+from tests.server.serving import RunningServer, fix_tick_times, serve
 from tests.server.waiting import until
 from world.testing import tiny_world
 
@@ -144,8 +144,7 @@ def slow_server() -> Iterator[RunningServer]:
         max_sessions=6, address_share=1.0, num_threads=1, headroom=0.8, hold_s=0.0, max_per_address=100
     )
     with serve(config, {"pixel": tiny_world}) as server:
-        world_registry = server.engine.world_registry
-        world_registry._latency_s["pixel"] = {1: 0.008, 2: 0.016, 3: 0.030, 4: 0.040, 5: 0.05, 6: 0.06}
+        fix_tick_times(server.engine, "pixel", {1: 8.0, 2: 16.0, 3: 30.0, 4: 40.0, 5: 50.0, 6: 60.0})
         yield server
 
 
@@ -223,7 +222,7 @@ async def test_no_more_are_admitted_together_than_there_is_time_for(slow_server:
 
 
 async def test_a_first_player_is_admitted_however_slow_the_machine_is(slow_server: RunningServer) -> None:
-    slow_server.engine.world_registry._latency_s["pixel"] = dict.fromkeys(range(1, 7), 10.0)
+    fix_tick_times(slow_server.engine, "pixel", dict.fromkeys(range(1, 7), 10_000.0))
     async with raw_client(slow_server.url, hello()) as only:
         assert len(await only.play(3)) == 3
 

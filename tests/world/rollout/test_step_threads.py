@@ -91,3 +91,30 @@ def test_on_a_gpu_nothing_is_set() -> None:
     with threads.step(1):
         assert torch.get_num_threads() == 2
     assert threads.number(1) == 2
+
+
+def test_starts_and_rewinds_use_the_number_of_a_step_of_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world()
+    world.threads = ThreadSettings(preferred={1: 1})
+    rollout = world.rollout(1, timeline_chunks=4)
+    seen: set[int] = set()
+    network, encode = Model.network, Model.encode
+
+    def passing(self: Model, num_slots: int, num_chunks: int) -> object:
+        seen.add(torch.get_num_threads())
+        return network(self, num_slots, num_chunks)
+
+    def encoding(self: Model, frames: torch.Tensor) -> object:
+        seen.add(torch.get_num_threads())
+        return encode(self, frames)
+
+    monkeypatch.setattr(Model, "network", passing)
+    monkeypatch.setattr(Model, "encode", encoding)
+    start = world.starts[0]
+    rollout.start([0], start.frames[None], start.actions, [0])
+    for _ in range(3):
+        rollout.step(world.actions(["up"]))
+    parts = rollout.rewinding(0, 1)
+    for _ in parts:
+        assert torch.get_num_threads() == 2, "between two parts"
+    assert seen == {1}
