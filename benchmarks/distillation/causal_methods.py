@@ -94,24 +94,26 @@ def causvid(pretrained: Pretrained) -> Task:
         batch_size=BATCH,
         num_steps=2,
         shift=1.0,
-        sigma_range=(0.02, 0.98),
         sigma_shift=1.0,
         critic_lr_share=CRITIC_LR_SHARE,
+        critic_updates=3,
     )
     return CausVidTask(student_of(pretrained.causal), student_of(pretrained.teacher), ProcessClips(WINDOW + 1), config)
 
 
 def self_forcing(pretrained: Pretrained, *, rollout_frames: int = WINDOW) -> Task:
-    """Self-Forcing over rollouts of up to `rollout_frames` frames."""
+    """Self-Forcing over rollouts of up to `rollout_frames` frames, which a student's update shares with three of the
+    critic (docs/log.md, 2026-11-30)."""
     config = SelfForcingConfig(
         batch_size=BATCH,
         num_steps=2,
         shift=1.0,
         rollout_frames=rollout_frames,
         new_frames=(WINDOW, WINDOW),
-        sigma_range=(0.02, 0.98),
         sigma_shift=1.0,
         critic_lr_share=CRITIC_LR_SHARE,
+        critic_updates=3,
+        fresh_rollouts=False,
     )
     clips = ProcessClips(WINDOW + rollout_frames)
     return SelfForcingTask(student_of(pretrained.causal), student_of(pretrained.teacher), clips, config)

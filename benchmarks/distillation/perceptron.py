@@ -20,6 +20,7 @@ class Perceptron(nn.Module):
     def __init__(self, size: int, *, width: int = 256, num_layers: int = 3, frequency_dim: int = 64) -> None:
         super().__init__()
         self.frequency_dim = frequency_dim
+        self.num_layers = num_layers
         self.level = _embedding(frequency_dim, width)
         self.step = _embedding(frequency_dim, width)
         self.first = nn.Linear(size, width)

@@ -11,7 +11,7 @@ from distill.tasks.causal_consistency import ConsistencyTask
 from distill.tasks.causvid import CausVidConfig, CausVidTask
 from distill.tasks.context_corruption import NO_CORRUPTION
 from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
-from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
+from distill.tasks.self_forcing import SelfForcingTask
 from distill.tasks.teacher_forcing import TeacherForcingTask
 from distill.training.task import Task
 from distill.training.trainer import TrainerConfig
@@ -63,13 +63,18 @@ def _causal_consistency(available: Available) -> Task:
 
 
 def _causvid(available: Available) -> Task:
+    """Compare scores as the preset's Self-Forcing does."""
     clips = available.run.clips(available.run.preset.window_frames + 1)
-    return CausVidTask(available.student(SHIPPED), available.student("teacher"), clips, CausVidConfig())
+    scores = available.run.preset.distilled
+    config = CausVidConfig(
+        sigma_range=scores.sigma_range, critic_lr_share=scores.critic_lr_share, critic_updates=scores.critic_updates
+    )
+    return CausVidTask(available.student(SHIPPED), available.student("teacher"), clips, config)
 
 
 def _self_forcing(rollout_frames: int) -> Callable[[Available], Task]:
     def make(available: Available) -> Task:
-        config = SelfForcingConfig(rollout_frames=rollout_frames)
+        config = replace(available.run.preset.distilled, rollout_frames=rollout_frames)
         clips = available.run.clips(available.run.preset.window_frames + rollout_frames)
         return SelfForcingTask(available.student("causal_consistency"), available.student("teacher"), clips, config)
 

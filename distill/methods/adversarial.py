@@ -37,20 +37,28 @@ def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def r1_penalty(discriminator: Discriminator, real: Tensor, sigma: Tensor) -> Tensor:
-    """Return ½·E‖∇ₓ d(real)‖², differentiable (arXiv:1801.04406, eq. 9). real: at level sigma, `b …`."""
+    """Return ½·E‖∇ₓ d(real)‖², differentiable (arXiv:1801.04406, eq. 9). real: at level sigma, `b …`.
+
+    Of several logits per sample, the mean of their penalties, as the losses average over logits; each of them takes a
+    backward pass.
+    """
     x = real.detach().requires_grad_(True)
-    (slope,) = torch.autograd.grad(discriminator(x, sigma).sum(), x, create_graph=True)
-    return 0.5 * slope.flatten(1).square().sum(1).mean()
+    logits = discriminator(x, sigma).reshape(len(x), -1)
+    penalties = []
+    for logit in logits.unbind(1):
+        (slope,) = torch.autograd.grad(logit.sum(), x, create_graph=True)
+        penalties.append(0.5 * slope.flatten(1).square().sum(1).mean())
+    return torch.stack(penalties).mean()
 
 
 def approximate_r1(
     discriminator: Discriminator, real: Tensor, sigma: Tensor, generator: torch.Generator, *, std: float = 0.01
 ) -> Tensor:
-    """Return ½·E(d(x + std·n) − d(x))² / std², which approaches R1 as std → 0 and needs no second derivative.
+    """Return ½·E(d(x + std·n) − d(x))² / std², which approaches `r1_penalty` as std → 0 and needs no second derivative.
 
     APT (arXiv:2501.08316, eq. 4), scaled by 1/std². Both terms use the same noised x; with fresh noise the difference
     would measure the noise.
     """
     nudge = torch.randn(real.shape, generator=generator, dtype=real.dtype) * std
     change = discriminator(real + nudge, sigma) - discriminator(real, sigma)
-    return 0.5 * (change / std).reshape(len(real), -1).square().sum(1).mean()
+    return 0.5 * (change / std).square().mean()

@@ -24,12 +24,10 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LADDConfig:
-    """mean, std: of the logit of the discriminator's noise level (arXiv:2403.12015, §3.2: π(1, 1)). features: the
-    layers whose features have a head."""
+    """mean, std: of the logit of the discriminator's noise level (arXiv:2403.12015, §3.2: π(1, 1))."""
 
     mean: float = 1.0
     std: float = 1.0
-    features: tuple[int, ...] = (0,)
 
 
 def discriminator_levels(batch: int, generator: torch.Generator, config: LADDConfig) -> Tensor:

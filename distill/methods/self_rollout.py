@@ -30,10 +30,13 @@ class RollingCache:
 
     @staticmethod
     @torch.no_grad()
-    def prefill(network: Network, config: TransformerConfig, latents: Tensor, actions: Tensor) -> RollingCache:
-        """Build the cache from clean context `b f c h w` and its actions `b f a`; f ≥ sink + window frames."""
+    def prefill(
+        network: Network, config: TransformerConfig, latents: Tensor, actions: Tensor, level: Tensor | None = None
+    ) -> RollingCache:
+        """Build the cache from context `b f c h w` at noise level `b f` (default: clean) and its actions `b f a`;
+        f ≥ sink + window frames."""
         num_frames = latents.shape[1]
-        level = latents.new_zeros(latents.shape[:2])
+        level = latents.new_zeros(latents.shape[:2]) if level is None else level
         pattern = Banded(config, tuple(range(num_frames)))
         kv = network(latents, level, Conditioning(actions=actions), pattern=pattern).kv
         return RollingCache(config, [_trim(config, k, v) for k, v in kv], num_frames)
@@ -59,6 +62,12 @@ def _trim(config: TransformerConfig, k: Tensor, v: Tensor) -> KeyValue:
     return torch.cat([k[:, :sink], k[:, -window:]], 1), torch.cat([v[:, :sink], v[:, -window:]], 1)
 
 
+def context_frames(x0: Tensor, sigma: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return clean frames `b f c h w` noised to level sigma, as the cache is given them, and their levels `b f`."""
+    level = x0.new_full(x0.shape[:2], sigma)
+    return (add_noise(x0, randn_like(x0, generator), level) if sigma > 0 else x0), level
+
+
 def self_rollout(
     network: Network,
     cache: RollingCache,
@@ -69,15 +78,17 @@ def self_rollout(
     *,
     grad_from: int = 0,
     renoise: bool = True,
+    context_sigma: float = 0.0,
 ) -> Tensor:
     """Generate `b f c h w` after `cache` under `actions` `b f a`. sigmas: falling levels, ending in 0.
 
     Chunks before frame `grad_from` are denoised by all stages, as in serving, without gradient. Later chunks stop at
     `exit_stage` (the same for all, as in Self-Forcing); its x0 is the output and carries gradient, earlier stages do
-    not. renoise: between stages x0 is renoised; otherwise the velocity is followed, which students need that have not
-    been through a few-step stage.
+    not; under `torch.no_grad` nothing does. renoise: between stages x0 is renoised; otherwise the velocity is followed,
+    which students need that have not been through a few-step stage. context_sigma: the level that finished chunks are
+    noised to before they are written into the cache.
     """
-    config = cache.config
+    config, with_grad = cache.config, torch.is_grad_enabled()
     outputs = []
     for first in range(0, actions.shape[1], config.chunk_frames):
         cond = Conditioning(actions=actions[:, first : first + config.chunk_frames])
@@ -85,7 +96,7 @@ def self_rollout(
         x = torch.randn(shape, generator=generator)
         last_stage = exit_stage if first >= grad_from else len(sigmas) - 2
         for stage in range(last_stage + 1):
-            with torch.set_grad_enabled(stage == exit_stage and first >= grad_from):
+            with torch.set_grad_enabled(with_grad and stage == exit_stage and first >= grad_from):
                 level = sigmas[stage].float().expand(shape[:2])
                 velocity = network(x, level, cond, pattern=cache.pattern()).prediction.float()
                 x0 = x0_from_velocity(x, velocity, level)
@@ -94,6 +105,7 @@ def self_rollout(
                 x = add_noise(x0, randn_like(x, generator), after) if renoise else euler_step(x, velocity, level, after)
         outputs.append(x0)
         with torch.no_grad():
-            committed = network(x0.detach(), torch.zeros(shape[:2]), cond, pattern=cache.pattern())
+            finished, level = context_frames(x0.detach(), context_sigma, generator)
+            committed = network(finished, level, cond, pattern=cache.pattern())
         cache = cache.push(committed.kv)
     return torch.cat(outputs, dim=1)

@@ -7,10 +7,9 @@ from dataclasses import replace
 from distill.codec.decoder_finetuning import DecoderFinetuningConfig
 from distill.codec.losses import CodecLossConfig
 from distill.data.collect import CollectConfig
-from distill.recipes.preset import Preset
+from distill.recipes.preset import WORLD_SELF_FORCING, Preset
 from distill.tasks.causal_consistency import ConsistencyConfig
 from distill.tasks.context_corruption import ContextCorruption, LevelConfig
-from distill.tasks.self_forcing import SelfForcingConfig
 from distill.tasks.teacher import TeacherConfig
 from distill.tasks.teacher_forcing import TeacherForcingConfig
 from distill.training.trainer import TrainerConfig
@@ -61,7 +60,7 @@ def doom() -> Preset:
         shipped_stage="teacher_forced",
         few_step=ConsistencyConfig(batch_size=8, first_loss_frame=4, change_weight=0.0, rest_weight=0.0),
         few_step_trainer=TrainerConfig(num_steps=600, lr=1e-4, ema_decay=0.98, warmup_steps=20),
-        distilled=SelfForcingConfig(causal_scores=True),
+        distilled=replace(WORLD_SELF_FORCING, causal_scores=True),
         compile_blocks=True,
         distilled_trainer=TrainerConfig(
             num_steps=600, lr=5e-5, betas=(0.0, 0.99), ema_decay=0.98, warmup_steps=20, save_every=25, log_every=5

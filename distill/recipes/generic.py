@@ -7,9 +7,8 @@ from dataclasses import replace
 from distill.codec.decoder_finetuning import DecoderFinetuningConfig
 from distill.codec.losses import DECODER_LOSS, CodecLossConfig
 from distill.data.collect import CollectConfig
-from distill.recipes.preset import Preset
+from distill.recipes.preset import WORLD_SELF_FORCING, Preset
 from distill.tasks.causal_consistency import ConsistencyConfig
-from distill.tasks.self_forcing import SelfForcingConfig
 from distill.tasks.teacher import TeacherConfig
 from distill.tasks.teacher_forcing import TeacherForcingConfig
 from distill.training.trainer import TrainerConfig
@@ -64,7 +63,7 @@ def smoke(environment: str) -> Preset:
         teacher_forced_trainer=steps,
         few_step=ConsistencyConfig(batch_size=2),
         few_step_trainer=steps,
-        distilled=SelfForcingConfig(batch_size=2, rollout_frames=8, new_frames=(2, 4)),
+        distilled=replace(WORLD_SELF_FORCING, batch_size=2, rollout_frames=8, new_frames=(2, 4)),
         distilled_trainer=steps,
         decoder_finetuning=DecoderFinetuningConfig(batch_size=2, num_latents=4),
         decoder_finetuning_trainer=steps,

@@ -19,6 +19,12 @@ from world.codecs.convolutional import ConvolutionalCodecConfig
 from world.model.config import TransformerConfig
 from world.rollout.networks import Sampler
 
+WORLD_SELF_FORCING = SelfForcingConfig(
+    fresh_rollouts=False, critic_updates=3, critic_lr_share=2.0, sigma_range=(0.2, 0.98)
+)
+"""Self-Forcing of worlds on two CPU cores, where rollouts are dear and the teacher knows little of low noise levels
+(docs/log.md, 2026-11-30)."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
@@ -57,7 +63,7 @@ class Preset:
     student_from: str = "teacher"
     few_step: ConsistencyConfig = field(default_factory=lambda: ConsistencyConfig(batch_size=8, first_loss_frame=6))
     few_step_trainer: TrainerConfig
-    distilled: SelfForcingConfig = field(default_factory=SelfForcingConfig)
+    distilled: SelfForcingConfig = WORLD_SELF_FORCING
     distilled_trainer: TrainerConfig
     decoder_finetuning: DecoderFinetuningConfig = field(default_factory=DecoderFinetuningConfig)
     decoder_finetuning_trainer: TrainerConfig | None = None

@@ -29,15 +29,20 @@ from world.model.transformer import Conditioning, Transformer
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CausVidConfig:
     """num_steps, shift: the student's noise levels. sigma_range, sigma_shift: levels at which teacher and critic are
-    compared. critic_updates: per update of the student."""
+    compared. critic_lr_share: the critic's learning rate, as a multiple of the student's. critic_updates: per update of
+    the student, each on samples of its own.
+
+    The defaults are those of the official code (github.com/tianweiy/CausVid) except for `num_steps` (there 3) and the
+    shifts (there 8).
+    """
 
     batch_size: int = 12
     num_steps: int = 2
     shift: float = 6.0
-    sigma_range: tuple[float, float] = (0.2, 0.98)
+    sigma_range: tuple[float, float] = (0.02, 0.98)
     sigma_shift: float = 6.0
-    critic_lr_share: float = 2.0
-    critic_updates: int = 3
+    critic_lr_share: float = 1.0
+    critic_updates: int = 5
 
 
 class CausVidTask:
@@ -57,24 +62,33 @@ class CausVidTask:
         self.config = config
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        config = self.config
-        batch = self.clips.draw(config.batch_size, generator)
-        x0, cond = batch.latents, Conditioning(actions=batch.actions)
+        x, frames, cond = self._samples(generator)
+        noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
+        with autocast(True):
+            gradient = dmd_gradient(self.teacher, self.critic, x.detach(), noise, sigma, frames, cond)
+        yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
+        for _ in range(self.config.critic_updates):
+            with torch.no_grad():
+                x, frames, cond = self._samples(generator)
+            noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
+            with autocast(True):
+                loss = critic_loss(self.critic, x, noise, sigma, frames, cond)
+            yield "critic", loss, {}
+
+    def _samples(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Conditioning]:
+        """Return the student's clips `b f c h w`, the frames after their prefixes, bool `b f`, and their conditioning.
+
+        Each chunk of these frames has a level of the student's grid, which ends in 0, where the chunk is data.
+        """
+        batch = self.clips.draw(self.config.batch_size, generator)
+        x0, chunk = batch.latents, self.student.config.chunk_frames
         b, f = x0.shape[:2]
-        chunk = self.student.config.chunk_frames
         frames = generated_frames(prefix_lengths(b, f, chunk, generator), f)
-        index = torch.randint(config.num_steps, (b, num_chunks(f, chunk)), generator=generator)
+        index = torch.randint(len(self.levels), (b, num_chunks(f, chunk)), generator=generator)
         level = by_chunk(self.levels[index], chunk) * frames
         with autocast(True):
             x = causvid_samples(self.student, x0, randn_like(x0, generator), level, batch.actions, self.pattern)
-            noise, sigma = randn_like(x, generator), self._sigma(b, generator)
-            gradient = dmd_gradient(self.teacher, self.critic, x.detach(), noise, sigma, frames, cond)
-        yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
-        for _ in range(config.critic_updates):
-            with autocast(True):
-                noise, sigma = randn_like(x, generator), self._sigma(b, generator)
-                loss = critic_loss(self.critic, x, noise, sigma, frames, cond)
-            yield "critic", loss, {}
+        return x, frames, Conditioning(actions=batch.actions)
 
     def _sigma(self, batch: int, generator: torch.Generator) -> Tensor:
         low, high = self.config.sigma_range

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,33 @@ from world.model.transformer import Conditioning
 class AdversarialConfig:
     """The GAN branch on the critic (DMD2, arXiv:2405.14867, §4.3). student_weight, critic_weight: weights of its losses
     beside distribution matching and denoising. r1_weight: weight of the approximate R1, 0 to leave it out. layer: the
-    critic's layer whose features the head reads."""
+    critic's layer whose features the head reads; None for the middle one, as DMD2 reads the bottleneck of its UNet.
+    The first layers know little of what distinguishes samples."""
 
     student_weight: float = 3e-3
     critic_weight: float = 1e-2
     r1_weight: float = 0.0
-    layer: int = 0
+    layer: int | None = None
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A network that says how many layers have features."""
+
+    @property
+    def num_layers(self) -> int: ...
+
+
+def judged_layer(network: nn.Module, branch: AdversarialConfig) -> int:
+    """Return the layer whose features the head reads. Raises ValueError if the network does not tell its middle."""
+    if branch.layer is not None:
+        return branch.layer
+    if not isinstance(network, Layered):
+        raise ValueError(
+            f"{type(network).__name__} does not say how many layers have features: set `layer` in AdversarialConfig, "
+            "or give the network an attribute `num_layers`"
+        )
+    return network.num_layers // 2
 
 
 class CriticWithHead(nn.Module):
@@ -56,8 +79,8 @@ class CriticWithHead(nn.Module):
         small difference of logits."""
         loss = discriminator_loss(self.logits(real, sigma, cond), fake)
         if branch.r1_weight:
-            discriminator = lambda x, level: self.logits(x, level, cond).mean(1)  # noqa: E731  # shorter than a function here
-            loss = loss + branch.r1_weight * approximate_r1(discriminator, real, sigma, generator)
+            judge = partial(self.logits, cond=cond)
+            loss = loss + branch.r1_weight * approximate_r1(judge, real, sigma, generator)
         return branch.critic_weight * loss
 
 
@@ -66,7 +89,8 @@ def critic_with_head(teacher: nn.Module, head: nn.Module | None, branch: Adversa
     branch or a branch without a head."""
     if (head is None) != (branch is None):
         raise ValueError("a head and the config's `adversarial` belong together: give both or neither")
-    return CriticWithHead(copy.deepcopy(teacher).requires_grad_(True), head, 0 if branch is None else branch.layer)
+    layer = 0 if branch is None else judged_layer(teacher, branch)
+    return CriticWithHead(copy.deepcopy(teacher).requires_grad_(True), head, layer)
 
 
 @contextmanager

@@ -13,11 +13,11 @@ from distill.data.latents import ClipSource
 from distill.data.rollout_buffer import RolloutBuffer
 from distill.methods.adversarial import generator_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
-from distill.methods.f_distill import FDistillConfig, f_weights
+from distill.methods.f_distill import FDistillConfig, RatioMeans, density_ratio, f_weights
 from distill.methods.flow_matching import frame_levels
 from distill.methods.network import Network
 from distill.methods.sampling import by_chunk, num_chunks, randn_like, uniform_sigma
-from distill.methods.self_rollout import RollingCache, self_rollout
+from distill.methods.self_rollout import RollingCache, context_frames, self_rollout
 from distill.methods.teacher_forcing import CleanPastNetwork
 from distill.tasks.critic import AdversarialConfig, critic_with_head, frozen_weights
 from distill.tasks.dmd import check_divergence
@@ -36,8 +36,14 @@ class SelfForcingConfig:
     level drawn per chunk; otherwise they are bidirectional and score a clip.
     adversarial: a GAN branch on the bidirectional critic; None for none. divergence: of f-distill (arXiv:2502.15681),
     instead of the reverse KL; it reads the density ratio off that branch.
-    sigma_range: levels at which teacher and critic are compared; the teacher, trained with shifted levels, knows little
-    about lower ones.
+    num_steps, shift: the student's levels, which are also the world's sampler's. sigma_range, sigma_shift: levels at
+    which teacher and critic are compared. critic_lr_share: the critic's learning rate, as a multiple of the student's.
+    critic_updates: per update of the student. fresh_rollouts: each critic update is made on rollouts of its own, with
+    the student as it then is; otherwise on those of the student's update, which saves a rollout each time.
+    context_sigma: level that generated frames are noised to in the cache.
+
+    The defaults are those of the official code (github.com/guandeh17/Self-Forcing, 2e-6 for the student and 4e-7 for
+    the critic) except for `num_steps` (there 4) and the shifts (there 5).
     """
 
     batch_size: int = 16
@@ -46,10 +52,12 @@ class SelfForcingConfig:
     rollout_frames: int = 120
     new_frames: tuple[int, int] = (4, 10)
     causal_scores: bool = False
-    sigma_range: tuple[float, float] = (0.2, 0.98)
+    sigma_range: tuple[float, float] = (0.02, 0.98)
     sigma_shift: float = 6.0
-    critic_lr_share: float = 2.0
-    critic_updates: int = 3
+    critic_lr_share: float = 0.2
+    critic_updates: int = 5
+    fresh_rollouts: bool = True
+    context_sigma: float = 0.0
     adversarial: AdversarialConfig | None = None
     divergence: FDistillConfig | None = None
 
@@ -57,6 +65,19 @@ class SelfForcingConfig:
         check_divergence(self.divergence, self.adversarial)
         if self.causal_scores and self.adversarial is not None:
             raise ValueError("the GAN branch scores whole clips: leave out `causal_scores` or `adversarial`")
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Clips x `b f c h w` of rollouts, their actions `b f a`, and the frames that are scored, bool `b f`."""
+
+    x: Tensor
+    actions: Tensor
+    frames: Tensor
+
+    @property
+    def cond(self) -> Conditioning:
+        return Conditioning(actions=self.actions)
 
 
 class SelfForcingTask:
@@ -84,7 +105,10 @@ class SelfForcingTask:
             )
         critic = critic_with_head(teacher, head, config.adversarial)
         rollouts = RolloutBuffer(student.config, clips, config.batch_size)
+        self.ratio_means = RatioMeans(config.divergence or FDistillConfig())
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
+        if config.divergence is not None:
+            self.modules = {**self.modules, "ratio_means": self.ratio_means}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
         self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
         self.rollouts, self.clips = rollouts, clips
@@ -92,28 +116,40 @@ class SelfForcingTask:
         self.config = config
 
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
-        config = self.config
-        x, actions, frames = self._rollout(generator)
-        cond = Conditioning(actions=actions)
+        scored = self._rollout(generator)
+        yield "student", *self._student_loss(scored, generator)
+        for _ in range(self.config.critic_updates):
+            if self.config.fresh_rollouts:
+                with torch.no_grad():
+                    scored = self._rollout(generator)
+            yield "critic", self._critic_loss(scored, generator), {}
+
+    def _student_loss(self, scored: Scored, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        x, frames, cond = scored.x, scored.frames, scored.cond
         teacher, critic = self._score(self.teacher, x), self._score(self.critic.network, x)
         noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
-        branch, weight, adversarial = config.adversarial, None, x.new_zeros(())
+        branch, weight, adversarial = self.config.adversarial, None, x.new_zeros(())
         if branch is not None:
             with frozen_weights(self.critic):
                 logits = self._logits(x, noise, sigma, frames, cond)
             adversarial = branch.student_weight * generator_loss(logits)
-            weight = None if config.divergence is None else f_weights(logits, config.divergence)
+            if self.config.divergence is not None:
+                ratio = density_ratio(logits, self.config.divergence)
+                weight = f_weights(self.ratio_means.normalised(ratio, sigma), self.config.divergence)
         with autocast(True):
             gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond, weight=weight)
-        yield "student", dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}
-        for _ in range(config.critic_updates):
-            noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
-            with autocast(True):
-                loss = critic_loss(critic, x, noise, sigma, frames, cond)
-            if branch is not None:
-                fake = self._logits(x.detach(), noise, sigma, frames, cond)
-                loss = loss + self._discriminator_loss(fake, sigma, frames, branch, generator)
-            yield "critic", loss, {}
+        return dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}
+
+    def _critic_loss(self, scored: Scored, generator: torch.Generator) -> Tensor:
+        x, frames, cond = scored.x.detach(), scored.frames, scored.cond
+        noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
+        with autocast(True):
+            loss = critic_loss(self._score(self.critic.network, x), x, noise, sigma, frames, cond)
+        branch = self.config.adversarial
+        if branch is None:
+            return loss
+        fake = self._logits(x, noise, sigma, frames, cond)
+        return loss + self._discriminator_loss(fake, sigma, frames, branch, generator)
 
     def _discriminator_loss(
         self, fake: Tensor, sigma: Tensor, frames: Tensor, branch: AdversarialConfig, generator: torch.Generator
@@ -134,25 +170,28 @@ class SelfForcingTask:
             return network
         return CleanPastNetwork(network, x.detach(), TeacherForcing(self.student.config, x.shape[1]))
 
-    def _rollout(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Extend the rollouts. Return clips `b f c h w` whose new frames carry gradient, their actions, and the frames
-        that are scored, bool `b f`."""
-        config, chunk = self.config, self.student.config.chunk_frames
+    def _rollout(self, generator: torch.Generator) -> Scored:
+        """Extend the rollouts. The new frames carry gradient."""
+        config, network, chunk = self.config, self.student, self.student.config.chunk_frames
         low, high = (frames // chunk for frames in config.new_frames)
         num_new = chunk * int(torch.randint(low, high + 1, (1,), generator=generator))
         exit_stage = int(torch.randint(config.num_steps, (1,), generator=generator))
         past, actions = self.rollouts.next(num_new, generator)
+        before, after = actions.split([past.shape[1], num_new], dim=1)
         with autocast(True):
-            cache = RollingCache.prefill(self.student, self.student.config, past, actions[:, : past.shape[1]])
-            new = self_rollout(self.student, cache, actions[:, past.shape[1] :], self.sigmas, exit_stage, generator)
+            context, level = context_frames(past, config.context_sigma, generator)
+            cache = RollingCache.prefill(network, network.config, context, before, level)
+            new = self_rollout(
+                network, cache, after, self.sigmas, exit_stage, generator, context_sigma=config.context_sigma
+            )
         self.rollouts.extend(new.detach())
+        x = torch.cat([past, new], dim=1)
         if config.causal_scores:
-            x = torch.cat([past, new], dim=1)
-            return x, actions, (torch.arange(x.shape[1]) >= past.shape[1]).expand(len(x), -1)
+            return Scored(x, actions, (torch.arange(x.shape[1]) >= past.shape[1]).expand(len(x), -1))
         window = past.shape[1] + chunk
         prefix = chunk * int(torch.randint(1, (window - num_new) // chunk + 1, (1,), generator=generator))
         frames = torch.arange(window).expand(len(past), -1) >= prefix
-        return torch.cat([past, new], dim=1)[:, -window:], actions[:, -window:], frames
+        return Scored(x[:, -window:], actions[:, -window:], frames)
 
     def _sigma(self, frames: Tensor, generator: torch.Generator) -> Tensor:
         """Draw noise levels: one per clip for bidirectional scores, one per chunk for causal ones."""

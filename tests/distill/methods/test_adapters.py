@@ -224,6 +224,19 @@ def test_r1_is_half_the_squared_slope_and_the_approximation_agrees() -> None:
     assert float(near) == pytest.approx(0.5 * 18.0, rel=0.05)
 
 
+def test_exact_and_approximate_r1_agree_for_several_logits() -> None:
+    """The mean of the logits' penalties; opposite slopes do not cancel."""
+
+    def discriminator(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.stack([3.0 * x.sum(1), -3.0 * x.sum(1), x[:, 0]], dim=1)
+
+    sigma, real = torch.ones(20_000), torch.zeros(20_000, 2, dtype=torch.float64)
+    expected = 0.5 * (18.0 + 18.0 + 1.0) / 3
+    assert float(r1_penalty(discriminator, real, sigma)) == pytest.approx(expected)
+    near = approximate_r1(discriminator, real, sigma, torch.Generator().manual_seed(0))
+    assert float(near) == pytest.approx(expected, rel=0.05)
+
+
 def test_the_optimal_discriminator_is_the_log_ratio() -> None:
     real, fake = torch.ones(3).double(), torch.ones(1).double()
     best = torch.tensor(3.0).double().log()

@@ -26,7 +26,7 @@ from distill.methods.continuous_consistency import (
     trig_times,
 )
 from distill.methods.distribution_matching import backward_simulated
-from distill.methods.f_distill import DIVERGENCES, FDistillConfig, f_weights
+from distill.methods.f_distill import DIVERGENCES, FDistillConfig, RatioMeans, density_ratio, f_weights
 from distill.methods.jvp import jvp
 from distill.methods.knowledge_distillation import KnowledgeConfig, knowledge_distillation_loss, ode_path
 from distill.methods.latent_adversarial import (
@@ -210,7 +210,20 @@ def test_f_distills_weight_is_the_second_derivative_times_the_squared_ratio(name
     (first,) = torch.autograd.grad(f(ratio).sum(), ratio, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), ratio)
     config = FDistillConfig(divergence=name, normalised=False)  # type: ignore[arg-type]
-    torch.testing.assert_close(f_weights(ratio.detach().log(), config), second * ratio.detach().square())
+    torch.testing.assert_close(f_weights(ratio.detach(), config), second * ratio.detach().square())
+
+
+def test_the_density_ratio_is_divided_by_its_running_mean_in_its_bin_of_levels() -> None:
+    config = FDistillConfig(num_bins=2, mean_decay=0.5, ratio_range=(0.1, 20.0))
+    ratio = density_ratio(torch.tensor([2.0, 4.0, 100.0, 0.5]).log()[:, None].expand(-1, 3), config)
+    torch.testing.assert_close(ratio, torch.tensor([2.0, 4.0, 20.0, 0.5]))
+    means, sigma = RatioMeans(config), torch.tensor([0.1, 0.4, 0.5, 1.0])
+    first = means.normalised(ratio, sigma)
+    assert means.means.tolist() == pytest.approx([2.0, 5.625])  # halfway from 1 to 3 and to 10.25
+    torch.testing.assert_close(first, ratio / torch.tensor([2.0, 2.0, 5.625, 5.625]))
+    means.normalised(torch.tensor([4.0]), torch.tensor([0.2]))
+    assert means.means.tolist() == pytest.approx([3.0, 5.625]), "a bin without samples keeps its mean"
+    assert "means" in means.state_dict()
 
 
 @pytest.mark.parametrize("mode", ["forward", "reverse"])

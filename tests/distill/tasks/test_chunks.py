@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.data.latents import Clips
 from distill.methods.diffusion_forcing import forced_levels
 from distill.methods.knowledge_distillation import KnowledgeConfig
 from distill.methods.sampling import by_chunk
@@ -22,24 +21,13 @@ from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionFor
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.teacher_forcing import TeacherForcingConfig, TeacherForcingTask
 from distill.training.trainer import Task
+from tests.distill.tasks.random_clips import RandomClips
 from world.model.patterns import TeacherForcing
 from world.model.transformer import Transformer
 from world.testing import CONFIGS, tiny_transformer
 
 CHUNK = 3
 CONFIG = replace(CONFIGS["pixel"][1], chunk_frames=CHUNK, window_frames=3 * CHUNK)
-
-
-@dataclass
-class RandomClips:
-    """A `ClipSource` of noise."""
-
-    num_frames: int
-
-    def draw(self, batch: int, generator: torch.Generator, *, max_still: int | None = None) -> Clips:
-        shape = (batch, self.num_frames)
-        latents = torch.randn(*shape, CONFIG.channels, CONFIG.height, CONFIG.width, generator=generator)
-        return Clips(latents, torch.randn(*shape, CONFIG.action_dim, generator=generator))
 
 
 def causal_ode(student: Transformer, teacher: Transformer, clips: RandomClips, variant: Variant) -> Task:
@@ -82,7 +70,7 @@ def test_frames_of_a_chunk_have_one_noise_level_and_chunks_have_several(name: st
     student, teacher = tiny_transformer(CONFIG, 0), tiny_transformer(CONFIG, 1)
     for network in (student, teacher):
         network.register_forward_pre_hook(record)
-    task = TASKS[name](student, teacher, RandomClips(18))
+    task = TASKS[name](student, teacher, RandomClips(CONFIG, 18))
     for _ in task.losses(0, torch.Generator().manual_seed(0)):
         pass
     levels = [sigma.view(len(sigma), -1, CHUNK) for sigma in seen]
@@ -98,7 +86,7 @@ def test_a_clean_past_of_diffusion_forcing_ends_between_chunks() -> None:
 def test_the_first_chunk_of_a_resampled_past_stays_as_it_is() -> None:
     """It has no past that it could be predicted from."""
     network, generator = tiny_transformer(CONFIG), torch.Generator().manual_seed(0)
-    clips = RandomClips(9).draw(2, generator)
+    clips = RandomClips(CONFIG, 9).draw(2, generator)
     sigma = LevelConfig().draw(clips.latents, CHUNK, generator)
     noise = torch.randn(clips.latents.shape, generator=generator)
     found = self_resampled(network, clips.latents, noise, sigma, clips.actions, TeacherForcing(CONFIG, 9))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from distill.methods.distribution_matching import dmd_gradient
 from distill.methods.f_distill import FDistillConfig
 from distill.methods.latent_adversarial import LADDConfig
 from distill.tasks.continuous_consistency import ContinuousConsistencyTask
-from distill.tasks.critic import AdversarialConfig
+from distill.tasks.critic import AdversarialConfig, critic_with_head
 from distill.tasks.dmd import DMDConfig, DMDTask, FewStepConfig
 from distill.tasks.ladd import LADDTask
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
@@ -173,6 +174,29 @@ def test_the_critic_and_the_student_of_self_forcing_learn_from_their_losses_only
     task = _self_forcing(tmp_path / "train.pt", adversarial=branch, divergence=FDistillConfig())
     names = update_order(task, {"head.weight", "network.head.weight"})
     assert names == ["student", "critic"]
+
+
+def test_the_judge_reads_the_middle_layer_unless_told_otherwise() -> None:
+    """DMD2 (arXiv:2405.14867, §4.3) reads the bottleneck of its UNet."""
+    network = Perceptron(2, width=16, num_layers=6)
+    assert critic_with_head(network, SETTING.head(), AdversarialConfig()).layer == 3
+    assert critic_with_head(network, SETTING.head(), AdversarialConfig(layer=5)).layer == 5
+    deep = tiny_transformer(replace(CONFIGS["pixel"][1], num_layers=5))
+    assert critic_with_head(deep, SETTING.head(), AdversarialConfig()).layer == 2
+    with pytest.raises(ValueError, match="Linear does not say how many layers"):
+        critic_with_head(nn.Linear(1, 1), SETTING.head(), AdversarialConfig())
+
+
+@pytest.mark.parametrize("self_forcing", [False, True])
+def test_f_distill_normalises_the_ratio_by_means_that_are_saved(self_forcing: bool, tmp_path: Path) -> None:
+    changes = {"adversarial": AdversarialConfig(), "divergence": FDistillConfig()}
+    task: Task = _self_forcing(tmp_path / "train.pt", **changes) if self_forcing else gan_task(**changes)
+    for name, _, _ in task.losses(0, torch.Generator().manual_seed(0)):
+        if name == "student":
+            break
+    means = task.modules["ratio_means"].state_dict()["means"]
+    assert bool((means != 1).any())
+    assert "ratio_means" not in gan_task(adversarial=AdversarialConfig()).modules
 
 
 def test_inconsistent_configurations_are_refused() -> None:
