@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.admission.tick_times import TickTimes
 from fastapi import FastAPI
 
 from server.admission.tick_times import TickTimes
@@ -35,18 +34,6 @@ class RunningServer:
     stop: Callable[[], None]
     app: FastAPI
     server: Server
-
-
-class FixedTimes(TickTimes):
-    """Ticks that always take as long as given, for admission."""
-
-    def note(self, size: int, tick_ms: float) -> None:
-        pass
-
-
-def fix_tick_times(engine: Engine, world: str, tick_ms: Mapping[int, float]) -> None:
-    """Let admission count with these milliseconds by batch size, whatever ticks take."""
-    engine.world_registry.runner(world).tick_times = FixedTimes(tick_ms)
 
 
 class FixedTimes(TickTimes):
