@@ -8,8 +8,9 @@ from server.telemetry.tick_metrics import TickCollector
 
 
 class Ticks:
-    latency_s: dict[str, dict[int, float]] = {}
-    threads_used: dict[str, dict[int, float]] = {}
+    def __init__(self) -> None:
+        self.latency_s: dict[str, dict[int, float]] = {}
+        self.threads_used: dict[str, dict[int, float]] = {}
 
 
 def test_metrics_follow_the_ticks() -> None:
