@@ -1,6 +1,7 @@
 """From a client's `StartFrom` to the run request that the engine understands.
 
-Owns the checks and the defaults. Decodes pictures and files on a worker thread, one at a time in the whole process.
+Owns the checks and the defaults. Files are decoded on a worker thread, which waits for pictures that another process
+reads (`wire.clip_process`); one at a time in the whole process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from server.engine.engine import Engine
 from server.errors import BadMessageError, ImageTooLargeError
 from server.sessions.run import BranchRequest, RunRequest, StartRequest
 from server.state.session_file import from_file
-from server.wire.frames import read_clip
+from server.wire.clip_process import read_clip
 from server.wire.protocol import StartFrom, WorldInfo
 
 _WORKER = ThreadPoolExecutor(1, thread_name_prefix="lightcone-files")

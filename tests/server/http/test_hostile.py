@@ -25,7 +25,7 @@ from server.config import ServerConfig
 from server.errors import ImageTooLargeError
 from server.http import start_requests
 from server.telemetry.metrics import Metrics
-from server.wire.frames import read_clip
+from server.wire.clips import read_clip
 from server.wire.protocol import Ack, Act, Bye, Fork, Pause, Rewind, SetSpeed, Start, StartFrom, encode
 from tests.server.conftest import CONFIG
 from tests.server.raw import Raw, RawClient, hello, raw_client

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from server.errors import BadImageError, ImageTooLargeError, UnsupportedError
-from server.wire.frames import choose_encoding, encode_picture, read_clip
+from server.wire import clips
+from server.wire.clips import read_clip
+from server.wire.frames import choose_encoding, encode_picture
+from world.pictures import cropped
 
 
 def picture(height: int = 48, width: int = 40) -> np.ndarray:
@@ -65,13 +68,12 @@ def test_pictures_over_the_limits_are_refused_before_they_are_decoded() -> None:
 
 def test_a_large_jpeg_is_decoded_no_larger_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[tuple[int, int]] = []
-    real = ImageOps.fit
 
-    def fit(image: Image.Image, *args: Any) -> Image.Image:
+    def recorded(image: Image.Image, *args: Any, **options: Any) -> np.ndarray:
         sizes.append(image.size)
-        return real(image, *args)
+        return cropped(image, *args, **options)
 
-    monkeypatch.setattr(ImageOps, "fit", fit)
+    monkeypatch.setattr(clips, "cropped", recorded)
     large = encoded(np.full((1600, 2000, 3), 128, dtype=np.uint8), "JPEG")
     fitted = read_clip(large, 48, 40, max_bytes=10**6, max_pixels=2048**2)[-1]
     assert abs(fitted.astype(int) - 128).max() <= 2
