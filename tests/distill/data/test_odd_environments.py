@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import lightcone
+from distill.cli.collect import run
 from distill.data.collect import CollectConfig, record
 from distill.data.environments import make_environment, random_control
 from distill.data.environments.action_spaces import UnsupportedEnvironmentError
@@ -209,7 +212,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     """Write a module that registers an environment with episodes of some length into the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("sys.path", [entry for entry in __import__("sys").path if entry])
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
     names = []
 
     def make(name: str, length: int) -> str:
@@ -241,10 +244,17 @@ def test_episodes_too_short_to_train_on_are_refused_right_after_they_are_recorde
     assert "Traceback" not in error
 
 
+def test_an_environment_that_ends_its_process_is_said_in_a_line(
+    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path))
+    env_id = register(step=lambda *_: os._exit(1))
+    assert lightcone.main(["collect", "--env", env_id, "--streams", "1", "--frames", "70"]) == 2
+    assert "Odd-v0 ended the process that recorded it" in capsys.readouterr().err
+
+
 def test_flags_of_videos_are_refused_for_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path))
     args = lightcone.build_parser("collect").parse_args(["collect", "--env", "bouncer", "--fps", "15"])
-    from distill.cli.collect import run
-
     with pytest.raises(LightconeError, match="--fps 15: leave it out, or give --videos"):
         run(args)
