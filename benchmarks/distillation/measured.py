@@ -46,4 +46,5 @@ def _measured(table: Table, method: str) -> str:
     row = next(row for row in table.rows if row.method == method and row.num_steps == STEPS)
     value, best = row.quality[table.figure], table.best_teacher.quality[table.figure]
     faster = table.longest_teacher.sample_s / row.sample_s
-    return f"{table.part}: {table.figure} {value:.3g} (teacher {best:.3g}), {faster:.0f}× faster"
+    when = ", before its last change" if method in table.outdated else ""
+    return f"{table.part}: {table.figure} {value:.3g} (teacher {best:.3g}), {faster:.0f}× faster{when}"

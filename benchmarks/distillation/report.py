@@ -14,12 +14,14 @@ class Table:
     """The rows of one data set, measured on one machine.
 
     floor: the quality of exact samples (for digits, of the training images; for Pong, of true play through the codec).
+    outdated: the methods whose loss or settings have changed since they were measured; a new measurement has none.
     """
 
     part: str
     machine: str
     floor: dict[str, float]
     rows: list[Row]
+    outdated: tuple[str, ...] = ()
 
     @property
     def figure(self) -> str:
@@ -45,7 +47,8 @@ class Table:
     def load(path: Path) -> Table:
         """Read a table that `save` wrote."""
         data = json.loads(path.read_text())
-        return Table(data["part"], data["machine"], data["floor"], [Row(**row) for row in data["rows"]])
+        rows = [Row(**row) for row in data["rows"]]
+        return Table(data["part"], data["machine"], data["floor"], rows, tuple(data.get("outdated", ())))
 
 
 def write_report(path: Path, tables: list[Table]) -> None:
@@ -71,8 +74,9 @@ def write_report(path: Path, tables: list[Table]) -> None:
 def _markdown(table: Table) -> list[str]:
     names = list(table.floor)
     floor = ", ".join(f"{name} {table.floor[name]:.4f}" for name in names)
+    outdated = f" Measured before their loss or settings last changed: {', '.join(table.outdated)}."
     lines = [
-        f"{table.machine}. Floor: {floor}.",
+        f"{table.machine}. Floor: {floor}.{outdated if table.outdated else ''}",
         "",
         f"| method | calls | {' | '.join(names)} | ratio to the teacher's best | faster | training |",
         f"|---|---|{'---|' * len(names)}---|---|---|",

@@ -1,6 +1,7 @@
 """The output of `lightcone bench distill`: the report and the measured column of the methods' table."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def test_the_report_compares_with_the_teachers_best_and_slowest_rows(tmp_path: P
     assert "| knowledge_distillation | 2 | 0.5000 | 2.00× | 25.0× | 100 steps, 1 s |" in report
     assert "| teacher | 8 | 0.4000 | 1.60× | 6.2× | 100 steps |" in report
     assert (tmp_path / "distillation.svg").read_text().startswith("<?xml")
+
+
+def test_rows_of_before_a_methods_last_change_are_marked(tmp_path: Path) -> None:
+    marked = replace(table(*(row for one in LISTINGS for row in one.rows)), outdated=("scd",))
+    marked.save(tmp_path / "t.json")
+    write_report(tmp_path / "benchmarks.md", [Table.load(tmp_path / "t.json")])
+    assert "Measured before their loss or settings last changed: scd." in (tmp_path / "benchmarks.md").read_text()
+    line = next(line for line in with_measured(f"{HEADER}\n{RULE}", [marked]).split("\n") if "| sCT, sCD |" in line)
+    cell = "digits: frechet 0.5 (teacher 0.25), 25× faster"
+    assert line.endswith(f"| {cell}; {cell}, before its last change |")
 
 
 def test_the_committed_report_is_what_the_generator_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

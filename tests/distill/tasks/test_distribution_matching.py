@@ -93,12 +93,12 @@ def test_generated_frames_of_causvid_are_at_every_level_of_the_grid_and_at_zero(
         return causvid_samples(student, x0, noise, sigma, *rest)
 
     monkeypatch.setattr(causvid, "causvid_samples", record)
-    task = causvid_task(batch_size=2000, num_steps=3, critic_updates=0)
+    task = causvid_task(batch_size=400, num_steps=3, critic_updates=0)
     next(task.losses(0, torch.Generator().manual_seed(0)))
     last = seen[0][:, -1]  # after every prefix
     assert len(task.levels) == 4
     for level in task.levels:
-        assert float((last == level).float().mean()) == pytest.approx(0.25, abs=0.05)
+        assert float((last == level).float().mean()) == pytest.approx(0.25, abs=0.08)
 
 
 def test_context_and_generated_frames_stand_in_the_cache_at_the_context_level() -> None:
