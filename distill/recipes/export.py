@@ -45,11 +45,11 @@ def export_world(
 
 
 def make_card(name: str, preset: Preset, dataset: Dataset) -> WorldCard:
-    """Return the card of a world before its student is chosen."""
+    """Return the card of a world before its student is chosen. A world of another name than its data's is titled so."""
     spec = dataset.spec
     return WorldCard(
         name=name,
-        title=spec.title,
+        title=spec.title if name == spec.name else name,
         description=spec.description,
         fps=spec.fps,
         height=spec.height,

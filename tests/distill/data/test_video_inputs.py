@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -375,3 +376,16 @@ def test_every_sidecar_of_the_wrong_length_is_named(folder: Path, importer: Impo
     ):
         importer()
     assert "three.actions.jsonl belongs to no video" in caplog.text
+
+
+def test_the_sidecar_in_the_documents_is_read_as_they_say(folder: Path, importer: Importer) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```json\n(\{\"buttons.*?)```", document, flags=re.DOTALL)
+    twice(folder, ".mp4", noise(12, 16))
+    for name in ("one", "two"):
+        (folder / f"{name}.actions.jsonl").write_text(4 * lines)
+    dataset = importer()
+    assert [button.name for button in dataset.spec.buttons] == ["fire", "up"]
+    episode = next(dataset.episodes("train"))
+    assert episode.buttons[:3].tolist() == [[False, False], [True, True], [False, True]]
+    assert episode.axes[:3].tolist() == [[0.0, 0.0], [0.25, -1.0], [0.5, 0.0]]

@@ -218,7 +218,9 @@ def test_imported_videos_are_trained_on_by_name(films: Path) -> None:
     run = Run(name, preset, world_run(name), films.parent / "checkpoint", quiet=True)
     assert run.stage("collect")
     assert (run.dataset().spec.height, run.dataset().spec.width) == (32, 48)
-    assert make_card(name, preset, run.dataset()).width == 48
+    card = make_card(name, preset, run.dataset())
+    assert (card.width, card.title) == (48, "films"), "the name that was given is what the page shows"
+    assert make_card("my-films", preset, run.dataset()).title == "My Films"
 
 
 def test_an_unknown_world_is_answered_with_the_choices() -> None:
