@@ -47,8 +47,9 @@ class ServerConfig:
 
     Resuming
     `resume_s`: how long a session is kept after its connection is lost; 0 turns resuming off. `hold_s`: how much of
-    that time it keeps its slot. `max_suspended`: the most sessions kept in memory without a slot, in `suspended_bytes`
-    at most. `store`: an SQLite file to keep sessions in, which several servers may share; `store_bytes`: the most that
+    that time it keeps its slot; `reload_s`: the same for a page that says that it goes away, since no browser says
+    whether a page is closed or reloaded. `max_suspended`: the most sessions kept in memory without a slot, in
+    `suspended_bytes` at most. `store`: an SQLite file to keep sessions in, which several servers may share; `store_bytes`: the most that
     the sessions in it take. Of both spaces the sessions of one address may take a quarter.
 
     Tracing
@@ -79,6 +80,7 @@ class ServerConfig:
     address_share: float = 0.75
     resume_s: float = 3600.0
     hold_s: float = 10.0
+    reload_s: float = 2.0
     max_suspended: int = 64
     suspended_bytes: int = 2**30
     store: Path | None = None
@@ -117,7 +119,7 @@ class ServerConfig:
         for name in ("max_messages_per_s", "connections_per_s", "address_budget", *TIMEOUTS):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("resume_s", "hold_s"):
+        for name in ("resume_s", "hold_s", "reload_s"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 < self.address_share <= 1:

@@ -141,8 +141,8 @@ class SessionRegistry:
         return self._table.receive(entry, message, time.monotonic())
 
     def lose(self, key: str, send_queue: SendQueue, *, at_once: bool = False) -> None:
-        """Note that a player's connection is lost: the session waits for another one, at first in its slot unless its
-        player leaves that `at_once`."""
+        """Note that a player's connection is lost: the session waits for another one, at first in its slot. at_once:
+        the player has left; the slot is held only for as long as reloading a page takes."""
         self._lock.assert_held()
         entry = self.entries.get(key)
         if entry is None or entry.send_queue is not send_queue:
@@ -156,7 +156,8 @@ class SessionRegistry:
         elif not life.has_slot or not entry.session.has_begun or not self._config.resume_s:
             self.remove(entry)
         else:
-            life.lose_connection(-NEVER if self.closed or at_once else time.monotonic())
+            early = max(0.0, self._config.hold_s - self._config.reload_s) if at_once else 0.0
+            life.lose_connection(-NEVER if self.closed else time.monotonic() - early)
             self._lock.notify()
 
     def leave(self, key: str, send_queue: SendQueue) -> None:

@@ -9,6 +9,8 @@
 
 import { createRequire } from "node:module";
 import { BROWSER_ARGS, DESKTOP, PHONE } from "./scenarios/browser.mjs";
+import * as inputs from "./scenarios/inputs.mjs";
+import * as lifecycle from "./scenarios/lifecycle.mjs";
 import * as operator from "./scenarios/operator.mjs";
 import * as play from "./scenarios/play.mjs";
 import * as studio from "./scenarios/studio.mjs";
@@ -16,7 +18,7 @@ import * as studio from "./scenarios/studio.mjs";
 const require = createRequire(new URL("../../clients/web/package.json", import.meta.url));
 const { chromium } = require("playwright-core");
 
-const scenarios = { ...play, ...studio, ...operator };
+const scenarios = { ...play, ...studio, ...operator, ...lifecycle, ...inputs };
 const devices = { desktop: DESKTOP, phone: PHONE };
 const [scenario, base, folder, executablePath] = process.argv.slice(2);
 const [name, device = "desktop"] = scenario.split("@");

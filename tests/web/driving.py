@@ -11,11 +11,9 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
-
-from tests.web.serving import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "clients" / "web"
@@ -59,7 +57,16 @@ def command(scenario: str, url: str, folder: Path, chromium: str) -> list[str]:
     return ["node", str(DRIVER), scenario, url, str(folder), chromium]
 
 
-def drive(scenario: str, server: ServerProcess, folder: Path, chromium: str) -> dict[str, Any]:
+class Driven(Protocol):
+    """A server that a scenario is run against."""
+
+    url: str
+
+    def log(self) -> str:
+        """Return the end of the server's log."""
+
+
+def drive(scenario: str, server: Driven, folder: Path, chromium: str) -> dict[str, Any]:
     """Run a scenario and return its observations."""
     result = subprocess.run(
         command(scenario, server.url, folder, chromium),

@@ -12,7 +12,8 @@ export function isResumed(welcome: WelcomeMessage): boolean {
 
 export type ClientState =
   | { readonly name: "connecting" }
-  | { readonly name: "queued"; readonly position: number; readonly etaSeconds: number | null }
+  /** `returning`: the session waits in its slot, because others were admitted while it was paused. */
+  | { readonly name: "queued"; readonly position: number; readonly etaSeconds: number | null; readonly returning: boolean }
   | { readonly name: "playing" }
   | { readonly name: "paused" }
   | { readonly name: "reconnecting"; readonly attempt: number; readonly delayMs: number; readonly reason: LightconeError }
@@ -39,6 +40,8 @@ export interface ClientOptions {
   readonly start?: StartFrom;
   /** See `setSpeed`; 1 by default. */
   readonly speed?: number | null;
+  /** Whether the session begins paused; false by default. */
+  readonly paused?: boolean;
   readonly receipts?: boolean;
   readonly token?: string;
   /** The `resume_ticket` of a session to resume; if the server no longer has it, a new session begins. */

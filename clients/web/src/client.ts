@@ -17,6 +17,8 @@ import {
   type ErrorMessage,
   type ForkedMessage,
   type HelloMessage,
+  type QueuedMessage,
+  type ReceiptMessage,
   type SavedMessage,
   type ServerMessage,
   type StartFrom,
@@ -31,7 +33,8 @@ const MAX_RECENT_ACTS = 64;
 export class LightconeClient {
   private socket: WebSocket | null = null;
   private current: ClientState = { name: "closed" };
-  private pauseRequested = false;
+  private pauseRequested: boolean;
+  private playSeq: number | null = null;
   private attempt = 0;
   private timer: ReturnType<typeof setTimeout> | undefined;
   private lastRefusal: ServerRefusal | null = null;
@@ -47,6 +50,7 @@ export class LightconeClient {
   private requestedSpeed: number | null;
 
   constructor(private readonly options: ClientOptions) {
+    this.pauseRequested = options.paused ?? false;
     this.ticket = options.ticket ?? null;
     this.startFrom = options.start;
     this.pacing = options.pacing;
@@ -71,6 +75,15 @@ export class LightconeClient {
     return this.requestedSpeed;
   }
 
+  get isPaused(): boolean {
+    return this.pauseRequested;
+  }
+
+  /** With this ticket another client can resume the session; null if there is none to resume. */
+  get resumeTicket(): string | null {
+    return this.ticket;
+  }
+
   /** The sequence number of the newest act; 0 before the first. */
   get sentSeq(): number {
     return this.actSeq;
@@ -92,6 +105,13 @@ export class LightconeClient {
     socket.onclose = (event: CloseEvent) => {
       if (socket === this.socket) this.onClose(event.code, event.reason);
     };
+  }
+
+  /** Closes the connection and frees the slot at once, but keeps the session for whoever resumes it with its ticket. */
+  leave(): void {
+    this.send({ type: "bye", keep: true });
+    this.drop();
+    this.setState({ name: "closed" });
   }
 
   /** Ends the session and closes the connection. */
@@ -127,7 +147,12 @@ export class LightconeClient {
 
   play(): void {
     this.setPaused(false);
-    this.control({ command: "play" });
+    this.sendPlay();
+  }
+
+  /** The server answers with a receipt, or first with a place in the queue if others have the time now. */
+  private sendPlay(): void {
+    this.playSeq = this.control({ command: "play" });
   }
 
   /** Pauses and generates `chunks` chunks with the newest action. */
@@ -237,19 +262,30 @@ export class LightconeClient {
         this.lastFrame = message.index;
         return events.frame?.(message);
       case "receipt":
-        if (message.about === "control") this.requests.resolve(message);
+        if (message.about === "control") this.applied(message);
         return events.receipt?.(message);
       case "forked":
       case "saved":
       case "action_log":
         return this.requests.resolve(message);
       case "queued":
-        return this.setState({ name: "queued", position: message.position, etaSeconds: message.eta_s });
+        return this.queued(message);
       case "go_away":
         return events.goAway?.(message.time_left_s, message.reason);
       case "error":
         return this.refused(message);
     }
+  }
+
+  private applied(receipt: ReceiptMessage): void {
+    if (this.current.name === "queued" && receipt.seq === this.playSeq) this.setState({ name: "playing" });
+    this.requests.resolve(receipt);
+  }
+
+  private queued({ position, eta_s }: QueuedMessage): void {
+    const returning = this.session !== null;
+    if (returning && this.pauseRequested) return; // it was sent before the pause arrived
+    this.setState({ name: "queued", position, etaSeconds: eta_s, returning });
   }
 
   private refused({ code, message, fatal, about, seq }: ErrorMessage): void {
@@ -270,7 +306,7 @@ export class LightconeClient {
     if (resumed) this.resendActs(message.last_seq ?? -1);
     else this.lastFrame = null;
     if (this.pauseRequested) this.control({ command: "pause" });
-    else if (resumed) this.control({ command: "play" });
+    else if (resumed) this.sendPlay();
     if (this.requestedSpeed !== 1 || resumed) this.control({ command: "speed", speed: this.requestedSpeed });
     this.setState({ name: this.pauseRequested ? "paused" : "playing" });
     this.options.events?.welcome?.(message);
@@ -295,7 +331,7 @@ export class LightconeClient {
     if (isPermanentFailure(refusal, code)) return this.fail(reason);
     this.drop();
     this.attempt += 1;
-    const delayMs = backoffMs(this.attempt, Math.random());
+    const delayMs = refusal?.code === "unknown_ticket" ? 0 : backoffMs(this.attempt, Math.random());
     this.timer = setTimeout(() => this.connect(), delayMs);
     this.setState({ name: "reconnecting", attempt: this.attempt, delayMs, reason });
   }

@@ -8,6 +8,7 @@
 import { LightconeClient } from "./client";
 import { isResumed, type ClientEvents } from "./client-types";
 import { DriftMeter, FIGURES, type Figure } from "./drift";
+import { HeldAxes } from "./held-axes";
 import { InputState } from "./input";
 import type { PlayerEvents, PlayerOptions, PlayerStats } from "./player-types";
 import { Presenter } from "./presenter";
@@ -33,6 +34,8 @@ export class Player {
   private readonly replay: Replay | null;
   private readonly inheritedImage: Uint8Array | null;
   private replaying: boolean;
+  private readonly heldAxes: HeldAxes;
+  private movesHeldAxes = false;
   private moved: Record<string, number> = {};
   private movedAt: number | null = null;
   private framesPresented = 0;
@@ -68,6 +71,7 @@ export class Player {
     });
     this.replaying = take !== undefined;
     const chunkMs = (1000 * world.chunk_frames) / world.fps;
+    this.heldAxes = new HeldAxes(chunkMs);
     const send = ({ buttons, axes }: { buttons: readonly string[]; axes: Readonly<Record<string, number>> }): void => {
       this.client.act(buttons, axes);
       this.events.buttons?.(buttons);
@@ -85,6 +89,12 @@ export class Player {
     this.presenter.reset(this.world.fps);
   }
 
+  /** Leaves the session for another page to resume, and frees its slot. */
+  leave(): void {
+    this.replay?.stop();
+    this.client.leave();
+  }
+
   /** Presses a button for `holder` (a key, a finger, a gamepad); `at` is the event's time stamp. */
   press(button: string, holder: string, at: number): void {
     if (this.input.press(button, holder)) this.sendButtons(at);
@@ -94,8 +104,9 @@ export class Player {
     if (this.input.release(button, holder)) this.sendButtons(at);
   }
 
-  /** Releases every button, as when the page loses the focus and will not receive the keyup events. */
+  /** Lets go of every button and axis, as when the page loses the focus and will not receive the keyup events. */
   releaseAll(): void {
+    this.heldAxes.clear();
     if (this.input.releaseAll()) this.sendButtons(performance.now());
   }
 
@@ -109,6 +120,20 @@ export class Player {
     requestAnimationFrame(() => {
       if (this.movedAt !== null) this.sendButtons(this.movedAt);
     });
+  }
+
+  /** Moves an axis by `value` in every chunk from now on, until the next call; 0 stops. */
+  holdAxis(axis: string, value: number): void {
+    this.heldAxes.hold(axis, value);
+    if (this.movesHeldAxes || this.heldAxes.isEmpty) return;
+    this.movesHeldAxes = true;
+    requestAnimationFrame((now) => this.moveHeldAxes(now));
+  }
+
+  private moveHeldAxes(now: number): void {
+    for (const [axis, amount] of this.heldAxes.movement(now, this.client.speed ?? 1)) this.move(axis, amount, now);
+    this.movesHeldAxes = !this.heldAxes.isEmpty;
+    if (this.movesHeldAxes) requestAnimationFrame((later) => this.moveHeldAxes(later));
   }
 
   togglePause(): void {
@@ -127,6 +152,7 @@ export class Player {
     this.showNewest();
     this.latency.dropPending();
     if (this.replaying) this.replay?.sendNext(); // else the step might have no input of the take
+    else if (!this.heldAxes.isEmpty) this.client.act(this.input.pressed(), this.heldAxes.chunk());
     this.client.step();
   }
 
@@ -212,6 +238,8 @@ export class Player {
       welcome: (welcome) => {
         if (isResumed(welcome) && this.last !== null) this.latency.dropPending();
         else this.beginSession(welcome.world.fps, welcome.limits?.timeline_frames ?? DEFAULT_TIMELINE_FRAMES);
+        // A new session does not know which buttons are held; a resumed one holds those of before.
+        if (isResumed(welcome) || this.input.pressed().length > 0) this.sendButtons(performance.now());
         this.events.welcome?.(welcome);
       },
       frame: (frame) => {
@@ -233,8 +261,6 @@ export class Player {
     this.last = null;
     this.scrubbed = null;
     if (this.replaying) this.replay?.start();
-    // The new session does not know which buttons are already held.
-    else if (this.input.pressed().length > 0) this.sendButtons(performance.now());
   }
 
   private onTakeEnd(): void {

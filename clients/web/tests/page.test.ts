@@ -44,9 +44,9 @@ describe("the texts of the page", () => {
   });
 
   it("give the position in the queue, and the wait if it is known", () => {
-    expect(stateLabel({ name: "queued", position: 3, etaSeconds: null })).toBe("Queued, position 3");
-    expect(stateNotice({ name: "queued", position: 3, etaSeconds: null })?.text).toBe("You are number 3 in the queue.");
-    expect(stateNotice({ name: "queued", position: 1, etaSeconds: 12.4 })?.text).toContain("About 12\u00a0s.");
+    expect(stateLabel({ name: "queued", position: 3, etaSeconds: null, returning: false })).toBe("Queued, position 3");
+    expect(stateNotice({ name: "queued", position: 3, etaSeconds: null, returning: false })?.text).toBe("You are number 3 in the queue.");
+    expect(stateNotice({ name: "queued", position: 1, etaSeconds: 12.4, returning: false })?.text).toContain("About 12\u00a0s.");
   });
 
   it("give the reason for reconnecting and offer to try now", () => {

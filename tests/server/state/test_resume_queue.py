@@ -106,7 +106,7 @@ async def test_without_resuming_no_ticket_is_given() -> None:
 
 
 async def test_a_player_who_leaves_and_keeps_the_session_frees_the_slot_at_once() -> None:
-    with serve(replace(CONFIG, max_sessions=1, hold_s=3600.0), WORLDS) as server:
+    with serve(replace(CONFIG, max_sessions=1, hold_s=3600.0, reload_s=0.1), WORLDS) as server:
         async with raw_client(server.url, hello()) as gone, raw_client(server.url) as waiting:
             await waiting.send(hello())
             assert isinstance(await waiting.receive(), Queued)

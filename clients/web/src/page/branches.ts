@@ -52,8 +52,13 @@ export class Branches {
     return this.steered?.player ?? null;
   }
 
+  /** The players of all stages, the first stage's first. */
+  get players(): readonly Player[] {
+    return [this.first, this.second].flatMap((stage) => (stage ? [stage.player] : []));
+  }
+
   has(player: Player): boolean {
-    return this.first?.player === player || this.second?.player === player;
+    return this.players.includes(player);
   }
 
   isSecond(player: Player): boolean {
@@ -70,9 +75,22 @@ export class Branches {
     const { first, second } = this;
     this.first = stage;
     this.second = null;
+    if (first && first.element !== stage.element) first.element.before(stage.element);
     this.steer(stage);
+    if (first && first.element !== stage.element) first.element.remove();
     first?.player.close();
     if (second) drop(second);
+  }
+
+  /** Ends the session beside the steered one, to make room for it. */
+  closeOther(): void {
+    const { first, second, steered } = this;
+    if (!first || !second || !steered) return;
+    const other = steered === first ? second : first;
+    this.first = steered;
+    this.second = null;
+    this.steer(steered);
+    drop(other);
   }
 
   /** Shows a second stage beside the first and steers it. */
@@ -104,6 +122,7 @@ export class Branches {
       release: (button, holder, at) => each((player) => player.release(button, holder, at)),
       releaseAll: () => each((player) => player.releaseAll()),
       move: (axis, amount, at) => each((player) => player.move(axis, amount, at)),
+      holdAxis: (axis, value) => each((player) => player.holdAxis(axis, value)),
     };
   }
 

@@ -26,6 +26,11 @@ function isForTheBrowser(event: KeyboardEvent): boolean {
   return target instanceof HTMLButtonElement && !target.disabled && ["Space", "Enter"].includes(event.code);
 }
 
+/** Whether the event says that a modifier key is held, by the beginning of the codes of its keys. */
+function modifiers({ shiftKey, ctrlKey, altKey, metaKey }: KeyboardEvent): Readonly<Record<string, boolean>> {
+  return { Shift: shiftKey, Control: ctrlKey, Alt: altKey, Meta: metaKey };
+}
+
 export class Keyboard {
   private bindings = new Map<string, string>();
   private readonly down = new Map<string, string>();
@@ -38,6 +43,7 @@ export class Keyboard {
     window.addEventListener("keydown", (event) => this.onDown(event));
     window.addEventListener("keyup", (event) => this.onUp(event));
     window.addEventListener("blur", () => this.releaseAll());
+    window.addEventListener("contextmenu", () => this.releaseKeys(() => true)); // the menu gets the keyup events
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") this.releaseAll();
     });
@@ -55,6 +61,7 @@ export class Keyboard {
   }
 
   private onDown(event: KeyboardEvent): void {
+    this.releaseUnreported(event);
     if (isForTheBrowser(event)) return;
     const button = this.bindings.get(event.code);
     if (button !== undefined) {
@@ -69,11 +76,29 @@ export class Keyboard {
 
   private onUp(event: KeyboardEvent): void {
     // Release what the key pressed, regardless of the current focus and modifiers, so that no button gets stuck.
-    const button = this.down.get(event.code);
-    if (button === undefined) return;
-    event.preventDefault();
-    this.down.delete(event.code);
-    this.target()?.release(button, `key:${event.code}`, event.timeStamp);
+    if (this.down.has(event.code)) event.preventDefault();
+    this.releaseKeys((code) => code === event.code, event.timeStamp);
+    this.releaseUnreported(event);
+  }
+
+  /**
+   * Releases keys whose keyup the browser does not report: on macOS all that are held while Meta is, on Windows the first
+   * of two Shift keys.
+   */
+  private releaseUnreported(event: KeyboardEvent): void {
+    if (event.code.startsWith("Meta") || event.code.startsWith("OS")) this.releaseKeys((code) => code !== event.code);
+    for (const [prefix, isHeld] of Object.entries(modifiers(event))) {
+      if (!isHeld) this.releaseKeys((code) => code.startsWith(prefix) && code !== event.code, event.timeStamp);
+    }
+  }
+
+  /** Releases what the keys that `chosen` accepts have pressed. */
+  private releaseKeys(chosen: (code: string) => boolean, at = performance.now()): void {
+    for (const [code, button] of [...this.down]) {
+      if (!chosen(code)) continue;
+      this.down.delete(code);
+      this.target()?.release(button, `key:${code}`, at);
+    }
   }
 
   private releaseAll(): void {

@@ -2,12 +2,14 @@
  * A gamepad that presses the world's buttons and moves its axes.
  *
  * Owns the mapping of the standard layout (w3.org/TR/gamepad, section "Remapping"): buttons named after a direction are
- * mapped to the d-pad and the left stick, the others to the face and shoulder buttons in the card's order, and the axes
- * of the mouse to the right stick. The Gamepad API has no button events, so gamepads are polled in animation frames while
+ * mapped to the d-pad and the left stick, the others to the face and shoulder buttons in the card's order, the axes of the
+ * mouse to the right stick, and an axis whose source is "gamepad_N" to axis N of the layout. A stick that moves an axis
+ * presses no buttons. The Gamepad API has no button events, so gamepads are polled in animation frames while
  * one is connected.
  */
 
 import type { AxisInfo, WorldInfo } from "../protocol";
+import { restOf, stickOf } from "./axes";
 import type { AxisTarget } from "./look";
 
 /** The part of `Gamepad` that is used. */
@@ -18,7 +20,7 @@ export interface PadReading {
 
 /** Deflection from which the left stick counts as pushed in a direction. */
 const STICK_THRESHOLD = 0.5;
-/** Dead zone of the right stick. */
+/** Dead zone of sticks that move axes. */
 const DEAD_ZONE = 0.15;
 /** Movement per chunk at full deflection, as a share of the axis's maximum. */
 const FULL_PUSH_SHARE = 0.5;
@@ -33,13 +35,14 @@ const DIRECTIONS: Readonly<Record<string, { readonly button: number; readonly ax
   right: { button: 15, axis: 0, sign: 1 },
 };
 
-/** Returns the world's buttons that a reading presses. */
-export function padButtons(pad: PadReading, names: readonly string[]): Set<string> {
+/** Returns the world's buttons that a reading presses. `axes`: those of the world, whose sticks press nothing. */
+export function padButtons(pad: PadReading, names: readonly string[], axes: readonly AxisInfo[] = []): Set<string> {
+  const sticks = new Set(axes.map(stickOf));
   const others = names.filter((name) => !(name in DIRECTIONS));
   const held = names.filter((name) => {
     const direction = DIRECTIONS[name];
     if (!direction) return pad.buttons[others.indexOf(name)]?.pressed === true;
-    const push = (pad.axes[direction.axis] ?? 0) * direction.sign;
+    const push = sticks.has(direction.axis) ? 0 : (pad.axes[direction.axis] ?? 0) * direction.sign;
     return pad.buttons[direction.button]?.pressed === true || push > STICK_THRESHOLD;
   });
   return new Set(held);
@@ -59,6 +62,19 @@ export function padAxes(
   });
 }
 
+/** Returns the value at which a reading holds each of the axes that a stick of its own moves; 0 for one at rest. */
+export function padHolds(pad: PadReading, axes: readonly AxisInfo[]): Map<string, number> {
+  const holds = new Map<string, number>();
+  for (const axis of axes) {
+    const stick = stickOf(axis);
+    const push = stick === null ? 0 : (pad.axes[stick] ?? 0);
+    const rest = restOf(axis);
+    const reach = push < 0 ? rest - axis.low : axis.high - rest;
+    if (stick !== null) holds.set(axis.name, Math.abs(push) < DEAD_ZONE ? 0 : rest + push * reach);
+  }
+  return holds;
+}
+
 export interface ButtonTarget {
   press(button: string, holder: string, at: number): void;
   release(button: string, holder: string, at: number): void;
@@ -66,6 +82,7 @@ export interface ButtonTarget {
 
 export class GamepadInput {
   private held = new Set<string>();
+  private readonly holds = new Map<string, number>();
   private polling = false;
   private polledAt = 0;
 
@@ -86,12 +103,14 @@ export class GamepadInput {
     const pads = navigator.getGamepads().filter((pad) => pad !== null);
     const world = this.world();
     const names = world?.buttons.map(({ name }) => name) ?? [];
-    const held = new Set(pads.flatMap((pad) => [...padButtons(pad, names)]));
+    const axes = world?.axes ?? [];
+    const held = new Set(pads.flatMap((pad) => [...padButtons(pad, names, axes)]));
     const target = this.target();
     const at = performance.now();
     for (const button of held) if (!this.held.has(button)) target?.press(button, "pad", at);
     for (const button of this.held) if (!held.has(button)) target?.release(button, "pad", at);
     this.held = held;
+    for (const [axis, value] of pads.flatMap((pad) => [...padHolds(pad, axes)])) this.hold(axis, value, target);
     const seconds = Math.min(0.1, Math.max(0, (now - this.polledAt) / 1000));
     this.polledAt = now;
     if (world) {
@@ -101,6 +120,14 @@ export class GamepadInput {
       }
     }
     this.polling = false;
+    if (pads.length === 0) for (const axis of this.holds.keys()) this.hold(axis, 0, target);
     if (pads.length > 0) this.schedulePoll();
+  }
+
+  /** Passes on a stick's new value, but not that it still is at rest: a slider may hold the axis. */
+  private hold(axis: string, value: number, target: AxisTarget | null): void {
+    if ((this.holds.get(axis) ?? 0) === value) return;
+    this.holds.set(axis, value);
+    target?.holdAxis(axis, value);
   }
 }

@@ -2,10 +2,11 @@
  * Looking around: mouse and finger movement on a picture moves the world's axes.
  *
  * Owns pointer lock and the sensitivity. A click captures the mouse and Esc releases it; a finger drags. Knows no socket.
- * Only axes whose source is "mouse_x" or "mouse_y" are moved.
+ * Only axes whose source is "mouse_x" or "mouse_y" are moved; axes.ts has sliders for the others.
  */
 
 import type { AxisInfo, WorldInfo } from "../protocol";
+import { isMouseAxis } from "./axes";
 
 /** Movement per pixel, as a share of the axis's maximum per chunk. */
 const MOUSE_SHARE = 0.012;
@@ -13,6 +14,8 @@ const FINGER_SHARE = 0.02;
 
 export interface AxisTarget {
   move(axis: string, amount: number, at: number): void;
+  /** Moves an axis by `value` in every chunk until the next call; 0 stops. */
+  holdAxis(axis: string, value: number): void;
 }
 
 export class Look {
@@ -28,7 +31,7 @@ export class Look {
 
   /** Binds the axes of a world. Returns the hint for the player, or null if the world has no such axis. */
   bind(world: WorldInfo): string | null {
-    this.axes = world.axes.filter(({ source }) => source === "mouse_x" || source === "mouse_y");
+    this.axes = world.axes.filter(isMouseAxis);
     this.stages.dataset["looks"] = String(this.axes.length > 0);
     if (this.isLocked()) document.exitPointerLock();
     return this.axes.length > 0 ? "Click the picture to look around with the mouse (Esc releases it), or drag with a finger." : null;

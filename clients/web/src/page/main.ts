@@ -11,6 +11,7 @@ import { Player } from "../player";
 import type { PlayerOptions, PlayerStats } from "../player-types";
 import type { WorldInfo } from "../protocol";
 import { unknownInputs, type Take } from "../take";
+import { AxisSliders } from "./axes";
 import { Branches, makeStage, type Stage } from "./branches";
 import { listWorlds, markWorld } from "./chooser";
 import { Keyboard, buildPad, showHeld } from "./controls";
@@ -19,6 +20,7 @@ import { GamepadInput } from "./gamepad";
 import { Hud } from "./hud";
 import { Look } from "./look";
 import { Pictures } from "./pictures";
+import { keepSessions, optionsOf, takeSavedSessions, type SavedSession } from "./saved-sessions";
 import "./style.css";
 import "./studio.css";
 import "./layout.css";
@@ -55,6 +57,7 @@ const keyboard = new Keyboard(target, {
 });
 new GamepadInput(() => branches.active?.world ?? null, target);
 const look = new Look(stages, target);
+const sliders = new AxisSliders(element("axes", HTMLElement), target, () => branches.focus());
 const pictures = new Pictures((image) => branches.active?.restart({ image, seed }), (error) => say(error.message));
 const takes = new Takes(() => branches.active, (take) => openTake(take), say);
 
@@ -91,7 +94,7 @@ function makePlayer(world: WorldInfo, canvas: HTMLCanvasElement, options: Partia
 
 /** Handles a change of a player's state; texts and tools show the state of the steered stage. */
 function onState(player: Player, state: ClientState): void {
-  if (player === branches.active) view.showState(state);
+  if (player === branches.active) view.showState(state, branches.players.length > 1);
   if (state.name !== "failed") return;
   if (branches.isSecond(player)) branches.close();
   else markWorld(view.worlds, null);
@@ -101,7 +104,7 @@ function onState(player: Player, state: ClientState): void {
 /** Handles that another stage is steered, or that a stage was added or removed. */
 function onSteered({ element, player }: Stage): void {
   view.moveOverlays(element);
-  view.showState(player.client.state);
+  view.showState(player.client.state, branches.players.length > 1);
   refreshAll();
 }
 
@@ -115,6 +118,7 @@ function play(world: WorldInfo, options: Partial<PlayerOptions> = { start: { ind
   view.hintShortcuts((code) => keyboard.isBound(code));
   view.hintLook(look.bind(world));
   buildPad(view.pad, world, target);
+  sliders.bind(world);
   player.connect();
 }
 
@@ -134,16 +138,21 @@ function openTake(take: Take): void {
   play(world, { take });
 }
 
+/** Plays a branch beside the world. */
+function playBeside(world: WorldInfo, options: Partial<PlayerOptions>): void {
+  const { element, canvas } = makeStage(world);
+  const player = makePlayer(world, canvas, options);
+  branches.add({ element, player });
+  player.connect();
+}
+
 async function branch(): Promise<void> {
   const original = branches.active;
   if (!original) return;
   const forked = await original.branch();
   if (!branches.has(original)) return; // another world was chosen meanwhile
-  const { element, canvas } = makeStage(original.world);
   const { image, client } = original;
-  const player = makePlayer(original.world, canvas, { start: { branch: forked.ticket }, image, speed: client.speed });
-  branches.add({ element, player });
-  player.connect();
+  playBeside(original.world, { start: { branch: forked.ticket }, image, speed: client.speed });
   if (original.stats.scrubbedTo !== null) await original.playFromHere();
 }
 
@@ -237,6 +246,7 @@ function exposeStats(): void {
 function retry(): void {
   const player = branches.active;
   const state = player?.client.state;
+  if (state?.name === "queued") return branches.closeOther();
   const code = state?.name === "failed" && state.reason instanceof ServerRefusal ? state.reason.code : null;
   if (code === "unauthorized") sessionStorage.setItem(TOKEN_KEY, prompt("Enter your token")?.trim() ?? "");
   const canReconnect = state?.name === "reconnecting" || code === "idle" || code === "taken_over";
@@ -250,6 +260,7 @@ async function main(): Promise<void> {
   worlds = await loadWorlds((reason) => view.showNotice({ title: "Waiting for the server", text: reason }));
   view.showNotice(null);
   connectControls();
+  keepSessions(() => branches.players);
   listWorlds(view.worlds, worlds, choose);
   await begin().catch((error: unknown) => {
     if (!(error instanceof LightconeError)) throw error;
@@ -264,10 +275,18 @@ async function begin(): Promise<void> {
   seed = parseSeed(query.get("seed"));
   const take = await takeInAddress(location.hash);
   if (take) return openTake(take);
-  const requested = query.get("world");
-  const world = requested === null ? worlds[0] : worlds.find(({ name }) => name === requested);
+  const [saved, beside] = takeSavedSessions();
+  const requested = query.get("world") ?? saved?.world ?? worlds[0]?.name;
+  const world = worlds.find(({ name }) => name === requested);
   if (!world) throw new LightconeError(`this server has no world "${requested}"`);
-  play(world);
+  if (saved?.world === world.name) takeBack(world, saved, beside);
+  else play(world);
+}
+
+/** Plays the sessions that the page had before it was reloaded; new ones begin in place of those that have ended. */
+function takeBack(world: WorldInfo, saved: SavedSession, beside: SavedSession | undefined): void {
+  play(world, { start: { index: 0, seed }, ...optionsOf(saved) });
+  if (beside?.world === world.name) playBeside(world, optionsOf(beside));
 }
 
 main().catch((error: unknown) => {

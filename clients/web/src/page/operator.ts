@@ -35,6 +35,12 @@ const EXPLANATIONS: Readonly<Record<Status, string>> = {
   unreachable: "The server cannot be reached.",
 };
 
+/** An answer of `/readyz`: the status, and how far compiling in the background is ("compiling 3 of 8"), if it is said. */
+interface Readiness {
+  readonly status: Status;
+  readonly compilation: string;
+}
+
 interface Tile {
   readonly id: string;
   readonly read: (figures: Figures) => number | null;
@@ -77,10 +83,12 @@ async function request(path: string): Promise<Response | null> {
 }
 
 /** Fetches the status; an answer without a known status, as from a proxy without its server, counts as unreachable. */
-async function fetchStatus(): Promise<Status> {
+async function fetchReadiness(): Promise<Readiness> {
   const answer = await request("readyz");
-  const { status } = ((await answer?.json().catch(() => null)) ?? {}) as { status?: Status };
-  return status !== undefined && Object.hasOwn(LABELS, status) ? status : "unreachable";
+  const { status, compilation = "" } = ((await answer?.json().catch(() => null)) ?? {}) as Partial<Readiness>;
+  return status !== undefined && Object.hasOwn(LABELS, status)
+    ? { status, compilation: String(compilation) }
+    : { status: "unreachable", compilation: "" };
 }
 
 /** Fetches the metrics, or returns why there are none. */
@@ -97,7 +105,7 @@ async function fetchMetrics(): Promise<Scrape | string> {
 }
 
 async function refresh(): Promise<void> {
-  const [status, metrics] = await Promise.all([fetchStatus(), fetchMetrics()]);
+  const [{ status, compilation }, metrics] = await Promise.all([fetchReadiness(), fetchMetrics()]);
   const known = status !== "unreachable" && typeof metrics !== "string";
   if (known) {
     show(reader.read(metrics), metrics.at);
@@ -108,6 +116,14 @@ async function refresh(): Promise<void> {
   const trouble = EXPLANATIONS[status] || (typeof metrics === "string" ? metrics || EXPLANATIONS.unreachable : "");
   const age = known || !readAt ? "" : ` The figures are from ${readAt.toLocaleTimeString()}.`;
   showState(status, trouble + age, !known);
+  showCompilation(compilation);
+}
+
+/** Says that steps are about to get faster, while they are. */
+function showCompilation(compilation: string): void {
+  const notice = element("compilation", HTMLElement);
+  notice.hidden = !compilation.startsWith("compiling");
+  write(notice, `This server is ${compilation} parts of faster code for its CPU; more players fit with each.`);
 }
 
 function showState(status: Status, trouble: string, stale: boolean): void {

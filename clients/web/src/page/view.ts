@@ -31,6 +31,10 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
   unauthorized: "Enter a token",
 };
 
+const END_OTHER = "End the world beside it";
+
+type QueuedState = Extract<ClientState, { readonly name: "queued" }>;
+
 const TOAST_MS = 6000;
 /** Time without a frame after which the page says that it waits for frames. */
 const STALL_MS = 1500;
@@ -62,13 +66,11 @@ export function stateLabel(state: ClientState): string {
   }
 }
 
-/** The notice over the picture in this state; null if there is none. */
-export function stateNotice(state: ClientState): Notice | null {
+/** The notice over the picture in this state; null if there is none. `beside`: whether the page shows another session. */
+export function stateNotice(state: ClientState, beside = false): Notice | null {
   switch (state.name) {
-    case "queued": {
-      const wait = state.etaSeconds === null ? "" : ` About ${seconds(state.etaSeconds)}.`;
-      return { title: "All slots are in use", text: `You are number ${state.position} in the queue.${wait}` };
-    }
+    case "queued":
+      return queueNotice(state, beside);
     case "reconnecting": {
       const text = `${sentence(state.reason.message)} Trying again in about ${seconds(state.delayMs / 1000)}.`;
       return { title: refusalTitle(state.reason) ?? "No connection", text, action: "Try now" };
@@ -82,6 +84,15 @@ export function stateNotice(state: ClientState): Notice | null {
     default:
       return null;
   }
+}
+
+function queueNotice({ position, etaSeconds, returning }: QueuedState, beside: boolean): Notice {
+  const wait = etaSeconds === null ? "" : ` About ${seconds(etaSeconds)}.`;
+  const title = returning ? "Others are playing now" : "All slots are in use";
+  const text = `You are number ${position} in the queue.${wait}`;
+  if (!beside) return { title, text };
+  const hint = position === 1 ? "It plays at once if you end the world beside it." : "Ending the world beside it makes room sooner.";
+  return { title, text: `${text} ${hint}`, action: END_OTHER };
 }
 
 /** The title for a refusal that ends a session; null if there is only the server's own message. */
@@ -149,7 +160,8 @@ export class View {
     hint.textContent = text ?? "";
   }
 
-  showState(state: ClientState): void {
+  /** `beside`: whether the page shows another session. */
+  showState(state: ClientState, beside = false): void {
     const pill = element("state", HTMLElement);
     pill.dataset["state"] = state.name;
     this.setStateText(stateLabel(state));
@@ -159,7 +171,7 @@ export class View {
     const paused = state.name === "paused";
     this.pause.dataset["paused"] = String(paused);
     (this.pause.querySelector("span") as HTMLElement).textContent = paused ? "Play" : "Pause";
-    this.showNotice(stateNotice(state));
+    this.showNotice(stateNotice(state, beside));
   }
 
   private sessionButtons(): HTMLButtonElement[] {
