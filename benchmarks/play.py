@@ -4,7 +4,8 @@ Uses a real server process and a real client on loopback that changes keys a few
 its own rate or, with `--unpaced`, as fast as the client acknowledges. action_to_frame is the time from sending an act
 to receiving the first frame whose `applied_seq` covers it, including decoding of the picture. ready_s is the time from
 starting the process until it is ready, first_frame_ms from connecting (before `hello`) until the first picture is
-decoded. Owns the client and the figures; nothing of the server.
+decoded. With `--beside 1 2` it plays alone first, then beside one and two processes that compute all the time and start
+when the server is ready, as a browser or a build may do. Owns the client and the figures; nothing of the server.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import IO, Any
 from lightcone_client import Frame, Session, connect
 
 from server.errors import ConfigError
+from world.runtime.busy import busy_processes
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0
@@ -48,27 +50,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--players", type=int, default=1, help="players at once; the first is measured (default: 1)")
     parser.add_argument("--threads", type=int, help="CPU threads of the model (default: chosen by the server)")
+    parser.add_argument(
+        "--beside",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="also play beside N processes that keep a core busy each, after a control without any",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play and print the figures."""
-    started = time.perf_counter()
+    """Play and print the figures. Raises ConfigError for a negative number of processes."""
+    if min(args.beside, default=0) < 0:
+        raise ConfigError(f"--beside {min(args.beside)}: give numbers of processes, from 0 on")
     threads = () if args.threads is None else ("--threads", str(args.threads))
-    with server_process(args.world, args.players, *threads) as (url, _):
-        ready_s = round(time.perf_counter() - started, 2)
-        played = asyncio.run(play(url, args.seconds, args.unpaced, args.players))
     pacing = "unpaced" if args.unpaced else "real time"
-    report = {"world": args.world, "pacing": pacing, "ready_s": ready_s, **played, "machine": machine()}
+    report: dict[str, Any] = {"world": args.world, "pacing": pacing, "machine": machine()}
+    rows = []
+    for beside in dict.fromkeys((0, *args.beside)):
+        started = time.perf_counter()
+        with server_process(args.world, args.players, *threads) as (url, _):
+            ready_s = round(time.perf_counter() - started, 2)
+            with busy_processes(beside):
+                row = asyncio.run(play(url, args.seconds, args.unpaced, args.players))
+        rows.append({"beside": beside, "ready_s": ready_s, **row})
+        if not args.json:
+            print(_text(report, rows[-1]), flush=True)
     if args.json:
-        print(json.dumps(report, indent=1))
-        return 0
-    print(
-        f"{report['world']}, {report['pacing']}, {report['players']} player(s): "
-        f"{report['fps_median']:.2f} frames/s (the world's rate is {report['fps_target']:g}), action to frame "
-        f"{report['action_to_frame_ms_p50']:.1f} ms at the median, {report['action_to_frame_ms_p99']:.1f} ms at p99"
-    )
+        print(json.dumps({**report, "beside": rows} if args.beside else {**report, **rows[0]}, indent=1))
     return 0
+
+
+def _text(report: dict[str, Any], row: dict[str, Any]) -> str:
+    beside = f", beside {row['beside']} busy process{'es' * (row['beside'] > 1)}" if row["beside"] else ""
+    return (
+        f"{report['world']}, {report['pacing']}, {row['players']} player(s){beside}: "
+        f"{row['fps_median']:.2f} frames/s (the world's rate is {row['fps_target']:g}), action to frame "
+        f"{row['action_to_frame_ms_p50']:.1f} ms at the median, {row['action_to_frame_ms_p99']:.1f} ms at p99"
+    )
 
 
 @contextmanager

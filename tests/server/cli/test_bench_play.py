@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightcone_client import Frame, Timings, connect
 
+import lightcone
+from benchmarks import play
 from benchmarks.play import Record, address_of, figures, percentile, watch
 from server.errors import ConfigError
 from tests.server.serving import RunningServer
@@ -63,11 +68,71 @@ async def test_an_error_while_sending_input_ends_the_measurement(
 def test_it_plays_a_real_server_process(tmp_path: Path) -> None:
     tiny_world().save(tmp_path / "tiny")
     command = ["lightcone.py", "bench", "play", "--world", str(tmp_path / "tiny"), "--seconds", "1", "--json"]
+    command += ["--beside", "1"]
     answer = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     report = json.loads(answer.stdout)
-    assert report["fps_target"] == 30.0
-    assert 0 < report["fps_median"] <= 35
-    assert 0 < report["action_to_frame_ms_p50"] <= report["action_to_frame_ms_p99"]
-    assert report["frames"] > 10
-    assert 0 < report["first_frame_ms"] < 1e3 * report["ready_s"] < 120e3
+    assert [row["beside"] for row in report["beside"]] == [0, 1]
+    for row in report["beside"]:
+        assert row["fps_target"] == 30.0
+        assert 0 < row["fps_median"] <= 35
+        assert 0 < row["action_to_frame_ms_p50"] <= row["action_to_frame_ms_p99"]
+        assert row["frames"] > 10
+        assert 0 < row["first_frame_ms"] < 1e3 * row["ready_s"] < 120e3
+
+
+PLAYED: dict[str, Any] = {
+    "players": 1,
+    "fps_target": 30.0,
+    "fps_median": 30.0,
+    "action_to_frame_ms_p50": 31.0,
+    "action_to_frame_ms_p99": 50.0,
+}
+
+
+def test_it_plays_alone_first_and_then_beside_busy_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server and the players are replaced; the order is what counts, and what is printed."""
+    events: list[str] = []
+
+    @contextmanager
+    def served(*_: object) -> Iterator[tuple[str, int]]:
+        events.append("server")
+        yield "http://127.0.0.1:1", 0
+
+    @contextmanager
+    def busy(number: int) -> Iterator[None]:
+        events.append(f"{number} start")
+        try:
+            yield
+        finally:
+            events.append(f"{number} end")
+
+    async def played(*_: object) -> dict[str, Any]:
+        events.append("play")
+        if len(events) > 10:
+            raise KeyboardInterrupt
+        return PLAYED
+
+    monkeypatch.setattr(play, "server_process", served)
+    monkeypatch.setattr(play, "busy_processes", busy)
+    monkeypatch.setattr(play, "play", played)
+    words = ["bench", "play", "--beside", "2", "0"]
+    assert lightcone.main(words) == 0
+    assert events == ["server", "0 start", "play", "0 end", "server", "2 start", "play", "2 end"]
+    alone, beside = capsys.readouterr().out.splitlines()
+    assert "beside" not in alone
+    assert "beside 2 busy processes: 30.00 frames/s" in beside
+
+    events.clear()
+    assert lightcone.main([*words, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["beside"]
+    assert [(row["beside"], row["fps_median"]) for row in rows] == [(0, 30.0), (2, 30.0)]
+    assert lightcone.main(words) == lightcone.EXIT_INTERRUPTED
+    assert events[-2:] == ["play", "0 end"]
+
+
+def test_a_negative_number_of_processes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lightcone.main(["bench", "play", "--beside", "-1"]) == 2
+    assert "--beside -1: give numbers" in capsys.readouterr().err
