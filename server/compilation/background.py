@@ -89,10 +89,10 @@ class BackgroundCompilation:
         order: Sequence[str],
         played: Callable[[], Collection[str]],
         on_part: Callable[[Part], None],
-        new_worker: Callable[[], Worker] = Worker,
+        new_worker: Callable[[], Worker] | None = None,
     ) -> None:
         self._parts, self._order, self._played, self._on_part = list(parts), order, played, on_part
-        self._new_worker = new_worker
+        self._new_worker = new_worker or Worker
         self._worker: Worker | None = None
         self._num_parts = len(parts)
         self._problem: str | None = None

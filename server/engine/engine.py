@@ -20,6 +20,7 @@ from server.admission.session_factory import read_stored
 from server.admission.session_registry import SessionRegistry
 from server.config import ServerConfig
 from server.engine.decode_pipeline import DecodePipeline, Row, Tick
+from server.engine.live_compilation import LiveCompilation
 from server.engine.model_runner import WorldLoader
 from server.engine.scheduler import Plan, plan
 from server.engine.slot_jobs import SlotJobs
@@ -70,14 +71,9 @@ class Engine:
             on_unwritten=self._unwritten,
         )
         self._pipeline = DecodePipeline(self._fail, self.metrics)
-        self._slot_jobs = SlotJobs(
-            self.world_registry,
-            self._pipeline,
-            self._lock,
-            self._registry,
-            hold_s=config.hold_s,
-            saves=self.store is not None,
-        )
+        shared = (self.world_registry, self._pipeline, self._lock, self._registry)
+        self._slot_jobs = SlotJobs(*shared, hold_s=config.hold_s, saves=self.store is not None)
+        self.compilation = LiveCompilation(config, self.world_registry, self._registry, self._lock, self._pipeline.call)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application
@@ -93,6 +89,7 @@ class Engine:
             self._registry.close(ShuttingDownError("the server is stopping; connect again later"))
             self._lock.notify_all()
         self._thread.join()
+        self.compilation.stop()
         if self.store is not None:
             self.store.close()
         self._tracer.close()
@@ -124,10 +121,8 @@ class Engine:
     def backlogs(self) -> dict[str, tuple[int, int]]:
         """Return (bytes of frames that wait for the socket, frames dropped so far) by session."""
         with self._lock:
-            return {
-                key: (entry.send_queue.num_frame_bytes, entry.send_queue.num_dropped)
-                for key, entry in self._registry.entries.items()
-            }
+            queues = {key: entry.send_queue for key, entry in self._registry.entries.items()}
+            return {key: (queue.num_frame_bytes, queue.num_dropped) for key, queue in queues.items()}
 
     def info(self, name: str, *, resuming: bool = False) -> WorldInfo:
         """Return a served world. Raise NotReadyError, UnknownWorldError, or the reason why nobody may join any more.
@@ -235,6 +230,7 @@ class Engine:
         self._pipeline.start()
         try:
             self.world_registry.load(self._pipeline.call)
+            self.compilation.begin()
         except Exception as exc:  # noqa: BLE001  # whatever a loader raises, those who wait for the worlds must know
             self.failure = exc
         self.ready.set()
@@ -243,6 +239,7 @@ class Engine:
                 self._tick()
                 self._slot_jobs.advance()
                 self.world_registry.advance_previews()
+                self.compilation.advance()
         except ModelFailedError as failed:
             cause = failed.__cause__
             self._fail(cause if isinstance(cause, Exception) else failed, failed.world)
@@ -255,7 +252,8 @@ class Engine:
         with self._lock:
             while not self._is_stopping and self.failure is None:
                 now = time.monotonic()
-                wake_at = min(self._registry.maintain(now), self._plan(now).wake_at, self._slot_jobs.due_at())
+                jobs_at = min(self._slot_jobs.due_at(), self.compilation.due_at())
+                wake_at = min(self._registry.maintain(now), self._plan(now).wake_at, jobs_at)
                 if self.world_registry.num_previews_left or wake_at <= now:
                     return True
                 self._lock.wait(None if wake_at == NEVER else wake_at - now)

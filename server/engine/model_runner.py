@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, assert_never
 
@@ -47,7 +47,8 @@ class ModelRunner:
     """A world with `num_slots` slots for players, one for previews, and spare ones for padding: to `buckets`; without
     them, on a CPU, to a size that is faster (`Padding`).
 
-    timeline_frames: how many pixel frames a rewind can go back, at least.
+    timeline_frames: how many pixel frames a rewind can go back, at least. sample: the state of a session of nobody, on
+    a CPU, once the runner is warm. num_threads: the most that steps use.
     """
 
     def __init__(
@@ -63,6 +64,9 @@ class ModelRunner:
         timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
         self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
         self.tick_times = TickTimes()
+        self._decode_ms: dict[int, float] = {}
+        self.sample: RolloutState | None = None
+        self.num_threads = torch.get_num_threads()
         self.threads_used: dict[int, int] = {}  # by the newest step of each batch size
         self.fingerprint, self.former_fingerprint = fingerprint(world), former_fingerprint(world)
 
@@ -117,8 +121,32 @@ class ModelRunner:
             self.tick_times.measure(size, min(times[1:]))
         for size, steps in steps_ms.items():
             self.padding.note(size, min(steps[1:]))
+            self._decode_ms[size] = max(0.0, min(times_ms[size][1:]) - min(steps[1:]))
+        if self.world.device.type == "cpu":
+            self.sample = self._rollout.snapshot(0, exact=True)
+        self.num_threads = torch.get_num_threads()
         for slot in range(self.num_slots):
             self.release(slot)
+
+    def note_step(self, size: int, step_ms: float) -> None:
+        """Note how long an unpadded step of `size` takes with the code that is used from now on. Call it on the thread
+        that decodes, which reports the ticks."""
+        self.padding.note(size, step_ms)
+        self.tick_times.measure(size, step_ms + self._decode_ms[size])
+
+    def use_native_attention(self) -> None:
+        """Use attention's machine code from the next step on; it must have been loaded."""
+        self.world.kernel_choice = replace(self.world.kernel_choice, native_attention=True)
+        arena = self._rollout.arena
+        arena.rings = replace(arena.rings, kernel_choice=self.world.kernel_choice)
+
+    def threads_of(self, size: int) -> int:
+        """Return what the next step of `size` sessions uses on the calling thread, the model's."""
+        return self._rollout.threads.number(size)
+
+    def compare_threads_again(self) -> None:
+        """Compare numbers of threads again, because steps have become different."""
+        self._rollout.threads.forget()
 
     def begin(self, slot: int, request: RunRequest) -> Generator[None, None, NDArray[np.uint8]]:
         """Fill a slot as requested, in parts no longer than a step. Return the run's first picture, uint8 `h w 3`.

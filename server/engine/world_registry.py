@@ -87,6 +87,11 @@ class WorldRegistry:
         """Return how many threads the newest step used, by world and batch size."""
         return {name: dict(runner.threads_used) for name, runner in list(self._runners.items())}
 
+    @property
+    def runners(self) -> Mapping[str, ModelRunner]:
+        """Return the worlds' runners by name."""
+        return self._runners
+
     def runner(self, name: str) -> ModelRunner:
         return self._runners[name]
 

@@ -28,11 +28,13 @@ class Worlds(BaseModel):
 
 
 class Ready(BaseModel):
-    """How many sessions have a slot, and how many wait for one."""
+    """How many sessions have a slot, and how many wait for one. compilation: how far compiling in the background is, such
+    as "compiling 3 of 8", "compiled" or "off"; it can be played meanwhile."""
 
     status: Literal["ready"] = "ready"
     playing: int
     waiting: int
+    compilation: str
 
 
 class NotReady(BaseModel):
@@ -120,7 +122,8 @@ async def _readyz(request: Request) -> Response:
     if not engine.is_ready:
         return _not_ready(engine)
     playing, waiting = engine.num_sessions
-    return JSONResponse({"status": "ready", "playing": playing, "waiting": waiting})
+    compilation = engine.compilation.status
+    return JSONResponse({"status": "ready", "playing": playing, "waiting": waiting, "compilation": compilation})
 
 
 async def _metrics(request: Request) -> Response:
