@@ -37,7 +37,7 @@ class Layered(Protocol):
     def num_layers(self) -> int: ...
 
 
-def judged_layer(network: nn.Module, branch: AdversarialConfig) -> int:
+def discriminator_layer(network: nn.Module, branch: AdversarialConfig) -> int:
     """Return the layer whose features the head reads. Raises ValueError if the network does not tell its middle."""
     if branch.layer is not None:
         return branch.layer
@@ -79,8 +79,8 @@ class CriticWithHead(nn.Module):
         small difference of logits."""
         loss = discriminator_loss(self.logits(real, sigma, cond), fake)
         if branch.r1_weight:
-            judge = partial(self.logits, cond=cond)
-            loss = loss + branch.r1_weight * approximate_r1(judge, real, sigma, generator)
+            discriminator = partial(self.logits, cond=cond)
+            loss = loss + branch.r1_weight * approximate_r1(discriminator, real, sigma, generator)
         return branch.critic_weight * loss
 
 
@@ -89,7 +89,7 @@ def critic_with_head(teacher: nn.Module, head: nn.Module | None, branch: Adversa
     branch or a branch without a head."""
     if (head is None) != (branch is None):
         raise ValueError("a head and the config's `adversarial` belong together: give both or neither")
-    layer = 0 if branch is None else judged_layer(teacher, branch)
+    layer = 0 if branch is None else discriminator_layer(teacher, branch)
     return CriticWithHead(copy.deepcopy(teacher).requires_grad_(True), head, layer)
 
 

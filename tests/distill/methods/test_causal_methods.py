@@ -181,9 +181,9 @@ def test_only_under_an_autoregressive_teacher_do_past_and_noise_determine_the_en
     def left(path: Trajectories) -> float:
         end = path.states[-1]
         given = torch.stack([path.past[:, 0], path.past[:, 1], noise[:, 2]], dim=-1).reshape(-1, 3)
-        wanted = end[:, 2].reshape(-1, 1)
-        found = given @ torch.linalg.lstsq(given, wanted).solution
-        return float((wanted - found).square().mean() / wanted.square().mean())
+        target = end[:, 2].reshape(-1, 1)
+        found = given @ torch.linalg.lstsq(given, target).solution
+        return float((target - found).square().mean() / target.square().mean())
 
     pattern = TeacherForcing(CONFIG, 4)
     assert left(clip_trajectories(flow(bidirectional), x0, noise, frames, actions(2000, 4), config)) > 0.01

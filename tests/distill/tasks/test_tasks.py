@@ -176,7 +176,7 @@ def test_the_critic_and_the_student_of_self_forcing_learn_from_their_losses_only
     assert names == ["student", "critic"]
 
 
-def test_the_judge_reads_the_middle_layer_unless_told_otherwise() -> None:
+def test_the_discriminator_reads_the_middle_layer_unless_told_otherwise() -> None:
     """DMD2 (arXiv:2405.14867, §4.3) reads the bottleneck of its UNet."""
     network = Perceptron(2, width=16, num_layers=6)
     assert critic_with_head(network, SETTING.head(), AdversarialConfig()).layer == 3
