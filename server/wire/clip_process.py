@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,12 +113,12 @@ read_clip = PROCESS.read_clip
 atexit.register(PROCESS.close)
 
 
-def _send(pipe: BinaryIO, header: dict[str, Any], data: bytes) -> None:
+def _send(pipe: IO[bytes], header: dict[str, Any], data: bytes) -> None:
     pipe.write(json.dumps(header | {"bytes": len(data)}).encode() + b"\n" + data)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> tuple[dict[str, Any], bytes]:
+def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     """Read a header and its bytes. Raises EOFError where the other side has ended."""
     line = pipe.readline()
     if not line.endswith(b"\n"):

@@ -121,7 +121,8 @@ def _discrete(space: spaces.Discrete[Any], prefix: str) -> _Part:
 
 def _multi_discrete(space: spaces.MultiDiscrete[Any], prefix: str) -> _Part:
     counts, starts = space.nvec.ravel().tolist(), space.start.ravel()
-    names, groups = [], []
+    names: list[str] = []
+    groups: list[tuple[int, ...]] = []
     for component, count in enumerate(counts):
         groups.append(tuple(range(len(names), len(names) + count - 1)))
         names += [f"{prefix}action{component}_{value}" for value in range(1, count)]

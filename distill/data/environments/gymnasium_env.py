@@ -155,10 +155,10 @@ def _registered(name: str) -> registration.EnvSpec:
 
 def _has_discrete_variant(spec: registration.EnvSpec) -> bool:
     """Return whether the environment takes `continuous` by this name and its id leaves it open."""
-    creator = spec.entry_point
-    if isinstance(creator, str):
-        creator = registration.load_env_creator(creator)
-    return "continuous" not in spec.kwargs and "continuous" in inspect.signature(creator).parameters
+    found = spec.entry_point
+    creator = registration.load_env_creator(found) if isinstance(found, str) else found
+    takes = () if creator is None else inspect.signature(creator).parameters
+    return "continuous" in takes and "continuous" not in spec.kwargs
 
 
 def _fps(env_id: str, stated: object) -> float:

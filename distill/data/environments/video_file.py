@@ -98,7 +98,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     if name is None or tags.get("alpha_mode") != "1" or name not in av.codecs_available:
         yield from container.decode(stream)
         return
-    decoder = av.CodecContext.create(name, "r")
+    decoder: Any = av.CodecContext.create(name, "r")
     for packet in container.demux(stream):
         yield from decoder.decode(packet)
 

@@ -9,7 +9,8 @@ import pytest
 
 from distill.data.collect import CollectConfig, record
 from distill.data.environments import Control, make_environment, random_control
-from distill.data.environments.gymnasium_env import GymnasiumEnvironment, UnsupportedEnvironmentError
+from distill.data.environments.action_spaces import UnsupportedEnvironmentError
+from distill.data.environments.gymnasium_env import GymnasiumEnvironment
 
 NONE = np.zeros(0, np.float32)
 CART_POLE = "CartPole-v1"

@@ -60,7 +60,8 @@ def register() -> Iterator[Register]:
     ids = []
 
     def make(name: str = "Odd-v0", **members: Any) -> str:
-        gymnasium.register(name, entry_point=type("Odd", (Plain,), members))
+        odd: Any = type("Odd", (Plain,), members)
+        gymnasium.register(name, entry_point=odd)
         ids.append(name)
         return name
 
@@ -180,7 +181,8 @@ def test_what_the_id_asks_for_is_not_overridden(register: Register) -> None:
 
     GymnasiumEnvironment(register("Takes-v0", __init__=takes))
     GymnasiumEnvironment(register("Swallows-v0", __init__=swallows))
-    gymnasium.register("Asks-v0", entry_point=type("Asks", (Plain,), {"__init__": takes}), kwargs={"continuous": True})
+    asks: Any = type("Asks", (Plain,), {"__init__": takes})
+    gymnasium.register("Asks-v0", entry_point=asks, kwargs={"continuous": True})
     GymnasiumEnvironment("Asks-v0")
     del gymnasium.registry["Asks-v0"]
     assert received == [{"continuous": False}, {}, {"continuous": True}]

@@ -36,7 +36,7 @@ def write(
 ) -> None:
     """Write pictures `h w 3` or `h w 4` at `times`, in units of 1 / per_second (default: one each)."""
     with av.open(str(path), "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=per_second)
+        stream: Any = container.add_stream(codec, rate=per_second)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt, stream.time_base = pix_fmt, Fraction(1, per_second)
         setup(stream)
@@ -90,7 +90,8 @@ def lengths(dataset: Dataset, split: str = "train") -> list[int]:
 
 
 def first(dataset: Dataset) -> NDArray[np.int64]:
-    return next(dataset.episodes("train")).frames[0].astype(np.int64)
+    frame: NDArray[np.int64] = next(dataset.episodes("train")).frames[0].astype(np.int64)
+    return frame
 
 
 def is_near(colours: NDArray[np.int64], colour: Sequence[int]) -> bool:

@@ -66,7 +66,8 @@ def test_a_clip_is_read_as_in_this_process(process: ClipProcess, kind: str) -> N
 
 def test_pictures_are_turned_composited_and_reduced_to_8_bits(process: ClipProcess) -> None:
     def read(data: bytes) -> np.ndarray:
-        return process.read_clip(data, 48, 40, **BOUNDS)[0]
+        picture: np.ndarray = process.read_clip(data, 48, 40, **BOUNDS)[0]
+        return picture
 
     assert np.array_equal(read(saved(Image.fromarray(SMALL), "PNG")), SMALL)
     exif = Image.Exif()
@@ -173,7 +174,7 @@ def test_a_process_that_is_gone_is_replaced(process: ClipProcess) -> None:
 
 
 def test_pictures_of_several_threads_do_not_mix(process: ClipProcess) -> None:
-    wrong = []
+    wrong: list[int] = []
 
     def read(level: int) -> None:
         data = saved(Image.new("RGB", (40, 48), (level,) * 3), "PNG")
