@@ -49,8 +49,9 @@ class ServerConfig:
     `resume_s`: how long a session is kept after its connection is lost; 0 turns resuming off. `hold_s`: how much of
     that time it keeps its slot; `reload_s`: the same for a page that says that it goes away, since no browser says
     whether a page is closed or reloaded. `max_suspended`: the most sessions kept in memory without a slot, in
-    `suspended_bytes` at most. `store`: an SQLite file to keep sessions in, which several servers may share; `store_bytes`: the most that
-    the sessions in it take. Of both spaces the sessions of one address may take a quarter.
+    `suspended_bytes` at most. `store`: an SQLite file to keep sessions in, which several servers may share;
+    `store_bytes`: the most that the sessions in it take. Of both spaces the sessions of one address may take a
+    quarter.
 
     Tracing
     `trace`: send OpenTelemetry spans, for every session and for one tick in `trace_every`.

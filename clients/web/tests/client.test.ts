@@ -117,6 +117,35 @@ describe("a session", () => {
     expect(names().slice(-3)).toEqual(["paused", "paused", "playing"]);
   });
 
+  it("waits in the queue when it comes back from a pause and others have the time", () => {
+    const { client, latest, join, names } = setUp();
+    join();
+    client.pause();
+    client.play();
+    latest().delivers({ type: "queued", position: 2, eta_s: null });
+    expect(client.state).toEqual({ name: "queued", position: 2, etaSeconds: null, returning: true });
+    latest().delivers({ type: "receipt", about: "control", seq: 1, status: "applied", frame: 4 });
+    expect(client.state.name).toBe("queued");
+    latest().delivers({ type: "receipt", about: "control", seq: 2, status: "applied", frame: 5 });
+    expect(client.state.name).toBe("playing");
+    client.pause();
+    latest().delivers({ type: "queued", position: 1, eta_s: null });
+    expect(names().slice(-2)).toEqual(["playing", "paused"]);
+  });
+
+  it("can begin paused, and leaves its session to whoever has the ticket", () => {
+    const { client, latest, join } = setUp({ paused: true, ticket: "t" });
+    join();
+    expect(latest().sent[0]).toMatchObject({ resume: { ticket: "t", last_frame: null } });
+    expect(latest().sent[1]).toMatchObject({ command: "pause" });
+    expect([client.state.name, client.isPaused]).toEqual(["paused", true]);
+    const socket = latest();
+    socket.delivers({ ...welcome, resume_ticket: "t2" });
+    client.leave();
+    expect(socket.sent.at(-1)).toEqual({ type: "bye", keep: true });
+    expect([client.state.name, client.resumeTicket]).toEqual(["closed", "t2"]);
+  });
+
   it("reports a refusal that does not end the session", () => {
     const { client, latest, join, refusals } = setUp();
     join();

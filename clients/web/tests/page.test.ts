@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { ConnectionLost, ServerRefusal } from "../src/errors";
-import { padButtons, type PadReading } from "../src/page/gamepad";
+import { HeldAxes } from "../src/held-axes";
+import { immovable, restOf } from "../src/page/axes";
+import { padButtons, padHolds, type PadReading } from "../src/page/gamepad";
 import { keyCap } from "../src/page/keys";
 import { sentence, stateLabel, stateNotice } from "../src/page/view";
 
@@ -37,6 +39,42 @@ describe("padButtons", () => {
   });
 });
 
+describe("axes with a stick of their own", () => {
+  const axis = (source: string, low = -2, high = 1) => ({ name: source, label: source, low, high, source });
+  const pad = (...axes: number[]): PadReading => ({ buttons: [], axes });
+
+  it("are held where the stick is, over their whole range, and let go in its dead zone", () => {
+    const axes = [axis("gamepad_0"), axis("gamepad_3", 0, 4), axis("gamepad_17"), axis("mouse_x")];
+    expect([...padHolds(pad(-0.5, 0, 0, 1), axes)]).toEqual([["gamepad_0", -1], ["gamepad_3", 4]]);
+    expect([...padHolds(pad(0.1), axes)]).toEqual([["gamepad_0", 0], ["gamepad_3", 0]]);
+  });
+
+  it("leave the stick's directions to the axis", () => {
+    expect([...padButtons(pad(-1, -1), ["left", "up"], [axis("gamepad_0")])]).toEqual(["up"]);
+  });
+
+  it("rest at 0 or at the end of the range nearest to it, and are reported if they cannot move", () => {
+    expect([restOf(axis("", -1, 1)), restOf(axis("", 0.2, 1)), restOf(axis("", -3, -2))]).toEqual([0, 0.2, -2]);
+    expect(immovable(axis("gas", 1, 1))).toBe("gas cannot be moved: its range is 1 to 1.");
+    expect(immovable(axis("gas"))).toBeNull();
+  });
+});
+
+describe("HeldAxes", () => {
+  it("move by their value per chunk of time, at the speed that is played, and not for a time that was missed", () => {
+    const held = new HeldAxes(50);
+    held.hold("gas", 0.5);
+    held.hold("wheel", -1);
+    expect(held.movement(1000, 1).map(([axis, moved]) => [axis, Math.abs(moved)])).toEqual([["gas", 0], ["wheel", 0]]);
+    expect(held.movement(1025, 2)).toEqual([["gas", 0.5], ["wheel", -1]]);
+    held.hold("gas", 0);
+    expect(held.movement(60_000, 1)).toEqual([["wheel", -2]]);
+    expect(held.chunk()).toEqual({ wheel: -1 });
+    held.clear();
+    expect([held.movement(60_010, 1), held.isEmpty]).toEqual([[], true]);
+  });
+});
+
 describe("the texts of the page", () => {
   it("show no notice while playing or paused", () => {
     expect(stateNotice({ name: "playing" })).toBeNull();
@@ -47,6 +85,18 @@ describe("the texts of the page", () => {
     expect(stateLabel({ name: "queued", position: 3, etaSeconds: null, returning: false })).toBe("Queued, position 3");
     expect(stateNotice({ name: "queued", position: 3, etaSeconds: null, returning: false })?.text).toBe("You are number 3 in the queue.");
     expect(stateNotice({ name: "queued", position: 1, etaSeconds: 12.4, returning: false })?.text).toContain("About 12\u00a0s.");
+  });
+
+  it("say what would have to end for a session that waits beside another one", () => {
+    const waiting = (position: number, returning: boolean) =>
+      stateNotice({ name: "queued", position, etaSeconds: null, returning }, true);
+    expect(waiting(1, false)).toEqual({
+      title: "All slots are in use",
+      text: "You are number 1 in the queue. It plays at once if you end the world beside it.",
+      action: "End the world beside it",
+    });
+    expect(waiting(3, true)?.title).toBe("Others are playing now");
+    expect(waiting(3, true)?.text).toContain("makes room sooner");
   });
 
   it("give the reason for reconnecting and offer to try now", () => {

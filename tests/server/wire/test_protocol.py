@@ -173,6 +173,12 @@ def test_a_number_may_be_written_as_integer_or_float(value: object, same: object
     assert decode_client(msgpack.packb(value)) == same
 
 
+@pytest.mark.parametrize("number", [17, 256])
+def test_an_act_may_move_many_axes(number: int) -> None:
+    act = Act(seq=0, axes={f"axis{i}": 0.5 for i in range(number)})
+    assert decode_client(encode(act)) == act
+
+
 def test_deeply_nested_bytes_are_a_bad_message() -> None:
     with pytest.raises(BadMessageError, match="100000 bytes"):
         decode_client(b"\x91" * 100_000)
