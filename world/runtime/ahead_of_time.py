@@ -108,13 +108,18 @@ def fitting_packages(transformer: Transformer) -> list[str]:
     return sorted(path.name for path in folder_of(transformer, torch.get_num_threads()).glob("*.pt2"))
 
 
+def check_batches(batches: Sequence[int]) -> None:
+    """Raise CompilationError unless these are batch sizes."""
+    if not batches or min(batches) < 1:
+        raise CompilationError(f"batches {list(batches)}: give one or more sizes, each at least 1")
+
+
 def compile_transformer(
     transformer: Transformer, batches: Sequence[int] = BATCHES, report: Callable[[str], None] = lambda _: None
 ) -> Path:
     """Compile the missing packages for the present number of threads and return their folder. Takes minutes; finished
     packages are kept if it is interrupted. Raises CompilationError if this machine cannot compile."""
-    if not batches or min(batches) < 1:
-        raise CompilationError(f"batches {list(batches)}: give one or more sizes, each at least 1")
+    check_batches(batches)
     if transformer.patch_in.weight.device.type != "cpu":
         raise CompilationError(
             "passes are compiled for CPUs only; on a GPU they are captured as CUDA graphs automatically"
