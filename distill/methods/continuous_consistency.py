@@ -89,6 +89,9 @@ class LevelWeight(nn.Module):
     t, so that all levels contribute equally.
     """
 
+    frequencies: Tensor
+    phases: Tensor
+
     def __init__(self, num_frequencies: int = 64) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)

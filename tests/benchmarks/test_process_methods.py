@@ -111,7 +111,7 @@ def _ends_of_other_clips(name: str) -> Break:
         real = getattr(causal_ode, name)
 
         def trajectories(*args: Any) -> Trajectories:
-            found = real(*args)
+            found: Trajectories = real(*args)
             states = torch.cat([found.states[:-1], found.states[-1:].roll(1, dims=1)])
             return replace(found, states=states)
 

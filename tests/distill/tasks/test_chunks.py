@@ -20,7 +20,7 @@ from distill.tasks.context_corruption import ContextCorruption, LevelConfig
 from distill.tasks.diffusion_forcing import DiffusionForcingConfig, DiffusionForcingTask
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.teacher_forcing import TeacherForcingConfig, TeacherForcingTask
-from distill.training.trainer import Task
+from distill.training.task import Task
 from tests.distill.tasks.random_clips import RandomClips
 from world.model.patterns import TeacherForcing
 from world.model.transformer import Transformer

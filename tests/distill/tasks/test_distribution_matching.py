@@ -14,7 +14,7 @@ from distill.methods.self_rollout import RollingCache, context_frames, self_roll
 from distill.tasks import causvid, self_forcing
 from distill.tasks.causvid import CausVidConfig, CausVidTask
 from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
-from distill.training.trainer import Task
+from distill.training.task import Task
 from tests.distill.tasks.random_clips import RandomClips
 from world.model.schedule import sampling_sigmas
 from world.testing import CONFIGS, tiny_transformer
