@@ -121,13 +121,10 @@ class SessionRegistry:
         self._lock.assert_held()
         entry = self.entries.get(ticket.key)
         if entry is not None and entry.ticket.matches(ticket):
-            former = entry.send_queue
-            try:
-                if is_newest(entry.session, claimed):
-                    return self._reconnect(entry, last_frame, client)
-                self.remove(entry)
-            finally:
-                former.end(TakenOverError("this session continues over another connection"))
+            entry.send_queue.end(TakenOverError("this session continues over another connection"))
+            if is_newest(entry.session, claimed):
+                return self._reconnect(entry, last_frame, client)
+            self.remove(entry)
         suspended, source = self.suspended_sessions.take(ticket, claimed, time.monotonic()), "memory"
         if suspended is None and claimed is not None:
             suspended, source = claimed.suspended, "store"

@@ -6,6 +6,7 @@ cannot run ahead of what is shown. After a failure ticks pass through undecoded,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -86,15 +88,18 @@ class DecodePipeline:
     def call(self, work: Callable[[], _T]) -> _T:
         """Run `work` on the decode thread. Return its result, or raise what it raised."""
         future: Future[_T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(work())
-            except Exception as exc:  # noqa: BLE001  # the caller waits for it and raises it
-                future.set_exception(exc)
-
-        self._work.put(run)
+        self._work.put(partial(_run_for, future, work))
         return future.result()
+
+    def try_call(self, work: Callable[[], _T]) -> Future[_T] | None:
+        """Have `work` run on the decode thread if nothing waits there; else return None. Never blocks."""
+        future: Future[_T] = Future()
+        if not self._work.empty():
+            return None
+        with contextlib.suppress(queue.Full):
+            self._work.put_nowait(partial(_run_for, future, work))
+            return future
+        return None
 
     def stop(self) -> None:
         """Handle what was put and end the thread."""
@@ -140,6 +145,13 @@ class DecodePipeline:
                 if row.ticket.sample.acts and (stamp := row.ticket.sample.stamp):
                     self._metrics.action_to_frame_s.observe(time.monotonic() - stamp.arrived_at)
         session_key.set("-")
+
+
+def _run_for(future: Future[_T], work: Callable[[], _T]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as exc:  # noqa: BLE001  # whoever has the future raises it
+        future.set_exception(exc)
 
 
 def frame_messages(

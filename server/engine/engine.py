@@ -13,7 +13,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
 
 from server.admission.session_entry import Client, SessionEntry
 from server.admission.session_factory import read_stored
@@ -229,7 +231,7 @@ class Engine:
     def _run(self) -> None:
         self._pipeline.start()
         try:
-            self.world_registry.load(self._pipeline.call)
+            self.world_registry.load(self._pipeline.call, self._try_decode)
             self.compilation.begin()
         except Exception as exc:  # noqa: BLE001  # whatever a loader raises, those who wait for the worlds must know
             self.failure = exc
@@ -238,7 +240,7 @@ class Engine:
             while self._wait_for_work():
                 self._tick()
                 self._slot_jobs.advance()
-                self.world_registry.advance_previews()
+                self._slot_jobs.in_spare_time(self.world_registry.previews.advance)
                 self.compilation.advance()
         except ModelFailedError as failed:
             cause = failed.__cause__
@@ -247,14 +249,25 @@ class Engine:
             self._fail(exc, "a world")
         self._pipeline.stop()
 
+    def _try_decode(self, work: Callable[[], Any]) -> Future[Any] | None:
+        """Have the decode thread do this if it has nothing else to do, and wake the model thread then."""
+        if (future := self._pipeline.try_call(work)) is not None:
+            future.add_done_callback(self._wake)
+        return future
+
+    def _wake(self, _done: object) -> None:
+        with self._lock:
+            self._lock.notify()
+
     def _wait_for_work(self) -> bool:
         """Wait until a tick, a slot job or a preview is due. Return False at the end."""
         with self._lock:
             while not self._is_stopping and self.failure is None:
                 now = time.monotonic()
                 jobs_at = min(self._slot_jobs.due_at(), self.compilation.due_at())
-                wake_at = min(self._registry.maintain(now), self._plan(now).wake_at, jobs_at)
-                if self.world_registry.num_previews_left or wake_at <= now:
+                previews_at = max(self.world_registry.previews.due_at(), self._slot_jobs.spare_time_at())
+                wake_at = min(self._registry.maintain(now), self._plan(now).wake_at, jobs_at, previews_at)
+                if wake_at <= now:
                     return True
                 self._lock.wait(None if wake_at == NEVER else wake_at - now)
             return False

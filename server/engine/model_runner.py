@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from server.compilation.parts import sizes_to_compile
 from server.admission.tick_times import TickTimes
+from server.compilation.parts import sizes_to_compile
 from server.engine.fingerprint import fingerprint, former_fingerprint
 from server.engine.padding import Padding
 from server.sessions.input_buffer import Sample
 from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
 from world import Actions, RolloutState, World
+from world.rollout.parts import run_to_end
 from world.rollout.snapshots import check_codec_state, check_state
 
 WorldLoader = Callable[[], World]
@@ -37,10 +38,12 @@ FEW_CORES = 2
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One batched step: its latents (`b chunk c h w`, padding last) and how long it took."""
+    """One batched step: its latents (`b chunk c h w`, padding last), how long it took, and on a GPU the event after
+    which they are computed."""
 
     latents: Any
     step_ms: float
+    ready: Any = None
 
 
 class ModelRunner:
@@ -155,9 +158,10 @@ class ModelRunner:
         """
         match request:
             case StartRequest():
-                return self.start(slot, request)
+                return (yield from self._starting(slot, request))
             case BranchRequest(branch=branch):
-                self._rollout.restore(slot, branch.state)
+                yield from self.restore(slot, branch.state)
+                yield
             case RewindRequest():
                 yield from self._rollout.rewinding(slot, self._latent_frame(request.run_frame))
             case _:
@@ -175,9 +179,9 @@ class ModelRunner:
         """Return the state of `slot`, with its K/V if `exact`; else it is far smaller, and K/V are replayed from it."""
         return self._rollout.snapshot(slot, exact=exact)
 
-    def restore(self, slot: int, state: RolloutState) -> None:
-        """Put a state into `slot`."""
-        self._rollout.restore(slot, state)
+    def restore(self, slot: int, state: RolloutState) -> Generator[None, None, None]:
+        """Put a state into `slot`, in parts no longer than a step."""
+        return self._rollout.restoring(slot, state)
 
     def release(self, slot: int) -> None:
         """Release what a departed session left in `slot`."""
@@ -188,13 +192,16 @@ class ModelRunner:
 
     def start(self, slot: int, request: StartRequest) -> NDArray[np.uint8]:
         """Fill a slot from a start of the world or from pictures. Return the context's last picture."""
+        return run_to_end(self._starting(slot, request))
+
+    def _starting(self, slot: int, request: StartRequest) -> Generator[None, None, NDArray[np.uint8]]:
         if request.pictures is None:
             context = self.world.starts[request.index]
             frames, actions = context.frames[None].numpy(), context.actions
         else:
             frames = request.pictures[None]
             actions = self._actions([Sample()]).repeat(len(request.pictures))
-        self._rollout.start([slot], frames, actions, [request.seed])
+        yield from self._rollout.starting([slot], frames, actions, [request.seed])
         last: NDArray[np.uint8] = frames[0, -1]
         return last
 
@@ -205,11 +212,11 @@ class ModelRunner:
         actions = self._actions([*samples, *[Sample()] * padding])
         latents = self._rollout.step_latents(actions, slots=[*slots, *self._spare[:padding]])
         self.threads_used[len(slots)] = self._rollout.threads.last
-        return Stepped(latents, (time.perf_counter() - began) * 1e3)
+        return Stepped(latents, (time.perf_counter() - began) * 1e3, self._rollout.ready(slots[0]))
 
     def decode(self, stepped: Stepped, slots: Sequence[int]) -> NDArray[np.uint8]:
         """Return the pixel frames of the players' slots, uint8 `b f h w 3`."""
-        frames = self._rollout.decode(stepped.latents[: len(slots)], slots=list(slots))
+        frames = self._rollout.decode(stepped.latents[: len(slots)], list(slots), stepped.ready)
         return np.asarray(frames.cpu())
 
     def _actions(self, samples: Sequence[Sample]) -> Actions:

@@ -1,6 +1,6 @@
-"""The worlds of one server process. Owns their loading, warm-up, public descriptions and moving previews.
+"""The worlds of one server process. Owns their loading, warm-up and public descriptions.
 
-Loading and previews run on the model thread; descriptions can be read from any thread once loading is done.
+Loading runs on the model thread; descriptions can be read from any thread once loading is done.
 """
 
 from __future__ import annotations
@@ -9,22 +9,18 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.config import ServerConfig
 from server.engine.model_runner import ModelRunner, OnThread, WorldLoader, share_cores, world_info
+from server.engine.previews import Previews, TryDecode
 from server.errors import ModelFailedError, UnknownWorldError
-from server.sessions.input_buffer import Sample
-from server.sessions.run import StartRequest
 from server.state.state_owner import StateOwner
 from server.wire.protocol import WorldInfo
 
 logger = logging.getLogger(__name__)
-
-PREVIEW_S, PREVIEW_HOLD_S = 2.0, 0.4
 
 
 class WorldRegistry:
@@ -35,12 +31,10 @@ class WorldRegistry:
         self._loaders = dict(loaders)
         self._runners: dict[str, ModelRunner] = {}
         self._infos: dict[str, WorldInfo] = {}
-        self._previews: dict[str, list[NDArray[np.uint8]]] = {}
-        self._preview_steps: Iterator[None] = iter(())
-        self.num_previews_left = 0
+        self.previews = Previews({}, lambda _work: None)
 
-    def load(self, on_decode_thread: OnThread) -> None:
-        """Load and warm up all worlds, one after the other."""
+    def load(self, on_decode_thread: OnThread, try_decode: TryDecode) -> None:
+        """Load and warm up all worlds, one after the other. try_decode: for `Previews`."""
         worlds = {name: loader() for name, loader in self._loaders.items()}
         most = [world.threads.most for world in worlds.values() if world.threads.most]
         share_cores(self._config.num_threads or max(most, default=None), on_decode_thread)
@@ -58,8 +52,9 @@ class WorldRegistry:
             self._infos[name] = world_info(name, world)
             latency_ms = {size: round(ms, 1) for size, ms in runner.latency_ms.items()}
             logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, latency_ms)
-        self.num_previews_left = len(self._runners)
-        self._preview_steps = self._make_previews(on_decode_thread)
+        self.previews = Previews(
+            {name: (runner, self._infos[name]) for name, runner in self._runners.items()}, try_decode
+        )
 
     @property
     def worlds(self) -> list[WorldInfo]:
@@ -99,29 +94,7 @@ class WorldRegistry:
         """Return two seconds of the world, generated here, uint8 `h w 3` each; None until they are finished. Raise
         UnknownWorldError."""
         self.info(name)
-        return self._previews.get(name)
-
-    def advance_previews(self) -> None:
-        """Generate one more chunk of the previews; do nothing once all are finished. Raise ModelFailedError."""
-        next(self._preview_steps, None)
-
-    def _make_previews(self, on_decode_thread: OnThread) -> Iterator[None]:
-        for name, runner in self._runners.items():
-            with failures_of(name):
-                info = self._infos[name]
-                rng = np.random.default_rng(0)
-                frames = [runner.start(runner.preview_slot, _first_start(info))]
-                held: tuple[str, ...] = ()
-                every = max(1, round(PREVIEW_HOLD_S * info.fps / runner.chunk_pixel_frames))
-                for chunk in range(round(PREVIEW_S * info.fps / runner.chunk_pixel_frames)):
-                    yield
-                    if chunk % every == 0 and info.buttons:
-                        held = (info.buttons[int(rng.integers(len(info.buttons)))].name,)
-                    stepped = runner.step([Sample(held)], [runner.preview_slot])
-                    frames.extend(on_decode_thread(partial(runner.decode, stepped, [runner.preview_slot]))[0])
-                runner.release(runner.preview_slot)
-            self._previews[name] = frames
-            self.num_previews_left -= 1
+        return self.previews.get(name)
 
 
 @contextmanager
@@ -131,9 +104,3 @@ def failures_of(world: str) -> Iterator[None]:
         yield
     except Exception as exc:  # a model may raise anything; the original is the cause, with its traceback
         raise ModelFailedError(world) from exc
-
-
-def _first_start(info: WorldInfo) -> StartRequest:
-    if info.starts:
-        return StartRequest(index=0)
-    return StartRequest(pictures=np.zeros((1, info.height, info.width, 3), np.uint8))

@@ -17,6 +17,7 @@ from server.wire.protocol import Ack, Act, Frame, Hello, Welcome
 from tests.server.raw import Raw, hello
 from tests.server.serving import RunningServer
 from world import Rollout, RolloutState
+from world.rollout.replay import history_frames
 from world.testing import tiny_world
 
 WORLDS: dict[str, WorldLoader | Path] = {"pixel": tiny_world, "wan": partial(tiny_world, config="wan")}
@@ -65,7 +66,8 @@ def session_of(server: RunningServer, key: str) -> Session:
 def state_of(server: RunningServer, key: str, world: str) -> RolloutState:
     slot = session_of(server, key).life.slot
     assert slot is not None
-    return rollout_of(server, world).snapshot(slot)
+    rollout = rollout_of(server, world)  # it belongs to the model thread, which may do nothing else meanwhile
+    return rollout._slots[slot].as_data(history_frames(rollout.config), rollout.arena.copy_out(slot))
 
 
 def assert_same(state: RolloutState, other: RolloutState) -> None:

@@ -103,7 +103,8 @@ class Slots:
     # ---- for the rollout
 
     def _as_data(self, slot: int, exact: bool) -> RolloutState:
-        self.ownership.assert_idle(slot)  # what is decoded changes the codec's state
+        if exact:  # decoding changes the codec's state, which is computed anew otherwise
+            self.ownership.assert_idle(slot)
         return self._slots[slot].as_data(history_frames(self.config), self.arena.copy_out(slot) if exact else None)
 
     def _keep_kv_checkpoint(self, slot: int) -> None:

@@ -83,7 +83,7 @@ async def test_a_slot_that_cannot_be_released_is_a_failure_of_its_world(
     def release(_runner: ModelRunner, _slot: int) -> None:
         raise ArithmeticError("out of paint")
 
-    await until(lambda: not server.engine.world_registry.num_previews_left, "the previews are finished")
+    await until(lambda: not server.engine.world_registry.previews.num_left, "the previews are finished")
     lockstep = hello("pixel", pacing="lockstep")
     async with raw_client(server.url, lockstep) as leaving, raw_client(server.url, hello("wan")) as other:
         await leaving.play(1)

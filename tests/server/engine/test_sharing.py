@@ -49,7 +49,7 @@ async def settled(server: RunningServer) -> int:
             entries = server.engine._registry.entries.values()
             paused = all(entry.session._pace.is_paused for entry in entries)
             sent = all(entry.send_queue.last_taken == entry.session.last_index >= 0 for entry in entries)
-        return paused and sent and not server.engine.world_registry.num_previews_left
+        return paused and sent and not server.engine.world_registry.previews.num_left
 
     await until(is_settled, "every session is paused and no frame is under way")
     return server.engine.num_ticks

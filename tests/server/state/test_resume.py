@@ -225,7 +225,7 @@ async def test_players_who_leave_at_any_time_break_nothing(server: RunningServer
 
     await asyncio.gather(*(come_and_go() for _ in range(6)))
     assert server.engine.failure is None
-    server.engine._slot_jobs._hold_s = 0.0  # held slots become free
+    server.engine._slot_jobs._work._hold_s = 0.0  # held slots become free
     async with raw_client(server.url) as last:
         await last.send(hello())
         assert len(await last.play(3)) == 3
