@@ -229,7 +229,7 @@ class VP(Adapted):
 
 class TrigFlow(Adapted):
     """A model F(x_t, t) of x_t = cos t·x0 + sin t·noise that predicts dx/dt = cos t·noise − sin t·x0
-    (arXiv:2410.11081, §3.1; data scaled to unit standard deviation, σ_d = 1). Arguments: see `Adapted`."""
+    (arXiv:2410.11081, §3; data scaled to unit standard deviation, σ_d = 1). Arguments: see `Adapted`."""
 
     def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning, sigma_next: Tensor | None = None) -> Tensor:
         t = torch.atan2(sigma, 1 - sigma)
