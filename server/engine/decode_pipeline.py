@@ -140,7 +140,12 @@ class DecodePipeline:
                 session_key.set(row.key)
                 if len(chunk) != row.ticket.num_frames:
                     raise InternalError(f"a chunk has {len(chunk)} pixel frames instead of {row.ticket.num_frames}")
-                frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
+                try:
+                    frames = frame_messages(row.ticket, chunk, step_ms, decode_ms, len(tick.rows))
+                except Exception:  # a picture that cannot be encoded is its own session's fault
+                    logger.exception("a chunk of session %s cannot be encoded", row.key)
+                    row.send_queue.end(InternalError("this session failed; the server's log says why. Join again"))
+                    continue
                 row.send_queue.put_frames(row.ticket.index, frames, keep=row.ticket.keep)
                 if row.ticket.sample.acts and (stamp := row.ticket.sample.stamp):
                     self._metrics.action_to_frame_s.observe(time.monotonic() - stamp.arrived_at)

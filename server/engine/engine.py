@@ -21,12 +21,12 @@ from server.admission.session_entry import Client, SessionEntry
 from server.admission.session_factory import read_stored
 from server.admission.session_registry import SessionRegistry
 from server.config import ServerConfig
-from server.engine.decode_pipeline import DecodePipeline, Row, Tick
+from server.engine.decode_pipeline import DecodePipeline
 from server.engine.live_compilation import LiveCompilation
 from server.engine.model_runner import WorldLoader
-from server.engine.scheduler import Plan, plan
 from server.engine.slot_jobs import SlotJobs
-from server.engine.world_registry import WorldRegistry, failures_of
+from server.engine.ticks import Ticks
+from server.engine.world_registry import WorldRegistry
 from server.errors import InternalError, ModelFailedError, NotReadyError, ServerError, ShuttingDownError
 from server.sessions.branches import Branch
 from server.sessions.lock import EngineLock
@@ -57,7 +57,6 @@ class Engine:
         self.ready = threading.Event()
         self.failure: Exception | None = None
         self.failed_world: str | None = None
-        self.num_ticks = 0
         self.world_registry = WorldRegistry(config, loaders)
         self.metrics = Metrics(self.counts, self.world_registry)
         self.store = None if config.store is None else Store(config.store, config.resume_s, config.store_bytes)
@@ -74,6 +73,7 @@ class Engine:
         )
         self._pipeline = DecodePipeline(self._fail, self.metrics)
         shared = (self.world_registry, self._pipeline, self._lock, self._registry)
+        self._ticks = Ticks(*shared, metrics=self.metrics, tracer=self._tracer, max_batch=config.max_batch)
         self._slot_jobs = SlotJobs(*shared, hold_s=config.hold_s, saves=self.store is not None)
         self.compilation = LiveCompilation(config, self.world_registry, self._registry, self._lock, self._pipeline.call)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
@@ -110,6 +110,10 @@ class Engine:
     def is_healthy(self) -> bool:
         """Return whether there is no failure that only a new process can mend."""
         return self.failure is None and (self._is_stopping or self._thread.is_alive())
+
+    @property
+    def num_ticks(self) -> int:
+        return self._ticks.number
 
     @property
     def num_sessions(self) -> tuple[int, int]:
@@ -238,7 +242,8 @@ class Engine:
         self.ready.set()
         try:
             while self._wait_for_work():
-                self._tick()
+                if self._ticks.run():
+                    self._slot_jobs.note_success()
                 self._slot_jobs.advance()
                 self._slot_jobs.in_spare_time(self.world_registry.previews.advance)
                 self.compilation.advance()
@@ -266,38 +271,11 @@ class Engine:
                 now = time.monotonic()
                 jobs_at = min(self._slot_jobs.due_at(), self.compilation.due_at())
                 previews_at = max(self.world_registry.previews.due_at(), self._slot_jobs.spare_time_at())
-                wake_at = min(self._registry.maintain(now), self._plan(now).wake_at, jobs_at, previews_at)
+                wake_at = min(self._registry.maintain(now), self._ticks.plan(now).wake_at, jobs_at, previews_at)
                 if wake_at <= now:
                     return True
                 self._lock.wait(None if wake_at == NEVER else wake_at - now)
             return False
-
-    def _plan(self, now: float) -> Plan:
-        return plan((entry.session.view() for entry in self._registry.with_slot()), now, self.config.max_batch)
-
-    def _tick(self) -> None:
-        """Run one batched step of the sessions that are due, if any are."""
-        rows, samples = [], []
-        with self._lock:
-            now = time.monotonic()
-            planned = self._plan(now)
-            by_slot = {entry.session.life.slot: entry for entry in self._registry.with_slot()}
-            for slot in planned.slots:
-                entry = by_slot[slot]
-                ticket, replies = entry.session.begin_chunk(now)
-                rows.append(Row(entry.session.key, slot, ticket, entry.send_queue))
-                samples.append(ticket.sample)
-                entry.send_queue.put(*replies)
-        if planned.world is None:
-            return
-        runner = self.world_registry.runner(planned.world)
-        trace = self._tracer.tick(self.num_ticks, planned.world, [row.key for row in rows])
-        with failures_of(planned.world), trace.part("step"):
-            stepped = runner.step(samples, [row.slot for row in rows])
-        self._slot_jobs.note_success()
-        self.num_ticks += 1
-        self.metrics.tick_s.labels(planned.world, len(rows)).observe(stepped.step_ms / 1e3)
-        self._pipeline.put(Tick(rows, runner, stepped, trace))
 
     def _fail(self, failure: Exception, world: str) -> None:
         """End every session because a world failed; the log has the traceback, clients get none. From either thread."""

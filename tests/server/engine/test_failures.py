@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgpack
@@ -21,8 +22,11 @@ import pytest
 from lightcone_client import connect
 from numpy.typing import NDArray
 
+from server.engine import decode_pipeline
 from server.engine.model_runner import ModelRunner
 from server.sessions.run import RunRequest
+from server.sessions.session import Session
+from server.telemetry.log import session_key
 from server.wire.protocol import Ack, Fork, Start, StartFrom
 from tests.server.command_line import ROOT, address_of, serving
 from tests.server.raw import Raw, hello, raw_client
@@ -259,3 +263,30 @@ async def test_after_a_failure_nothing_is_suspended_or_saved(tmp_path: Path, mon
         assert time.monotonic() - began < 4
     assert rows(tmp_path / "sessions.db") == before
     assert server.engine.failed_world == "pixel"
+
+
+async def test_a_session_that_cannot_be_stepped_or_encoded_ends_alone(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with one session's data."""
+    async with raw_client(server.url, hello()) as other:
+        await other.play(2)
+        for owner, name in ((Session, "begin_chunk"), (decode_pipeline, "frame_messages")):
+            async with raw_client(server.url, hello()) as failed:
+                await failed.play(2)
+                key, real = failed.welcome.session, getattr(owner, name)
+
+                def broken(
+                    subject: Any, *rest: Any, key: str = key, real: Callable[..., Any] = real, **options: Any
+                ) -> Any:
+                    if session_key.get() == key or getattr(subject, "key", None) == key:
+                        raise KeyError("rudder")
+                    return real(subject, *rest, **options)
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(owner, name, broken)
+                    assert (await failed.error()).code == "internal"
+                    assert await failed.close_code() == 1011
+            assert len(await other.play(5)) == 5
+            await until(lambda: server.engine.num_sessions[0] == 1, "it has left its slot")
+    assert server.engine.failure is None
