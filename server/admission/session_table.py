@@ -188,7 +188,8 @@ class SessionTable:
             unseen = [frame for frame in entry.suspended.frames if frame[0] > seen]
             entry.send_queue.requeue(unseen, min(seen, session.last_index))
         entry.on_admitted()
-        self._metrics.admissions.labels(session.world.name).inc()
+        if is_new:  # who comes back to a held slot was admitted before
+            self._metrics.admissions.labels(session.world.name).inc()
         self._tracer.admitted(place.key, session.world.name, session.generation)
         logger.info("session %s plays %s in slot %d", place.key, session.world.name, place.slot)
 
