@@ -36,6 +36,8 @@ def test_the_operator_page_shows_a_player_and_an_unreachable_server(
     assert lost["stale"] == "true"
     assert lost["tiles"] == {**lost["tiles"], "sessions": "1"}, "the last figures remain"
     assert (back["said"], back["stale"], back["trouble"]) == ("Ready", "false", "")
+    assert seen["idle"] == "", "this server does not compile"
+    assert "compiling 3 of 8" in seen["compiling"]
 
 
 @pytest.mark.browser

@@ -10,7 +10,8 @@ import {
   untilApplied,
 } from "./browser.mjs";
 
-/** Shows the server on the operator page while a player plays, then without a connection, then with it again. */
+/** Shows the server on the operator page while a player plays, then without a connection, then with it again, and last
+ * as if it compiled. */
 export async function operator(browser, base, folder, seen) {
   const page = await open(browser, DESKTOP, base, seen.problems);
   const operatorProblems = [];
@@ -51,4 +52,13 @@ export async function operator(browser, base, folder, seen) {
   await operatorPage.context().setOffline(false);
   await until(operatorPage, () => document.querySelector("#state").dataset.state === "ready");
   seen.back = await operatorPage.evaluate(figures);
+  const progress = () => {
+    const notice = document.querySelector("#compilation");
+    return notice.hidden ? "" : notice.innerText;
+  };
+  seen.idle = await operatorPage.evaluate(progress);
+  const compiling = { status: "ready", playing: 1, waiting: 0, compilation: "compiling 3 of 8" };
+  await operatorPage.route("**/readyz", (route) => route.fulfill({ json: compiling }));
+  await until(operatorPage, () => !document.querySelector("#compilation").hidden);
+  seen.compiling = await operatorPage.evaluate(progress);
 }
