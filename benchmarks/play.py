@@ -102,10 +102,19 @@ def server_process(world: str, players: int, *flags: str, log: IO[str] | None = 
     command = [sys.executable, str(ROOT / "lightcone.py"), "serve", "--world", world, "--port", "0"]
     command += ["--max-sessions", str(max(players, 1)), "--log-level", "warning", "--no-compile", *flags]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
-        try:
+        with killed_if_raised(process):
             yield address_of(process, world), process.pid
-        finally:
-            process.terminate()
+        process.terminate()
+
+
+@contextmanager
+def killed_if_raised(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill a process at once if the block raises, as after Ctrl-C, instead of waiting for its orderly end."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
 
 
 def address_of(process: subprocess.Popen[str], world: str, timeout_s: float = START_TIMEOUT_S) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.play import ROOT, first_world, machine, percentile, server_process
+from benchmarks.play import ROOT, first_world, killed_if_raised, machine, percentile, server_process
 from benchmarks.players import BEHAVIOURS, Seen
 from server.errors import ConfigError
 
@@ -152,7 +152,7 @@ def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
         others = [kind for kind in kinds if kind not in BUSY]
         shares = [others[number :: load.processes] for number in range(load.processes)]
         shares += [[kind] for kind in kinds if kind in BUSY]  # in their own process, or they would delay other players
-        players = [_players(load, url, world["name"], begin, share) for share in shares if share]
+        players = [stack.enter_context(_players(load, url, world["name"], begin, share)) for share in shares if share]
         memory = Memory(pid)
         with memory.watched(begin, begin + load.seconds):
             answers = [process.communicate()[0] for process in players]
@@ -254,10 +254,12 @@ def resident_mb(pid: int) -> float:
     return round(int(listing.stdout) / 1024, 1)
 
 
-def _players(load: Load, url: str, world: str, begin: float, kinds: list[str]) -> subprocess.Popen[str]:
+@contextmanager
+def _players(load: Load, url: str, world: str, begin: float, kinds: list[str]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "benchmarks.players", "--url", url, "--world", world, "--at", str(begin)]
     command += ["--seconds", str(load.seconds), *(["--unpaced"] if load.unpaced else []), *kinds]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process, killed_if_raised(process):
+        yield process
 
 
 def _text(report: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from distill.data.environments import (
     make_environment,
     random_control,
 )
+from distill.data.workers import process_pool
 from world.errors import LightconeError
 
 
@@ -69,6 +71,7 @@ HELDOUT_SEED_OFFSET = 1_000_000
 def collect(root: Path, config: CollectConfig, *, workers: int | None = None, quiet: bool = False) -> None:
     """Record every stream of `config` that is missing at `root`, then write `dataset.json`.
 
+    An exception in this process, such as KeyboardInterrupt, ends the recording at once; complete streams are kept.
     Raises DatasetError if `root` holds streams of another environment or frame size.
     """
     jobs = [("train", i, config.seed + i) for i in range(config.num_train)]
@@ -76,10 +79,16 @@ def collect(root: Path, config: CollectConfig, *, workers: int | None = None, qu
     jobs = [job for job in jobs if not _path(root, job[0], job[1]).exists()]
     spec = make_environment(config.environment, height=config.height, width=config.width).spec
     _check_same_source(root, spec)
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    with process_pool(workers or os.cpu_count() or 1) as pool:
         futures = [pool.submit(_record_job, root, config, *job) for job in jobs]
-        for future in tqdm(as_completed(futures), total=len(futures), desc="collect", unit="stream", disable=quiet):
-            future.result()
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), desc="collect", unit="stream", disable=quiet):
+                future.result()
+        except BrokenProcessPool as exc:
+            raise DatasetError(
+                f"{config.environment} ended the process that recorded it, as by a crash or for want of memory; run "
+                "the command again to record the streams that are missing"
+            ) from exc
     write_dataset_json(root, spec, asdict(config))
 
 

@@ -5,6 +5,7 @@ To add an environment, write its module and name it in `ENVIRONMENTS`.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from distill.data.environments.base import (
@@ -30,6 +31,7 @@ def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environ
 
     height, width: frame size; `bouncer` and `pong` have a fixed size and ignore it.
     """
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # SDL, where pygame brings it, would swallow SIGTERM
     if name not in ENVIRONMENTS:
         from distill.data.environments.gymnasium_env import GymnasiumEnvironment  # it imports gymnasium
 
