@@ -8,11 +8,14 @@ A dataset is a folder. `dataset.json` holds the environment's spec and how the d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -60,9 +63,19 @@ def save_episode(path: Path, episode: Episode) -> None:
 
 
 def load_episode(path: Path) -> Episode:
-    """Load an episode that `save_episode` wrote."""
-    with np.load(path) as arrays:
+    """Load an episode that `save_episode` wrote. Raises DatasetError if the file is damaged."""
+    with _arrays(path) as arrays:
         return Episode(**{name: arrays[name] for name in Episode.__slots__})
+
+
+@contextmanager
+def _arrays(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open the arrays of an episode file."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            yield arrays
+    except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as exc:
+        raise DatasetError(f"{path} is damaged ({exc}): delete it and run `lightcone collect` again") from exc
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +88,16 @@ class Dataset:
 
     @staticmethod
     def open(root: Path) -> Dataset:
-        """Open the dataset at `root`. Raises DatasetError if there is none."""
+        """Open the dataset at `root`. Raises DatasetError if there is none, or if it is damaged."""
         try:
-            text = json.loads((root / "dataset.json").read_text())
+            text = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+            return Dataset(root, spec_from_json(text["environment"]), text["collected"])
         except FileNotFoundError as exc:
             raise DatasetError(f"no dataset at {root}: run `lightcone collect` first") from exc
-        return Dataset(root, spec_from_json(text["environment"]), text["collected"])
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise DatasetError(
+                f"{root / 'dataset.json'} is damaged ({exc}): delete {root} and run `lightcone collect` again"
+            ) from exc
 
     def paths(self, split: str) -> list[Path]:
         """Return the episode files of `train` or `heldout` in order. Raises DatasetError if there are none."""
@@ -98,8 +115,8 @@ class Dataset:
 
 
 def load_dones(path: Path) -> NDArray[np.bool_]:
-    """Load only an episode's `dones`, without unpacking its frames."""
-    with np.load(path) as arrays:
+    """Load only an episode's `dones`, without unpacking its frames. Raises DatasetError if the file is damaged."""
+    with _arrays(path) as arrays:
         dones: NDArray[np.bool_] = arrays["dones"]
         return dones
 
@@ -141,7 +158,9 @@ def write_dataset_json(root: Path, spec: EnvironmentSpec, collected: dict[str, A
     """Write `dataset.json`, which completes a dataset."""
     root.mkdir(parents=True, exist_ok=True)
     content = {"environment": fields_to_disk(asdict(spec)), "collected": collected}
-    (root / "dataset.json").write_text(json.dumps(content, indent=1) + "\n")
+    partial = root / "dataset.json.partial"
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(root / "dataset.json")
 
 
 def spec_from_json(fields: dict[str, Any]) -> EnvironmentSpec:

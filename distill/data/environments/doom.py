@@ -42,8 +42,8 @@ class Doom:
     """
 
     def __init__(self, *, height: int = 48, width: int = 80) -> None:
-        if height % PATCH or width % PATCH:
-            raise LightconeError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
+        if height < 1 or width < 1 or height % PATCH or width % PATCH:
+            raise LightconeError(f"frame size {height}x{width}: both must be multiples of {PATCH} above 0")
         self.spec = EnvironmentSpec(
             name="doom",
             title="Doom",

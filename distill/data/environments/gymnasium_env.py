@@ -40,8 +40,8 @@ class GymnasiumEnvironment:
     """
 
     def __init__(self, env_id: str, *, height: int = 64, width: int = 64, fps: float | None = None) -> None:
-        if height % PATCH or width % PATCH:
-            raise UnsupportedEnvironmentError(f"frame size {height}x{width}: both must be multiples of {PATCH}")
+        if height < 1 or width < 1 or height % PATCH or width % PATCH:
+            raise UnsupportedEnvironmentError(f"frame size {height}x{width}: both must be multiples of {PATCH} above 0")
         self.env = _made(env_id)
         self._controls = controls_of(env_id, self.env.action_space)
         self._gate = ArrayGate(f"{env_id}: render()")

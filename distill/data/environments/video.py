@@ -93,10 +93,10 @@ def import_videos(
     or runs backwards, and after `frames_per_stream` frames; pieces shorter than `min_frames` (default 64) are dropped.
     What cannot be used, is left out or repeated is logged. Raises DatasetError.
     """
-    if height % PATCH or width % PATCH or not 0 < heldout_share < 1:
+    if height < 1 or width < 1 or height % PATCH or width % PATCH or not 0 < heldout_share < 1:
         raise DatasetError(
-            f"frame size {height}x{width}, held-out share {heldout_share}: sizes must be multiples of {PATCH}, "
-            "the share between 0 and 1"
+            f"frame size {height}x{width}, held-out share {heldout_share}: sizes must be multiples of {PATCH} "
+            "above 0, the share between 0 and 1"
         )
     if min_frames is not None and min_frames < 2:
         raise DatasetError(f"min_frames {min_frames}: a stream has at least 2 frames")

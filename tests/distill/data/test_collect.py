@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill.data.clips import Dataset, DatasetError, Episode, load_episode, save_episode
+from distill.data.clips import Dataset, DatasetError, Episode, load_dones, load_episode, require_clips, save_episode
 from distill.data.collect import CollectConfig, collect, mixed_policy, record
 from distill.data.environments import Control, EnvironmentSpec, Step, make_environment
 from world.card import Axis
@@ -131,6 +131,29 @@ def test_spec_and_configuration_survive_json(dataset: Dataset) -> None:
     assert dataset.spec == make_environment("bouncer").spec
     assert dataset.collected["random_share"] == CONFIG.random_share
     assert json.loads((dataset.root / "dataset.json").read_text())["collected"]["environment"] == "bouncer"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"environment": {"buttons": 3}, "collected": {}}'])
+def test_a_damaged_description_of_a_dataset_is_said(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "dataset.json").write_text(damage)
+    with pytest.raises(DatasetError, match=r"dataset\.json is damaged .*: delete .* and run `lightcone collect` again"):
+        Dataset.open(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", None])
+def test_a_damaged_stream_is_named(dataset: Dataset, tmp_path: Path, damage: bytes | None) -> None:
+    whole = dataset.paths("train")[0].read_bytes()
+    path = tmp_path / "episode_00000.npz"
+    path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    for load in (load_episode, load_dones):
+        with pytest.raises(DatasetError, match=r"episode_00000\.npz is damaged .*: delete it"):
+            load(path)
+
+
+def test_streams_must_be_long_enough_to_train_on(dataset: Dataset) -> None:
+    require_clips(dataset, 39)
+    with pytest.raises(DatasetError, match="has 39 frames that an action led to, and training needs 40"):
+        require_clips(dataset, 40)
 
 
 def test_an_episode_survives_its_file(tmp_path: Path) -> None:
