@@ -162,6 +162,24 @@ def test_transparent_parts_are_black(
     assert lengths(dataset) == [8]
 
 
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"),
+    [("libx265", "yuv420p10le"), ("libsvtav1", "yuv420p10le"), ("ffv1", "gray16le"), ("mjpeg", "yuvj422p")],
+)
+def test_pictures_of_every_depth_and_codec_are_read(folder: Path, importer: Importer, codec: str, pix_fmt: str) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    twice(
+        folder,
+        ".mkv",
+        [np.full((64, 64, 3), 30 * number, np.uint8) for number in range(8)],
+        codec=codec,
+        pix_fmt=pix_fmt,
+    )
+    (episode,) = importer().episodes("train")
+    assert np.abs(episode.frames[:, 16, 16].mean(1) - 30 * np.arange(8)).max() < 4
+
+
 BURST = [*range(60), *range(360, 420)]
 """At 60 pictures per second with a pause of five seconds: a screen recording."""
 
