@@ -161,7 +161,7 @@ def limit_memory(base_bytes: int, max_pixels: int) -> None:
 def limit_cpu(seconds: float) -> None:
     """End this process, also inside a decoder, when it has used the processor for `seconds` from now; 0: never.
 
-    Without POSIX timers only the parent's patience ends a picture.
+    Without POSIX timers only `MAX_WALL_S` ends a picture.
     """
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)

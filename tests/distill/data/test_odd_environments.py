@@ -59,8 +59,8 @@ def register() -> Iterator[Register]:
     """Register a `Plain` with these attributes and methods, and return its id."""
     ids = []
 
-    def make(name: str = "Odd-v0", **members: Any) -> str:
-        odd: Any = type("Odd", (Plain,), members)
+    def make(name: str = "Odd-v0", **attributes: Any) -> str:
+        odd: Any = type("Odd", (Plain,), attributes)
         gymnasium.register(name, entry_point=odd)
         ids.append(name)
         return name
@@ -131,7 +131,7 @@ def _raises(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("members", "message"),
+    ("attributes", "message"),
     [
         ({"__init__": _raises}, r"Odd-v0: gymnasium\.make\(\) raised RuntimeError: no luck$"),
         ({"__init__": lambda _: None}, r"Odd-v0: gymnasium\.make\(\) raised TypeError: .*'render_mode'"),
@@ -150,10 +150,10 @@ def _raises(*_: Any, **__: Any) -> Any:
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_whatever_goes_wrong_is_one_line_with_its_cause(
-    register: Register, members: dict[str, Any], message: str
+    register: Register, attributes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UnsupportedEnvironmentError, match=message) as caught:
-        played(register(**members))
+        played(register(**attributes))
     assert "\n" not in str(caught.value)
 
 
