@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lightcone_client import ConnectionLostError, LightconeClientError, RefusedError, Session, connect
-from lightcone_client.connection import stream_url
+from lightcone_client.addresses import stream_url
 from lightcone_client.messages import PROTOCOL_VERSION, pack
 from websockets.asyncio.client import connect as socket_to
 from websockets.exceptions import ConnectionClosed

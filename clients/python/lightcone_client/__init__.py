@@ -2,11 +2,13 @@
 
 from lightcone_client.client import connect
 from lightcone_client.errors import (
+    ActionError,
     ConnectionFailedError,
     ConnectionLostError,
     LightconeClientError,
     ProtocolError,
     RefusedError,
+    UsageError,
 )
 from lightcone_client.messages import (
     ActionLog,
@@ -23,6 +25,7 @@ from lightcone_client.session import Session
 from lightcone_client.sync import SyncSession, play
 
 __all__ = [
+    "ActionError",
     "ActionLog",
     "ConnectionFailedError",
     "ConnectionLostError",
@@ -37,6 +40,7 @@ __all__ = [
     "Session",
     "SyncSession",
     "Timings",
+    "UsageError",
     "Welcome",
     "WorldInfo",
     "connect",

@@ -6,20 +6,22 @@ controls.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import websockets.asyncio.client
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from lightcone_client.addresses import is_loopback, proxies, stream_url
 from lightcone_client.errors import (
     ConnectionFailedError,
     ConnectionLostError,
     LightconeClientError,
     ProtocolError,
     RefusedError,
+    UsageError,
 )
 from lightcone_client.messages import Queued, Refusal, ServerMessage, Welcome, pack, unpack
 
@@ -49,12 +51,13 @@ class Connection:
         self.refusal: RefusedError | None = None  # the fatal error that is about to end the current connection
         self.on_lost: Callable[[ConnectionLostError], None] = lambda _lost: None
         self.on_resumed: Callable[[Welcome], Awaitable[None]]
-        self._urls = [stream_url(url) for url in urls]
+        self._urls = [_checked_url(url) for url in urls]
         self._hello = hello
         self._timeout_s, self._resume_s = timeout_s, resume_s
         self._socket: websockets.asyncio.client.ClientConnection
         self._writable = asyncio.Event()
         self._ended: LightconeClientError | None = None
+        self._owner: tuple[int, asyncio.AbstractEventLoop]
 
     async def open(self, ticket: str | None, on_queued: OnQueued | None) -> None:
         """Connect and perform the handshake, waiting in the admission queue if necessary; `ticket` resumes a session.
@@ -74,6 +77,20 @@ class Connection:
             await socket.close()
             raise
         self._socket, self.welcome, self.refusal = socket, message, None
+        self._owner = os.getpid(), asyncio.get_running_loop()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Return whether this process was forked from the one that opened the connection."""
+        return os.getpid() != self._owner[0]
+
+    def check_owner(self) -> None:
+        """Raise UsageError unless this process and event loop opened the connection: no other one is told of what
+        arrives, so it would wait for ever."""
+        if self.is_inherited:
+            raise UsageError(f"this session belongs to process {self._owner[0]}: open one after the fork")
+        if asyncio.get_running_loop() is not self._owner[1]:
+            raise UsageError("this session belongs to another event loop: open one in each, or use play from threads")
 
     def allow_sending(self) -> None:
         """Release the calls of `send` that wait for an open connection."""
@@ -97,6 +114,7 @@ class Connection:
     async def send(self, data: bytes, *, retry: bool = True) -> None:
         """Send a message, waiting while the connection is down. retry: send it again if the connection is lost while
         sending. Raises ConnectionLostError."""
+        self.check_owner()
         while True:
             await self._writable.wait()
             if self._ended is not None:
@@ -115,6 +133,7 @@ class Connection:
 
     async def send_if_open(self, data: bytes) -> None:
         """Send a message, or drop it while the connection is down. Raises ConnectionLostError after `end`."""
+        self.check_owner()
         if self._ended is not None:
             raise self._ended
         if self._writable.is_set():
@@ -172,18 +191,33 @@ class Connection:
         for url in self._urls:
             try:
                 return await websockets.asyncio.client.connect(
-                    url, compression=None, max_size=MAX_MESSAGE_BYTES, open_timeout=self._timeout_s
+                    url,
+                    compression=None,
+                    max_size=MAX_MESSAGE_BYTES,
+                    open_timeout=self._timeout_s,
+                    proxy=None if is_loopback(url) else True,
                 )
-            except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as exc:
+            # Besides network errors: names that cannot be encoded, and a SOCKS proxy without the package for it.
+            except (OSError, TimeoutError, WebSocketException, ValueError, ImportError) as exc:
                 problem = exc
-        raise ConnectionFailedError(f"no Lightcone server answers at {', '.join(self._urls)}: {problem}") from problem
+        raise ConnectionFailedError(_failure(self._urls, problem)) from problem
 
 
-def stream_url(url: str) -> str:
-    """Return the stream's address for a server's: `http://host:8000` becomes `ws://host:8000/v1/stream`."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, parts.path if parts.path not in ("", "/") else "/v1/stream", "", ""))
+def _checked_url(url: str) -> str:
+    try:
+        return stream_url(url)
+    except ValueError as exc:
+        raise ConnectionFailedError(f"{url!r} is not the address of a server: {exc}") from exc
+
+
+def _failure(urls: Sequence[str], problem: Exception | None) -> str:
+    """Say why no server could be reached, and through which proxies it was tried."""
+    message = f"no Lightcone server answers at {', '.join(urls)}: {problem or type(problem).__name__}"
+    if isinstance(problem, InvalidStatus):
+        message += "; give the address of the server's page, with the path that its proxy serves it under"
+    if not all(map(is_loopback, urls)) and (names := proxies()):
+        message += f" (the settings of this machine name the proxy {names}; see NO_PROXY)"
+    return message
 
 
 def refused_error(refusal: Refusal) -> RefusedError:

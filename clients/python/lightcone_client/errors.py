@@ -4,6 +4,8 @@ LightconeClientError
 ├── ConnectionFailedError   the connection could not be opened, or not in time
 ├── RefusedError            the server refused a request: `code` is one of the protocol's error codes
 ├── ConnectionLostError     the connection ended; `close_code` says how (RFC 6455, section 7.4.1)
+├── ActionError             an action names a button or axis that the world does not have, or is not finite
+├── UsageError              the session is used where it cannot work, such as in a forked process
 └── ProtocolError           the server sent a message that this client cannot read
 """
 
@@ -36,6 +38,15 @@ class ConnectionLostError(LightconeClientError):
         super().__init__(f"the connection ended (close code {close_code}, {reason or 'no reason given'})")
         self.close_code = close_code
         self.reason = reason
+
+
+class ActionError(LightconeClientError, ValueError):
+    """An action names a button or axis that the world does not have, or is not finite. Nothing was sent."""
+
+
+class UsageError(LightconeClientError, RuntimeError):
+    """The session is used where it cannot work: in a forked process, in another event loop, or while another call takes
+    its frames. Nothing was sent."""
 
 
 class ProtocolError(LightconeClientError):

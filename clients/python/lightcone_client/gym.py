@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from lightcone_client.errors import ActionError
 from lightcone_client.messages import Frame
 from lightcone_client.sync import SyncSession, play
 
@@ -26,6 +27,7 @@ Judge = RewardFunction
 """Deprecated name of `RewardFunction`."""
 
 PRESS_THRESHOLD = 0.5
+ROUNDING = 1e-6
 
 
 class LightconeEnv(gymnasium.Env[Picture, Any]):
@@ -126,13 +128,29 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         return spaces.MultiBinary(len(info.buttons))
 
     def _input_of(self, action: Any) -> tuple[list[str], dict[str, float]]:
-        """Return the held buttons and the axis movements of an action."""
+        """Return the held buttons and the axis movements of an action. Raises ActionError for one that is not in the
+        space."""
         info = self._session.world
         names = [button.name for button in info.buttons]
+        values = _values(action, self.action_space)
         if isinstance(self.action_space, spaces.Discrete):
-            return ([names[int(action) - 1]] if int(action) else []), {}
-        values = np.asarray(action, np.float64)
-        if values.shape != self.action_space.shape:
-            raise ValueError(f"action {action!r}: expected one of {self.action_space}")
+            return ([names[int(values) - 1]] if values else []), {}
         held = [name for name, value in zip(names, values[: len(names)], strict=True) if value > PRESS_THRESHOLD]
         return held, {axis.name: float(value) for axis, value in zip(info.axes, values[len(names) :], strict=False)}
+
+
+def _values(action: Any, space: spaces.Space[Any]) -> NDArray[np.float64]:
+    """Return an action of a space as numbers. Raises ActionError unless it is there, up to float32's rounding."""
+    try:
+        values = np.asarray(action, np.float64)
+    except (TypeError, ValueError) as exc:
+        raise ActionError(f"action {action!r}: expected one of {space}") from exc
+    if isinstance(space, spaces.Box):
+        low, high, is_whole = space.low - ROUNDING, space.high + ROUNDING, True
+    else:
+        last = space.n - 1 if isinstance(space, spaces.Discrete) else 1
+        low, high, is_whole = 0, last, bool(np.all(values == np.round(values)))
+    # NaN is in no range.
+    if values.shape != space.shape or not is_whole or not np.all((low <= values) & (values <= high)):
+        raise ActionError(f"action {action!r}: expected one of {space}")
+    return values

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
+from lightcone_client.actions import checked_action
 from lightcone_client.connection import Connection, refused_error
 from lightcone_client.errors import ConnectionLostError, LightconeClientError, ProtocolError
+from lightcone_client.frame_queue import FrameQueue
 from lightcone_client.messages import (
     ActionLog,
     Forked,
@@ -44,7 +45,7 @@ class Session:
         self._seq = max(0, connection.welcome.last_seq or 0)
         max_acts = connection.welcome.limits.max_pending_acts
         self._unapplied_acts: deque[tuple[int, bytes]] = deque(maxlen=max_acts)
-        self._frames: asyncio.Queue[Frame | LightconeClientError] = asyncio.Queue()
+        self._frames = FrameQueue()
         self._controls: dict[int, asyncio.Future[None]] = {}
         self._num_pending_starts = 0
         self._newest: Frame | None = None
@@ -71,38 +72,40 @@ class Session:
 
     async def act(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> int:
         """Hold these buttons from now on and move the axes by these amounts. Returns the act's sequence number, to be
-        compared with `Frame.applied_seq`."""
+        compared with `Frame.applied_seq`. Raises ActionError for what the world does not have."""
+        self._connection.check_owner()
+        held, moved = checked_action(self.world, buttons, axes)
         self._seq += 1
         seq = self._seq
-        data = pack("act", seq=seq, buttons=list(buttons), axes=dict(axes or {}), t_client=1e3 * time.perf_counter())
+        data = pack("act", seq=seq, buttons=held, axes=moved, t_client=1e3 * time.perf_counter())
         self._unapplied_acts.append((seq, data))  # for sending again after a reconnect
         await self._connection.send_if_open(data)
         return seq
 
     async def advance(self, buttons: Iterable[str] = (), axes: Mapping[str, float] | None = None) -> list[Frame]:
-        """Send one act in lock-step and return the frames of its chunk."""
-        seq = await self.act(buttons, axes)
-        chunk: list[Frame] = []
-        while True:
-            frame = await self.frame()
-            if frame.applied_seq is None or frame.applied_seq < seq:
-                continue
-            chunk.append(frame)
-            if frame.end_of_chunk:
-                return chunk
+        """Send one act in lock-step and return the frames of its chunk; calls from several tasks take turns."""
+        self._connection.check_owner()
+        async with self._frames.turn():
+            seq = await self.act(buttons, axes)
+            chunk: list[Frame] = []
+            while not chunk or not chunk[-1].end_of_chunk:
+                frame = await self._acknowledged(self._frames.take_in_turn())
+                if frame.applied_seq is not None and frame.applied_seq >= seq:
+                    chunk.append(frame)
+            return chunk
 
     async def frame(self) -> Frame:
         """Return the next frame. Raises RefusedError for an act that the server refused since the last call, and
         ConnectionLostError once the connection has ended."""
-        if self._ended is not None and self._frames.empty():
-            raise self._ended
-        item = await self._frames.get()
-        if isinstance(item, LightconeClientError):
-            raise item
-        if self._auto_ack and item.end_of_chunk:
+        self._connection.check_owner()
+        return await self._acknowledged(self._frames.take())
+
+    async def _acknowledged(self, taking: Awaitable[Frame]) -> Frame:
+        frame = await taking
+        if self._auto_ack and frame.end_of_chunk:
             with contextlib.suppress(LightconeClientError):  # return the frame; the next call raises the error
-                await self.ack(item)
-        return item
+                await self.ack(frame)
+        return frame
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         """Yield frames; raises ConnectionLostError when the connection ends."""
@@ -188,11 +191,14 @@ class Session:
         await self._control("speed", speed=speed)
 
     async def close(self) -> None:
-        """End the session and close the connection."""
+        """End the session and close the connection; whoever waits for it gets a ConnectionLostError. Does nothing in a
+        forked process: the session is the other one's."""
+        if self._connection.is_inherited:
+            return
         if self._ended is None:
             with contextlib.suppress(LightconeClientError):
                 await self._connection.send_if_open(pack("bye"))
-            self._connection.end(ConnectionLostError(None, "the session was closed"))
+            self._end(ConnectionLostError(None, "the session was closed"))
         await self._connection.close()
         self._reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -201,14 +207,6 @@ class Session:
     def cut(self) -> None:
         """Drop the connection without a closing handshake, as a bad network would; for tests."""
         self._connection.abort()
-
-    async def __aenter__(self) -> Session:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     async def _control(self, command: str, **values: Any) -> int:
         """Send a control, wait until the server has applied it, and return its sequence number."""
@@ -258,7 +256,7 @@ class Session:
     def _end(self, error: LightconeClientError) -> None:
         self._ended = self._ended or error
         self._connection.end(self._ended)
-        self._frames.put_nowait(self._ended)
+        self._frames.end(self._ended)
         for seq in list(self._controls):
             self._settle(seq, self._ended)
 
@@ -280,7 +278,7 @@ class Session:
                 applied = -1 if frame.applied_seq is None else frame.applied_seq
                 while self._unapplied_acts and self._unapplied_acts[0][0] <= applied:
                     self._unapplied_acts.popleft()
-                self._frames.put_nowait(frame)
+                self._frames.put(frame)
             case Receipt() as receipt:
                 self.last_receipt = receipt
                 if receipt.about == "control":
@@ -296,4 +294,4 @@ class Session:
         if refusal.fatal:
             self._connection.refusal = refused_error(refusal)
         elif refusal.about == "act" or not self._settle(refusal.seq, refused_error(refusal)):
-            self._frames.put_nowait(refused_error(refusal))
+            self._frames.put(refused_error(refusal))

@@ -1,49 +1,26 @@
-"""Sessions without `await`. Owns the thread that runs the event loop; `session` does everything else."""
+"""Sessions without `await`. `loop_thread` owns the thread that runs the event loop; `session` does everything else."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 from lightcone_client.client import connect
+from lightcone_client.loop_thread import LoopThread
 from lightcone_client.messages import ActionLog, Forked, Frame, Receipt, Welcome, WorldInfo
 from lightcone_client.session import Pacing, Session
 
-_T = TypeVar("_T")
-
-
-class _LoopThread:
-    """An event loop running on a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lightcone-client", daemon=True)
-        self._thread.start()
-
-    def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine on the loop and return its result; an interrupt of the caller cancels it."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """Stop the loop and join its thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
 
 class SyncSession:
-    """A session opened by `play`, with the methods of `session.Session`; each call blocks until it is done."""
+    """A session opened by `play`, with the methods of `session.Session`; each call blocks until it is done.
 
-    def __init__(self, session: Session, loop: _LoopThread) -> None:
+    Several threads may share it: calls of `advance` take turns. In a forked process, and after `with`, every call
+    raises an error at once.
+    """
+
+    def __init__(self, session: Session, loop: LoopThread) -> None:
         self._session = session
         self._loop = loop
 
@@ -140,14 +117,15 @@ class SyncSession:
 @contextlib.contextmanager
 def play(url: str, *, world: str, **options: Any) -> Iterator[SyncSession]:
     """Open a session inside `with`; the options are those of `client.connect`."""
-    loop = _LoopThread()
+    loop = LoopThread()
     try:
         opened: AbstractAsyncContextManager[Session] = connect(url, world=world, **options)
         session = loop.call(_enter(opened))
         try:
             yield SyncSession(session, loop)
         finally:
-            loop.call(_leave(opened))
+            if not loop.is_inherited:
+                loop.call(_leave(opened))
     finally:
         loop.stop()
 
