@@ -134,3 +134,19 @@ def _add_access_arguments(parser: argparse.ArgumentParser, config: ServerConfig)
         help="open connections per address; raise it behind a proxy, where all players share one address "
         f"(default: {config.max_per_address})",
     )
+    parser.add_argument(
+        "--address-share",
+        type=float,
+        default=config.address_share,
+        metavar="PART",
+        help="part of the slots and of the queue that one address may have; 1 lets it have all "
+        f"(default: {config.address_share:g})",
+    )
+    parser.add_argument(
+        "--address-budget",
+        type=float,
+        default=config.address_budget,
+        metavar="UNITS",
+        help="what one address may cost per second, in units of about 0.1 ms; raise it where many players share one "
+        f"(default: {config.address_budget:g})",
+    )

@@ -42,6 +42,8 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         allowed_hosts=tuple(args.allow_host),
         tokens=tokens_in(args.token_file) if args.token_file else (),
         max_per_address=args.max_per_address,
+        address_share=args.address_share,
+        address_budget=args.address_budget,
         store=args.store,
         headroom=None if args.admit_all else ServerConfig().headroom,
         tls_cert=args.tls_cert,

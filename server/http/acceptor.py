@@ -92,7 +92,7 @@ class Acceptor:
             task.cancel()
 
     def _accept(self, listener: socket.socket) -> None:
-        num_refused = 0
+        num_refused = self.num_refused
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, peer = listener.accept()
@@ -104,25 +104,24 @@ class Acceptor:
                 self._warn("no connection can be accepted (%s); raise the limit of open files (ulimit -n)", exc)
                 self._pause(listener, EXHAUSTED_PAUSE_S)
                 return
-            num_refused += not self._take(connection, peer[0] if isinstance(peer, tuple) else "")
-        if num_refused:
-            self.num_refused += num_refused
+            self._take(connection, peer[0] if isinstance(peer, tuple) else "")
+        if self.num_refused > num_refused:
             self._pause(listener, REFUSING_PAUSE_S)
 
-    def _take(self, connection: socket.socket, host: str) -> bool:
-        """Keep a new connection, or refuse it. Return which."""
+    def _take(self, connection: socket.socket, host: str) -> None:
+        """Keep a new connection, or refuse it."""
         if self._budgets.num_open >= self._max_open:
             self._warn("%d connections are open, which is all this process can have", self._budgets.num_open)
             meter = None
         else:
             meter = self._budgets.open(host, CONNECTION + (TLS_HANDSHAKE if self._tls else 0.0))
         if meter is None:
+            self.num_refused += 1
             self._refuse(connection)
-            return False
+            return
         task = self._loop.create_task(self._connect(connection, meter))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-        return True
 
     async def _connect(self, connection: socket.socket, meter: Meter) -> None:
         connection.setblocking(False)

@@ -62,6 +62,7 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
     tokens = tiny.parent / "tokens"
     tokens.write_text(f"{'a' * 16}\n\n{'b' * 20} \n")
     more = f"--max-batch 2 --allow-host b.example --timeline-frames 90 --token-file {tokens} --max-per-address 5"
+    more += " --address-share 0.5 --address-budget 300"
     more += f" --store {tiny.parent / 'sessions.db'} --admit-all --no-compile"
     args = parser.parse_args(["--world", str(tiny), *words.split(), *more.split()])
     config = config_from(args, args.world)
@@ -77,6 +78,8 @@ def test_the_flags_become_the_configuration(tiny: Path) -> None:
         allowed_hosts=("b.example",),
         tokens=("a" * 16, "b" * 20),
         max_per_address=5,
+        address_share=0.5,
+        address_budget=300.0,
         store=tiny.parent / "sessions.db",
         headroom=None,
         compiles=False,
