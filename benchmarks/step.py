@@ -1,7 +1,8 @@
 """`lightcone bench step`: the time of one step of a world by the number of sessions that share it, and its floor.
 
 Owns the timing of the model alone: generating a chunk and decoding it, in this process, without server or wire. Steps
-alternate with their bare matrix products (see `matrix_products`), so that a slow phase of the machine affects both.
+alternate with their bare matrix products (see `matrix_products`), so that a slow phase of the machine affects both; the
+products use as many threads as the step before them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from world.actions import Actions
 from world.catalogue import find
 from world.checkpoint import World
 from world.rollout import Rollout
+from world.rollout.step_threads import using_threads
+from world.rollout.thread_policy import FIRST_WAIT, TRIAL
 from world.runtime.tuning import tuned
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = FIRST_WAIT + 2 * TRIAL
+"""Enough to find the number of threads."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         row["matmul_gain"] = rows[0]["matmul_ms"] / row["matmul_ms"] * row["sessions"] / rows[0]["sessions"]
     report = {
         "world": world.card.name,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {world.device}, {world.dtype}",
+        "machine": f"{platform.machine()}, {world.device}, {world.dtype}",
         "compiled": world.compiled is not None,
         "sessions": rows,
     }
@@ -54,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{report['world']} on {report['machine']}{', compiled' if report['compiled'] else ''}")
     for row in rows:
         print(
-            f"{row['sessions']:>3} sessions: step {row['step_ms']:.1f} ms (of it decoding {row['decode_ms']:.1f}), "
+            f"{row['sessions']:>3} sessions, {row['threads']} thread{'s' * (row['threads'] > 1)}: "
+            f"step {row['step_ms']:.1f} ms (of it decoding {row['decode_ms']:.1f}), "
             f"bare products {row['matmul_ms']:.1f} ms on {row['bytes_mb']:.0f} MB, ratio {row['ratio']:.2f}; "
             f"{row['frames_per_s']:.1f} frames/s together, gain {row['gain']:.2f} of {row['matmul_gain']:.2f}"
         )
@@ -62,34 +67,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(world: World, num_sessions: int, num_steps: int) -> dict[str, Any]:
-    """Return median milliseconds of a whole step, of its decoding, and of its bare matrix products; and the frames per
-    second of all sessions together."""
+    """Return median milliseconds of a whole step, of its decoding, and of its bare matrix products; the frames per
+    second of all sessions together; and the number of threads of most steps, which alone count."""
     rollout = world.rollout(num_sessions)
     start = world.starts[0]
     for slot in range(num_sessions):
         rollout.start([slot], start.frames[None], start.actions, [slot])
     held = Actions.none(num_sessions, 1, len(world.card.buttons), len(world.card.axes))
     products = _recorded_products(world, rollout, held)
-    steps_ms, decodes_ms, products_ms = [], [], []
+    timed = []  # by step: threads; milliseconds of the whole step, of decoding and of the products
     for _ in range(WARM_UP_STEPS + num_steps):
         started = time.perf_counter()
-        latents = rollout.step_latents(held)
-        _wait(world)
-        stepped = time.perf_counter()
-        frames = rollout.decode(latents)
-        _wait(world)
-        ended = time.perf_counter()
-        steps_ms.append((ended - started) * 1e3)
-        decodes_ms.append((ended - stepped) * 1e3)
-        with torch.inference_mode():
-            products_ms.append(products.run())
+        with rollout.threads.step(num_sessions):
+            latents = rollout.step_latents(held)
             _wait(world)
-    step_ms, decode_ms, matmul_ms = (
-        statistics.median(values[WARM_UP_STEPS:]) for values in (steps_ms, decodes_ms, products_ms)
-    )
+            stepped = time.perf_counter()
+            frames = rollout.decode(latents)
+            _wait(world)
+        ended = time.perf_counter()
+        with torch.inference_mode(), using_threads(rollout.threads.last):
+            matmul_ms = products.run()
+            _wait(world)
+        timed.append((rollout.threads.last, (ended - started) * 1e3, (ended - stepped) * 1e3, matmul_ms))
+    threads = statistics.mode(number for number, *_ in timed[WARM_UP_STEPS:])
+    alike = [times for number, *times in timed[WARM_UP_STEPS:] if number == threads]
+    step_ms, decode_ms, matmul_ms = map(statistics.median, zip(*alike, strict=True))
     rate = frames.shape[1] * 1e3 / step_ms
     return {
         "sessions": num_sessions,
+        "threads": threads,
         "step_ms": step_ms,
         "decode_ms": decode_ms,
         "matmul_ms": matmul_ms,

@@ -13,6 +13,8 @@ import lightcone
 from benchmarks.matrix_products import MatrixProducts, without_gaps
 from benchmarks.step import WARM_UP_STEPS, measure
 from world.actions import Actions
+from world.rollout.step_threads import ThreadSettings
+from world.rollout.thread_policy import ThreadPolicy
 from world.testing import tiny_world
 
 
@@ -27,6 +29,20 @@ def test_rates_follow_from_the_times(config: str, frames_per_step: int) -> None:
     assert row["frames_per_s"] == pytest.approx(2 * each)
     assert row["step_ms"] > row["decode_ms"] > 0
     assert row["ratio"] == pytest.approx(row["step_ms"] / row["matmul_ms"])
+    assert row["threads"] == 1
+
+
+def test_products_use_the_threads_of_the_step_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, used = tiny_world(), []
+    world.threads = ThreadSettings(preferred={1: 1, 2: 2}, most=2)
+    monkeypatch.setattr(ThreadPolicy, "record", lambda *_: None)  # nothing is compared: the preferred number stays
+    monkeypatch.setattr(MatrixProducts, "run", lambda _: used.append(torch.get_num_threads()) or 1.0)
+    torch.set_num_threads(2)
+    try:
+        assert [measure(world, num_sessions, 2)["threads"] for num_sessions in (1, 2)] == [1, 2]
+    finally:
+        torch.set_num_threads(1)
+    assert used == [1] * (WARM_UP_STEPS + 2) + [2] * (WARM_UP_STEPS + 2)
 
 
 def test_every_matrix_product_is_counted_once() -> None:
