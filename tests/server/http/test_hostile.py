@@ -56,6 +56,14 @@ def too_many_pixels() -> bytes:
     return out.getvalue()
 
 
+def too_many_pixels_later() -> bytes:
+    """Return a GIF of 10×10 pixels whose second picture is 13,000 pixels wide and high."""
+    out = io.BytesIO()
+    Image.new("P", (10, 10)).save(out, "GIF")
+    second = b",\0\0\0\0" + 2 * (13_000).to_bytes(2, "little") + b"\0\2\2\x4c\1\0"
+    return out.getvalue()[:-1] + 2 * second + b";"
+
+
 @pytest.mark.parametrize(
     ("data", "code", "close"),
     [
@@ -115,6 +123,7 @@ async def test_a_bad_later_message_ends_the_session_and_frees_its_slot(
         (Start(seq=3, start=StartFrom(image=b"\x89PNG no")), "bad_image", 3),
         (Start(seq=4, start=StartFrom(image=bytes(70_000))), "image_too_large", 4),
         (Start(seq=4, start=StartFrom(image=too_many_pixels())), "image_too_large", 4),
+        (Start(seq=4, start=StartFrom(image=too_many_pixels_later())), "image_too_large", 4),
         (Rewind(seq=5, run_frame=10**6), "unknown_frame", 5),
         (Fork(seq=6, run_frame=10**6), "unknown_frame", 6),
         (Start(seq=7, start=StartFrom(branch="none")), "unknown_branch", 7),
