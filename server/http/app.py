@@ -24,7 +24,7 @@ from server.errors import BadMessageError, RateLimitedError, ServerError
 from server.http.budgets import Budgets
 from server.http.connection import serve_connection
 from server.http.connection_limits import ConnectionLimits
-from server.http.routes import add_routes
+from server.http.routes import add_get, add_routes
 from server.http.scope import ChargeRequests, meter_of
 from server.telemetry.tracing import Tracer, open_tracer
 from server.wire.origin import check_origin
@@ -134,7 +134,7 @@ def _add_page(app: FastAPI, dist: Path) -> None:
     async def no_page() -> Response:
         return PlainTextResponse(NO_PAGE.format(dist=dist), status_code=503)
 
-    app.add_api_route("/", no_page, methods=["GET"])
+    add_get(app, "/", no_page)
 
 
 class _Page(StaticFiles):

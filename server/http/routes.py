@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -72,12 +73,18 @@ PREVIEW: dict[int | str, dict[str, Any]] = {
 def add_routes(app: FastAPI) -> None:
     """Add all routes of this module; they expect the engine in `app.state.engine`."""
     app.state.previews = {}  # tasks by world, running or done
-    get = partial(app.add_api_route, methods=["GET"])
+    get = partial(add_get, app)
     get("/v1/worlds", _worlds, response_model=Worlds, responses=NOT_READY)
     get("/v1/worlds/{name}/preview", _preview, response_class=Response, responses=PREVIEW)
     get("/healthz", _healthz, response_model=Alive, responses={503: {"model": Failed}})
     get("/readyz", _readyz, response_model=Ready, responses=NOT_READY)
     get("/metrics", _metrics, response_class=PlainTextResponse)
+
+
+def add_get(app: FastAPI, path: str, endpoint: Callable[..., Any], **described: Any) -> None:
+    """Add a route for GET, and for HEAD, which answers the same without a body. described: as for FastAPI."""
+    app.add_api_route(path, endpoint, methods=["GET"], **described)
+    app.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False)
 
 
 async def _worlds(request: Request) -> Response:
