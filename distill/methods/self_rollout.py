@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.methods.network import Network
+from distill.methods.network import Network, predict_velocity
 from distill.methods.sampling import randn_like
 from world.model.config import TransformerConfig
 from world.model.patterns import Banded, Continuation, KeyValue
@@ -89,19 +89,20 @@ def self_rollout(
     noised to before they are written into the cache.
     """
     config, with_grad = cache.config, torch.is_grad_enabled()
+    dtype = torch.promote_types(cache.kv[0][0].dtype, torch.float32)
     outputs = []
     for first in range(0, actions.shape[1], config.chunk_frames):
         cond = Conditioning(actions=actions[:, first : first + config.chunk_frames])
         shape = (actions.shape[0], config.chunk_frames, config.channels, config.height, config.width)
-        x = torch.randn(shape, generator=generator)
+        x = torch.randn(shape, generator=generator, dtype=dtype)
         last_stage = exit_stage if first >= grad_from else len(sigmas) - 2
         for stage in range(last_stage + 1):
             with torch.set_grad_enabled(with_grad and stage == exit_stage and first >= grad_from):
-                level = sigmas[stage].float().expand(shape[:2])
-                velocity = network(x, level, cond, pattern=cache.pattern()).prediction.float()
+                level = sigmas[stage].to(dtype).expand(shape[:2])
+                velocity = predict_velocity(network, x, level, cond, cache.pattern())
                 x0 = x0_from_velocity(x, velocity, level)
             if stage < last_stage:
-                after = sigmas[stage + 1].float().expand(shape[:2])
+                after = sigmas[stage + 1].to(dtype).expand(shape[:2])
                 x = add_noise(x0, randn_like(x, generator), after) if renoise else euler_step(x, velocity, level, after)
         outputs.append(x0)
         with torch.no_grad():

@@ -20,7 +20,7 @@ from distill.methods.sampling import (
     randn_like,
     uniform_sigma,
 )
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.patterns import Banded
 from world.model.schedule import sampling_sigmas
 from world.model.transformer import Conditioning, Transformer
@@ -64,14 +64,14 @@ class CausVidTask:
     def losses(self, step: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor, dict[str, float]]]:
         x, frames, cond = self._samples(generator)
         noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
-        with autocast(True):
+        with autocast(self.student):
             gradient = dmd_gradient(self.teacher, self.critic, x.detach(), noise, sigma, frames, cond)
         yield "student", dmd_loss(x, gradient, frames), {"dmd_gradient": float(gradient.abs().mean())}
         for _ in range(self.config.critic_updates):
             with torch.no_grad():
                 x, frames, cond = self._samples(generator)
             noise, sigma = randn_like(x, generator), self._sigma(len(x), generator)
-            with autocast(True):
+            with autocast(self.student):
                 loss = critic_loss(self.critic, x, noise, sigma, frames, cond)
             yield "critic", loss, {}
 
@@ -86,7 +86,7 @@ class CausVidTask:
         frames = generated_frames(prefix_lengths(b, f, chunk, generator), f)
         index = torch.randint(len(self.levels), (b, num_chunks(f, chunk)), generator=generator)
         level = by_chunk(self.levels[index], chunk) * frames
-        with autocast(True):
+        with autocast(self.student):
             x = causvid_samples(self.student, x0, randn_like(x0, generator), level, batch.actions, self.pattern)
         return x, frames, Conditioning(actions=batch.actions)
 

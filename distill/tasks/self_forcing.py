@@ -21,7 +21,7 @@ from distill.methods.self_rollout import RollingCache, context_frames, self_roll
 from distill.methods.teacher_forcing import CleanPastNetwork
 from distill.tasks.critic import AdversarialConfig, critic_with_head, frozen_weights
 from distill.tasks.dmd import check_divergence
-from distill.training.trainer import autocast
+from distill.training.precision import autocast
 from world.model.patterns import TeacherForcing
 from world.model.schedule import add_noise, sampling_sigmas
 from world.model.transformer import Conditioning, Transformer
@@ -136,14 +136,14 @@ class SelfForcingTask:
             if self.config.divergence is not None:
                 ratio = density_ratio(logits, self.config.divergence)
                 weight = f_weights(self.ratio_means.normalised(ratio, sigma), self.config.divergence)
-        with autocast(True):
+        with autocast(self.student):
             gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond, weight=weight)
         return dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}
 
     def _critic_loss(self, scored: Scored, generator: torch.Generator) -> Tensor:
         x, frames, cond = scored.x.detach(), scored.frames, scored.cond
         noise, sigma = randn_like(x, generator), self._sigma(frames, generator)
-        with autocast(True):
+        with autocast(self.student):
             loss = critic_loss(self._score(self.critic.network, x), x, noise, sigma, frames, cond)
         branch = self.config.adversarial
         if branch is None:
@@ -178,7 +178,7 @@ class SelfForcingTask:
         exit_stage = int(torch.randint(config.num_steps, (1,), generator=generator))
         past, actions = self.rollouts.next(num_new, generator)
         before, after = actions.split([past.shape[1], num_new], dim=1)
-        with autocast(True):
+        with autocast(self.student):
             context, level = context_frames(past, config.context_sigma, generator)
             cache = RollingCache.prefill(network, network.config, context, before, level)
             new = self_rollout(

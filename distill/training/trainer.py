@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,6 @@ from distill.training.checks import MAX_NOT_FINITE, TrainingError, check_graph, 
 from distill.training.state import STATE_FILE, TrainingStateError, copied, num_bytes, read_state, write_state
 from distill.training.stopping import StepAbandoned, StopSignal
 from distill.training.task import Following, Task, Update
-from world.device import has_fast_bf16
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +60,6 @@ class TrainerConfig:
         for name in ("num_steps", "accumulate", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
-
-
-def autocast(enabled: bool) -> AbstractContextManager[None]:
-    """Return bf16 autocast where that is fast; otherwise a context that does nothing."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if enabled and has_fast_bf16():
-        return torch.autocast(device, dtype=torch.bfloat16)
-    return nullcontext()
 
 
 def lr_share(step: int, config: TrainerConfig) -> float:

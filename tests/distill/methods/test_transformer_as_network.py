@@ -11,12 +11,14 @@ from torch import Tensor
 from distill.methods.jvp import jvp
 from distill.methods.mean_flow import MeanFlowConfig
 from distill.methods.network import predict_velocity
+from distill.methods.self_rollout import RollingCache, self_rollout
 from distill.methods.teacher_forcing import teacher_forced_velocity
 from distill.tasks.mean_flow import mean_flow
 from distill.tasks.student import BatchConfig
 from distill.training.trainer import TrainerConfig, trained
 from world.errors import ShapeError
 from world.model.patterns import TeacherForcing
+from world.model.schedule import sampling_sigmas
 from world.model.transformer import Conditioning, Transformer
 from world.testing import CONFIGS, tiny_transformer
 
@@ -102,3 +104,18 @@ def test_teacher_forcing_keeps_float64() -> None:
     assert velocity.dtype == torch.float64
     moved = teacher_forced_velocity(network, clean, noisy + 1e-12, sigma, 0 * sigma, actions, pattern)
     assert 0 < float((moved - velocity).abs().max()) < 1e-9, "float32 would not show a change this small"
+
+
+def test_rollouts_in_training_keep_float64() -> None:
+    network = tiny_transformer(CONFIG).double().requires_grad_(False)
+    num = CONFIG.window_frames
+    past = clip(2, num, torch.Generator().manual_seed(0))
+    actions = torch.zeros(2, num + 3, CONFIG.action_dim, dtype=torch.float64)
+
+    def generated(context: Tensor) -> Tensor:
+        cache = RollingCache.prefill(network, CONFIG, context, actions[:, :num])
+        return self_rollout(network, cache, actions[:, num:], sampling_sigmas(2), 1, torch.Generator().manual_seed(1))
+
+    frames, moved = generated(past), generated(past + 1e-12)
+    assert frames.dtype == torch.float64
+    assert 0 < float((moved - frames).abs().max()) < 1e-9, "float32 would not show a change this small"
