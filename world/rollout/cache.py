@@ -9,7 +9,7 @@ or concatenated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -167,6 +167,7 @@ class ArenaPattern:
     chunk's first denoise) writes, so clean never sees noisy. slots: int64 `b`, each row's slot in `rings`.
     first_chunk: int64 `b`, the index of each row's first chunk in this pass. rows: for each chunk of the sequence,
     where it is written. all_slots: whether the batch is all slots of `rings` in order, so that reading needs no copy.
+    on_layer: called in each layer.
     """
 
     rings: Rings
@@ -174,6 +175,7 @@ class ArenaPattern:
     first_chunk: Tensor
     rows: tuple[Tensor, ...]
     all_slots: bool
+    on_layer: Callable[[], None] = lambda: None
 
     @staticmethod
     def of(arena: Arena, slots: list[int], first_chunk: Tensor, num_chunks: int = 1) -> ArenaPattern:
@@ -214,6 +216,7 @@ class ArenaPattern:
 
     def attend_rotated(self, layer: int, q: Tensor, k: Tensor, q_sink: Tensor | None, v: Tensor) -> Tensor:
         """Attend with queries and keys that are already normalised and rotated, `b l n d` each."""
+        self.on_layer()
         rings = self.rings
         if applies(q, rings.k[layer], rings.kernel_choice):
             return write_attend(

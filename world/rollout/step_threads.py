@@ -44,6 +44,7 @@ class StepThreads:
         self._on_cpu = device.type == "cpu"
         self._policies: dict[int, ThreadPolicy] = {}
         self._is_stepping = False
+        self._limit: tuple[float, int] | None = None
         self.last = torch.get_num_threads()
 
     def number(self, batch: int) -> int:
@@ -55,11 +56,24 @@ class StepThreads:
     def step(self, batch: int) -> Iterator[None]:
         """Run a step of `batch` sessions, or parts of it, with its number of threads, and note how long it takes."""
         with self.like_step(batch) as policy:
+            if policy is None:
+                yield
+                return
             began = time.perf_counter()
-            yield
-            if policy is not None:
-                self.last = torch.get_num_threads()
-                policy.record(batch, (time.perf_counter() - began) * 1e3)
+            self.last = torch.get_num_threads()
+            if (limit := policy.limit(batch)) is not None:
+                self._limit = began + limit[0] / 1e3, limit[1]
+            try:
+                yield
+            finally:
+                self._limit = None
+            policy.record(batch, (time.perf_counter() - began) * 1e3)
+
+    def check(self) -> None:
+        """Go on with fewer threads if the present step takes too long. Call it now and then during a step."""
+        if self._limit is not None and time.perf_counter() > self._limit[0]:
+            torch.set_num_threads(self._limit[1])
+            self._limit = None
 
     @contextmanager
     def like_step(self, batch: int) -> Iterator[ThreadPolicy | None]:
@@ -91,9 +105,6 @@ class StepThreads:
 def using_threads(number: int) -> Iterator[None]:
     """Use this number of threads for the calling thread's tensor operations inside."""
     before = torch.get_num_threads()
-    if number == before:
-        yield
-        return
     torch.set_num_threads(number)
     try:
         yield

@@ -1,9 +1,10 @@
 """How many threads a step uses: a decision for each batch size, revised by how long steps take. Owns the decision
 alone; knows no clock, no threads and no tensors.
 
-More threads are faster on an idle machine, and several times slower once another process occupies one of their cores:
+More threads are faster on an idle machine, and many times slower once another process occupies one of their cores:
 each of a step's many parallel regions then waits until the scheduler lets its last thread run. So whatever is in use is
-compared with the alternatives again and again, in short trials of real steps.
+compared with the alternatives again and again, in short trials of real steps; and a step that takes too long goes on
+with fewer threads, so that neither a trial nor a new neighbour costs more than a part of a step.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ WINDOW = 8
 TRIAL = 5
 """Steps of a trial; it ends early after a step that takes `GIVE_UP` times as long as usual."""
 GIVE_UP = 1.5
+TOO_LONG = 2.0
+"""A step that takes this many times as long as usual goes on with fewer threads."""
 MIN_GAIN = 1.05
 """An alternative is adopted only if it is this much faster."""
 SLOW = 1.3
@@ -76,6 +79,16 @@ class ThreadPolicy:
         """Return the number of threads for the next step of `batch` sessions."""
         size = self._size(batch)
         return self.choices[size.current if size.trial_of is None else size.trial_of]
+
+    def limit(self, batch: int) -> tuple[float, int] | None:
+        """Return after how many milliseconds the next step of `batch` sessions is to go on with fewer threads, and with
+        how many; None: it is to go on as it began."""
+        size = self._size(batch)
+        if size.trial_of is not None:
+            return GIVE_UP * typical_ms(size.recent), min(self.choices[size.current], self.choices[size.trial_of])
+        if size.current and size.recent:
+            return TOO_LONG * min(size.usual_ms, typical_ms(size.recent)), self.choices[0]
+        return None
 
     def record(self, batch: int, step_ms: float) -> None:
         """Note how long a step took with the number of threads that `threads` returned."""

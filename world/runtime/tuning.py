@@ -36,7 +36,7 @@ MIN_GAIN = 1.03
 """A setting replaces the default only if it is this much faster."""
 THREAD_BATCHES = (1, 4)
 """Batch sizes for which the number of threads is measured; others take that of the next smaller one."""
-THREAD_STEPS = 5
+THREAD_STEPS, LOST = 5, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,12 +146,15 @@ def _preferred(path: str | Path, tuning: Tuning, choices: tuple[int, ...]) -> di
 
 
 def _times(steps: dict[int, Callable[[], float]], choices: tuple[int, ...]) -> dict[tuple[int, int], list[float]]:
-    """Return milliseconds of several steps by batch size and number of threads."""
+    """Return milliseconds of several steps by batch size and number of threads; of fewer steps where these take far
+    longer than with the first number."""
     times: dict[tuple[int, int], list[float]] = {}
     for batch, step in steps.items():
         for number in choices:
             with using_threads(number):
-                times[batch, number] = [step() for _ in range(THREAD_STEPS)]
+                times[batch, number] = found = [step()]
+                while len(found) < THREAD_STEPS and sum(found) < LOST * sum(times[batch, choices[0]]):
+                    found.append(step())
     return times
 
 

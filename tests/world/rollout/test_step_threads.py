@@ -58,6 +58,29 @@ def test_torch_s_setting_is_restored_after_an_error() -> None:
         assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize("preferred", [1, 2])
+def test_a_step_that_takes_too_long_goes_on_with_fewer_threads(preferred: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world()
+    world.threads = ThreadSettings(preferred={1: preferred})
+    rollout = world.start(world.starts[0].frames[None], world.starts[0].actions)
+    held = world.actions(["up"])
+    seen = []
+    check = StepThreads.check
+
+    def checked(self: StepThreads) -> None:
+        seen.append(torch.get_num_threads())
+        check(self)
+
+    monkeypatch.setattr(StepThreads, "check", checked)
+    monkeypatch.setattr(ThreadPolicy, "limit", lambda *_: None if preferred == 1 else (0.0, 1))
+    rollout.step(held)
+    num_layers = world.transformer.config.num_layers
+    assert seen == [preferred] + [1] * (2 * num_layers - 1), "in every layer of both passes"
+    assert torch.get_num_threads() == 2
+    check(rollout.threads)
+    assert torch.get_num_threads() == 2, "the limit is of that step"
+
+
 def test_a_part_of_a_step_is_not_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = []
     monkeypatch.setattr(ThreadPolicy, "record", lambda _, batch, ms: recorded.append((batch, ms)))

@@ -30,9 +30,14 @@ class Machine:
 
     def run(self, num_steps: int, batch: int = 1) -> None:
         for _ in range(num_steps):
-            self.used.append(self.policy.threads(batch))
-            self.took_ms.append(self.step_ms(self.used[-1]))
-            self.policy.record(batch, self.took_ms[-1])
+            threads = self.policy.threads(batch)
+            limit = self.policy.limit(batch)
+            took_ms = self.step_ms(threads)
+            if limit is not None and took_ms > limit[0] and limit[1] < threads:
+                took_ms = limit[0] + (1 - limit[0] / took_ms) * self.step_ms(limit[1])
+            self.used.append(threads)
+            self.took_ms.append(took_ms)
+            self.policy.record(batch, took_ms)
 
 
 def test_on_an_idle_machine_the_faster_number_is_found_and_nearly_nothing_is_lost() -> None:
@@ -53,6 +58,31 @@ def test_when_a_process_occupies_a_core_fewer_threads_are_used_within_a_few_step
     late = machine.took_ms[-1800:]
     assert sum(ms > 25.0 for ms in late) <= 18, "beside a busy process, more threads are tried less and less often"
     assert sorted(late)[900] < 21.0
+
+
+def test_no_step_takes_much_longer_than_two() -> None:
+    machine = Machine(ThreadPolicy((1, 2), {1: 2}))
+    machine.run(100)
+    for _ in range(20):
+        machine.is_busy = not machine.is_busy
+        machine.run(300)
+    assert max(machine.took_ms[100:]) < 2.0 * 17.1 + 20.0
+
+
+def test_a_step_is_limited_where_it_can_go_on_with_fewer_threads() -> None:
+    policy = ThreadPolicy((1, 4, 8), {1: 8})
+    assert policy.limit(1) is None, "nothing is known yet"
+    policy.record(1, 10.0)
+    assert policy.limit(1) == (20.0, 1)
+    for _ in range(WINDOW):
+        policy.record(1, 10.0)
+    assert (policy.threads(1), policy.limit(1)) == (4, (15.0, 4)), "a trial of fewer"
+    alone = ThreadPolicy((1, 2), {1: 1})
+    for _ in range(WINDOW - 1):
+        alone.record(1, 10.0)
+    assert alone.limit(1) is None
+    alone.record(1, 10.0)
+    assert (alone.threads(1), alone.limit(1)) == (2, (15.0, 1)), "a trial of more"
 
 
 def test_beside_a_busy_process_from_the_start_few_steps_are_slow() -> None:
