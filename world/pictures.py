@@ -68,7 +68,7 @@ class ArrayGate:
         pixels = self._bytes(self._channels_last(self._array(array)))
         if pixels.shape[2] <= 2:
             pixels = np.concatenate([np.repeat(pixels[..., :1], 3, axis=2), pixels[..., 1:]], axis=2)
-        return opaque(Image.fromarray(np.ascontiguousarray(pixels), "RGB" if pixels.shape[2] == 3 else "RGBA"))
+        return opaque(Image.fromarray(np.ascontiguousarray(pixels)))
 
     def _array(self, array: object) -> NDArray[np.generic]:
         try:

@@ -93,9 +93,9 @@ class GymnasiumEnvironment:
     def _render(self) -> Frame:
         with _one_line(f"{self.spec.title}: render()"):
             rendered = self.env.render()
-        if isinstance(rendered, list | tuple) and rendered and isinstance(rendered[-1], np.ndarray):
-            rendered = rendered[-1]  # the frames since the last call, of which the newest is shown
-        return stretched(self._gate.image(rendered), self.spec.height, self.spec.width)
+            if isinstance(rendered, list | tuple) and rendered and isinstance(rendered[-1], np.ndarray):
+                rendered = rendered[-1]  # the frames since the last call, of which the newest is shown
+            return stretched(self._gate.image(rendered), self.spec.height, self.spec.width)
 
 
 @contextmanager
