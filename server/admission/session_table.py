@@ -25,6 +25,7 @@ from server.state.state_owner import StateOwner
 from server.telemetry.metrics import Metrics
 from server.telemetry.tracing import Tracer
 from server.wire.protocol import Pause, Play, Queued, ServerMessage, WorldInfo
+from world.device import num_cores
 
 logger = logging.getLogger(__name__)
 
@@ -194,15 +195,16 @@ class SessionTable:
         logger.info("session %s plays %s in slot %d", place.key, session.world.name, place.slot)
 
     def _has_time(self, keys: Sequence[str]) -> bool:
-        """Return whether everybody's ticks, at the measured latencies, stay in time with these sessions as well."""
+        """Return whether ticks and frames, by what they take now, stay in time with these sessions as well."""
         now, headroom = time.monotonic(), self._config.headroom
         others = [entry for entry in self.with_slot() if entry.session.key not in keys]
         busy = [entry for entry in others if now - entry.session.stepped_at < RECENT_S]
         sessions = [entry.session for entry in (*busy, *(self.entries[key] for key in keys))]
         if headroom is None or len(sessions) == 1:
             return True
-        demands = [Demand(session.world.name, session.period_s) for session in sessions]
-        return load(demands, self._worlds.latency_s) <= headroom
+        demands = [Demand(session.world.name, session.period_s, session.world.chunk_frames) for session in sessions]
+        frame_s = self._metrics.frame_cost.frame_s
+        return load(demands, self._worlds.latency_s, frame_s, num_cores()) <= headroom
 
 
 def last_seen(last_frame: int | None) -> int:

@@ -14,6 +14,7 @@ MAX_CREDIT_S = 0.03
 """How much delay can be caused at once after a time without any: about a frame."""
 
 DECAY = 0.9
+RESOLUTION_S = 1e-4
 
 
 class JobShare:
@@ -30,7 +31,7 @@ class JobShare:
 
     def allowed_at(self, now: float, step_at: float) -> float:
         """Return when a part may begin if no step is done before; minus infinity if it may now."""
-        return -math.inf if self.may_run(now, step_at) else now - self._credit_s / SHARE
+        return -math.inf if self.may_run(now, step_at) else now + max(-self._credit_s / SHARE, RESOLUTION_S)
 
     def note(self, began: float, ended: float, step_at: float) -> None:
         """Count a part that ran; the next step was due at `step_at`."""
