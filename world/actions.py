@@ -11,6 +11,11 @@ from torch import Tensor
 from world.errors import ShapeError
 
 
+def described(tensor: Tensor | None) -> str:
+    """Return a tensor's type and shape, such as "uint8 (16, 96, 80, 3)", for a line that people read."""
+    return "None" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Actions:
     """Actions of `b` sessions over `f` frames. The action at frame t is the one that *led to* frame t.
@@ -35,6 +40,10 @@ class Actions:
     @property
     def num_frames(self) -> int:
         return int(self.buttons.shape[1])
+
+    def __repr__(self) -> str:
+        num_buttons, num_axes = self.buttons.shape[2], self.axes.shape[2]
+        return f"Actions({self.batch} x {self.num_frames} frames, {num_buttons} buttons, {num_axes} axes)"
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Actions:
         """Select sessions (batch rows)."""
@@ -67,3 +76,6 @@ class Actions:
         """Join along sessions (`dim=0`) or frames (`dim=1`)."""
         parts = list(parts)
         return Actions(torch.cat([p.buttons for p in parts], dim), torch.cat([p.axes for p in parts], dim))
+
+
+torch.serialization.add_safe_globals([Actions])  # so that `torch.load` reads it without `weights_only=False`

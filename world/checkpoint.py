@@ -65,6 +65,15 @@ class World(Model):
         self.text_encoder = text_encoder
         self.folder = folder
 
+    def __repr__(self) -> str:
+        card = self.card
+        buttons, axes = ([item.name for item in items] for items in (card.buttons, card.axes))
+        return (
+            f"World({card.name!r}, {card.width} x {card.height} at {card.fps:g} frames/s, "
+            f"buttons={buttons}, axes={axes}, "
+            f"{len(self.starts)} starts, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+        )
+
     @staticmethod
     def load(
         path: str | Path,
@@ -131,20 +140,22 @@ class World(Model):
         """Return `num_slots` empty slots; fill them with `Rollout.start` or `restore`."""
         return Rollout(self, num_slots, timeline_chunks=timeline_chunks, int8_cache=int8_cache)
 
-    def start(self, frames: Frames, actions: Actions, seed: int = 0) -> Rollout:
-        """Continue from real context: frames uint8 `b t h w 3`, actions `b t`; session i uses seed + i."""
-        rollout = Rollout(self, len(frames))
+    def start(self, frames: Frames, actions: Actions, seed: int = 0, *, timeline_chunks: int = 0) -> Rollout:
+        """Continue from real context: frames uint8 `b t h w 3`, actions `b t`; session i uses seed + i.
+        timeline_chunks: how many chunks `Rollout.rewind` can go back at least."""
+        rollout = Rollout(self, len(frames), timeline_chunks=timeline_chunks)
         slots = list(range(len(frames)))
         rollout.start(slots, frames, actions, [seed + i for i in slots])
         return rollout
 
-    def actions(self, pressed: Sequence[str] | Sequence[Sequence[str]]) -> Actions:
-        """Return actions of one frame from button names: `["up"]` for one session, `[["up"], []]` for two."""
-        rows: list[Sequence[str]] = [pressed] if not pressed or isinstance(pressed[0], str) else list(pressed)  # type: ignore[list-item]  # narrowed by the test
+    def actions(self, pressed: str | Sequence[str] | Sequence[Sequence[str]]) -> Actions:
+        """Return actions of one frame from button names: `"up"` or `["up"]` for one session, `[["up"], []]` for two."""
+        is_one = isinstance(pressed, str) or not pressed or isinstance(pressed[0], str)
+        rows: list[Any] = [pressed] if is_one else list(pressed)
         names = [button.name for button in self.card.buttons]
         actions = Actions.none(len(rows), 1, len(names), len(self.card.axes))
         for row, held in enumerate(rows):
-            for name in held:
+            for name in [held] if isinstance(held, str) else held:
                 if name not in names:
                     raise ActionError(f"button {name!r}: {self.card.name} has {', '.join(names) or 'none'}")
                 actions.buttons[row, 0, names.index(name)] = True

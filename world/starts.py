@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world.actions import Actions
+from world.actions import Actions, described
 from world.card import WorldCard
 from world.errors import CheckpointError
 
@@ -23,6 +23,12 @@ class Start:
     name: str
     frames: Tensor
     actions: Actions
+
+    def __repr__(self) -> str:
+        return f"Start({self.name!r}, frames={described(self.frames)}, actions={self.actions})"
+
+
+torch.serialization.add_safe_globals([Start])  # so that `torch.load` reads it without `weights_only=False`
 
 
 def load_starts(path: Path, card: WorldCard) -> list[Start]:

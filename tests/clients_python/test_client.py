@@ -115,6 +115,26 @@ async def test_a_start_returns_even_if_no_frame_has_been_taken(server: RunningSe
         assert frame.kind == "start"
 
 
+@pytest.mark.parametrize("pacing", ["realtime", "lockstep"])
+async def test_the_next_frame_after_a_start_or_a_rewind_is_of_the_new_run(
+    server: RunningServer, pacing: lightcone_client.session.Pacing
+) -> None:
+    async with connect(server.url, world="pixel", pacing=pacing, encoding="png") as session:
+        await session.frame()
+        await session.act(["up"])
+        while not len(session._frames):
+            await asyncio.sleep(0.01)
+        await session.start(index=1)
+        frame = await session.frame()
+        assert (frame.kind, frame.run, frame.run_frame) == ("start", 1, 0)
+        if pacing == "lockstep":
+            await session.advance(["up"])
+        await session.rewind(0)
+        again = await session.frame()
+        assert (again.run, again.run_frame) == (2, 0)
+        assert "payload" not in repr(frame), "a printed frame does not flood the screen"
+
+
 @contextlib.asynccontextmanager
 async def scripted_server(server: RunningServer, *messages: bytes) -> AsyncIterator[str]:
     """Serve one connection: the real server's welcome, then `messages` in answer to the first control."""

@@ -199,7 +199,11 @@ class Rollout(Slots):
         state, chunk = self._started(slot), self.config.chunk_frames
         first, last = self.oldest_frame(slot), self.frame_index(slot)
         if frame % chunk or not first <= frame <= last:
-            raise ShapeError(f"frame {frame}: slot {slot} can go back to multiples of {chunk} from {first} to {last}")
+            range_ = f"slot {slot} can go back to multiples of {chunk} from {first} to {last}"
+            remedy = (
+                "" if self.timeline_chunks else "; a rollout that goes back needs timeline_chunks=N, see World.start"
+            )
+            raise ShapeError(f"frame {frame}: {range_}{remedy}")
         if frame == last:
             return
         kv_checkpoint, since = state.back_to(state.start_chunk + frame // chunk, chunk)

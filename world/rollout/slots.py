@@ -39,6 +39,10 @@ class Slots:
         self._prompts = Prompts(model, num_slots)
         self._slots: dict[int, Slot] = {}
 
+    def __repr__(self) -> str:
+        started = f"{self.num_slots} slots, {len(self._slots)} started"
+        return f"{type(self).__name__}({self.model.card.name!r}, {started}, timeline_chunks={self.timeline_chunks})"
+
     @property
     def num_slots(self) -> int:
         return self.arena.num_slots

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from world.actions import described
 from world.codecs.codec import CodecState
 
 KV_CHECKPOINT_CHUNKS = 32
@@ -49,6 +50,13 @@ class RolloutState:
     kv: tuple[Tensor, ...] | None
     text: Tensor | None = None
 
+    def __repr__(self) -> str:
+        kv = "None" if self.kv is None else f"{sum(part.nbytes for part in self.kv) / 1e6:.1f} MB"
+        return (
+            f"RolloutState(seed={self.seed}, next_chunk={self.next_chunk}, start_chunk={self.start_chunk}, "
+            f"history={described(self.history)}, kv={kv}, text={described(self.text)})"
+        )
+
     @property
     def num_bytes(self) -> int:
         """Return how much memory its tensors take."""
@@ -58,6 +66,9 @@ class RolloutState:
     def without_kv(self) -> RolloutState:
         """Return the state without what can be computed from the rest of it."""
         return replace(self, kv=None, codec={})
+
+
+torch.serialization.add_safe_globals([RolloutState])  # so that `torch.load` reads it without `weights_only=False`
 
 
 @dataclass(frozen=True, slots=True)

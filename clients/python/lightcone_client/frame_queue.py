@@ -21,14 +21,23 @@ class FrameQueue:
         self._items: asyncio.Queue[Frame | LightconeClientError] = asyncio.Queue()
         self._turn = asyncio.Lock()
         self._num_waiting = 0
+        self._first = 0
         self._ended: LightconeClientError | None = None
 
     def __len__(self) -> int:
         return self._items.qsize()
 
     def put(self, item: Frame | LightconeClientError) -> None:
-        """Add a frame, or an error that the next call raises."""
-        self._items.put_nowait(item)
+        """Add a frame, unless it is of a run that is over, or an error that the next call raises."""
+        if not isinstance(item, Frame) or item.index >= self._first:
+            self._items.put_nowait(item)
+
+    def drop_before(self, index: int) -> None:
+        """Drop the frames before `index`, also those that are yet to arrive: a new run begins there."""
+        self._first = max(self._first, index)
+        kept = [self._items.get_nowait() for _ in range(self._items.qsize())]
+        for item in kept:
+            self.put(item)
 
     def end(self, error: LightconeClientError) -> None:
         """Let every call raise `error` once the frames before it are taken."""

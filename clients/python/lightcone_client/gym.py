@@ -84,12 +84,7 @@ class LightconeEnv(gymnasium.Env[Picture, Any]):
         index = int((options or {}).get("start", index))
         self._session.start(index=index, seed=int(self.np_random.integers(2**31)))
         self._num_steps = 0
-        receipt = self._session.last_receipt
-        first = 0 if receipt is None or receipt.frame is None else receipt.frame
-        frame = self._session.frame()
-        while frame.index < first:  # skip frames of the previous run
-            frame = self._session.frame()
-        return self._observe(frame)
+        return self._observe(self._session.frame())
 
     def step(self, action: Any) -> tuple[Picture, float, bool, bool, dict[str, Any]]:
         """Generate one chunk under `action`."""

@@ -114,7 +114,7 @@ class Frame:
     kind: str
     end_of_chunk: bool
     encoding: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     applied_seq: int | None
     t_client_echo: float | None
     timings: Timings
@@ -156,7 +156,7 @@ class Saved:
 
     seq: int | None
     run_frame: int
-    file: bytes
+    file: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

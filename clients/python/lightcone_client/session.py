@@ -46,7 +46,7 @@ class Session:
         max_acts = connection.welcome.limits.max_pending_acts
         self._unapplied_acts: deque[tuple[int, bytes]] = deque(maxlen=max_acts)
         self._frames = FrameQueue()
-        self._controls: dict[int, asyncio.Future[None]] = {}
+        self._controls: dict[int, asyncio.Future[Receipt]] = {}
         self._num_pending_starts = 0
         self._newest: Frame | None = None
         self._replies: dict[int, Forked | Saved | ActionLog] = {}
@@ -140,8 +140,7 @@ class Session:
         """Start a new run from one of the world's starts, from a picture or clip (PNG, JPEG, WebP or GIF), from the
         ticket of a fork, or from the result of `save`.
 
-        Frames of the old run that were not taken yet are still returned, but are acknowledged at once, so that the
-        server does not wait for them.
+        The next frame is the new run's first picture; frames of the old run that were not taken yet are dropped.
         """
         start = {"index": index, "image": image, "branch": branch, "state": state, "seed": seed}
         await self._start_run("start", start=start)
@@ -178,7 +177,8 @@ class Session:
         try:
             if self._newest is not None:
                 await self.ack(self._newest)
-            await self._control(command, **values)
+            receipt = await self._control(command, **values)
+            self._frames.drop_before(receipt.frame or 0)
         finally:
             self._num_pending_starts -= 1
 
@@ -208,22 +208,21 @@ class Session:
         """Drop the connection without a closing handshake, as a bad network would; for tests."""
         self._connection.abort()
 
-    async def _control(self, command: str, **values: Any) -> int:
-        """Send a control, wait until the server has applied it, and return its sequence number."""
+    async def _control(self, command: str, **values: Any) -> Receipt:
+        """Send a control, wait until the server has applied it, and return its receipt."""
         self._seq += 1
         seq = self._seq
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._controls[seq] = future
         try:
             await self._connection.send(pack("control", command=command, seq=seq, **values), retry=False)
-            await future
+            return await future
         finally:
             self._controls.pop(seq, None)
-        return seq
 
     async def _request(self, command: str, kind: type[_Reply], **values: Any) -> _Reply:
         """Send a control and return the message with its result."""
-        reply = self._replies.pop(await self._control(command, **values), None)
+        reply = self._replies.pop((await self._control(command, **values)).seq, None)
         if isinstance(reply, kind):
             return reply
         raise ProtocolError(f"the server applied {command!r} without sending its result")
@@ -260,15 +259,15 @@ class Session:
         for seq in list(self._controls):
             self._settle(seq, self._ended)
 
-    def _settle(self, seq: int | None, error: LightconeClientError | None = None) -> bool:
-        """Let the pending control `seq` return, or raise `error`. Returns False if there is no such control."""
+    def _settle(self, seq: int | None, result: Receipt | LightconeClientError) -> bool:
+        """Let the pending control `seq` return or raise `result`. Returns False if there is no such control."""
         future = None if seq is None else self._controls.get(seq)
         if future is None or future.done():
             return False
-        if error is None:
-            future.set_result(None)
+        if isinstance(result, Receipt):
+            future.set_result(result)
         else:
-            future.set_exception(error)
+            future.set_exception(result)
         return True
 
     def _handle(self, message: ServerMessage | None) -> None:
@@ -282,7 +281,7 @@ class Session:
             case Receipt() as receipt:
                 self.last_receipt = receipt
                 if receipt.about == "control":
-                    self._settle(receipt.seq)
+                    self._settle(receipt.seq, receipt)
             case Forked() | Saved() | ActionLog() as reply if reply.seq in self._controls:
                 self._replies[reply.seq] = reply
             case GoAway() as go_away:
