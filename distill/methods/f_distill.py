@@ -55,27 +55,6 @@ class FDistillConfig:
     normalised: bool = True
 
 
-class RatioMeans(nn.Module):
-    """The running mean of the density ratio in each bin of noise levels, 1 at first; saved with the task."""
-
-    means: Tensor
-
-    def __init__(self, config: FDistillConfig) -> None:
-        super().__init__()
-        self.decay = config.mean_decay
-        self.register_buffer("means", torch.ones(config.num_bins))
-
-    @torch.no_grad()
-    def normalised(self, ratio: Tensor, sigma: Tensor) -> Tensor:
-        """Move the means towards these ratios `b` at levels sigma `b`. Return the ratios, divided by their means."""
-        bins = (sigma * len(self.means)).long().clamp(0, len(self.means) - 1)
-        number = torch.bincount(bins, minlength=len(self.means))
-        total = torch.zeros_like(self.means).index_add_(0, bins, ratio.to(self.means))
-        moved = torch.lerp(total / number.clamp_min(1), self.means, self.decay)
-        self.means.copy_(torch.where(number > 0, moved, self.means))
-        return ratio / self.means[bins].to(ratio)
-
-
 @torch.no_grad()
 def density_ratio(logits: Tensor, config: FDistillConfig) -> Tensor:
     """Return the clipped ratio ρ `b` without gradient; logits `b …` are averaged per sample."""
@@ -84,6 +63,32 @@ def density_ratio(logits: Tensor, config: FDistillConfig) -> Tensor:
 
 @torch.no_grad()
 def f_weights(ratio: Tensor, config: FDistillConfig) -> Tensor:
-    """Return h(ρ) `b` without gradient, the `weight` of `dmd_gradient`, from the ratio `b`."""
+    """Return h(ρ) `b` without gradient, from the ratio `b`."""
     weight = WEIGHTS[config.divergence](ratio)
     return weight / weight.mean().clamp_min(1e-6) if config.normalised else weight
+
+
+class DivergenceWeights(nn.Module):
+    """The weights of generated samples under a divergence, with the running mean of the density ratio in each bin of
+    noise levels, 1 at first; saved with the task."""
+
+    means: Tensor
+
+    def __init__(self, config: FDistillConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("means", torch.ones(config.num_bins))
+
+    def forward(self, logits: Tensor, sigma: Tensor) -> Tensor:
+        """Return h(ρ) `b` without gradient, the `weight` of `dmd_gradient`, for logits `b …` at levels sigma `b`."""
+        return f_weights(self.normalised(density_ratio(logits, self.config), sigma), self.config)
+
+    @torch.no_grad()
+    def normalised(self, ratio: Tensor, sigma: Tensor) -> Tensor:
+        """Move the means towards these ratios `b` at levels sigma `b`. Return the ratios, divided by their means."""
+        bins = (sigma * len(self.means)).long().clamp(0, len(self.means) - 1)
+        number = torch.bincount(bins, minlength=len(self.means))
+        total = torch.zeros_like(self.means).index_add_(0, bins, ratio.to(self.means))
+        moved = torch.lerp(total / number.clamp_min(1), self.means, self.config.mean_decay)
+        self.means.copy_(torch.where(number > 0, moved, self.means))
+        return ratio / self.means[bins].to(ratio)

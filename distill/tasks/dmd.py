@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.methods.adversarial import generator_loss
 from distill.methods.distribution_matching import backward_simulated, critic_loss, dmd_gradient, dmd_loss
-from distill.methods.f_distill import FDistillConfig, RatioMeans, density_ratio, f_weights
+from distill.methods.f_distill import DivergenceWeights, FDistillConfig
 from distill.methods.network import predict_x0
 from distill.methods.sampling import randn_like, uniform_sigma
 from distill.tasks.critic import AdversarialConfig, critic_with_head, frozen_weights
@@ -69,10 +69,10 @@ class DMDTask:
         self, student: nn.Module, teacher: nn.Module, draw: Draw, config: DMDConfig, *, head: nn.Module | None = None
     ) -> None:
         self.critic = critic_with_head(teacher, head, config.adversarial)
-        self.ratio_means = RatioMeans(config.divergence or FDistillConfig())
+        self.divergence = None if config.divergence is None else DivergenceWeights(config.divergence)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": self.critic}
-        if config.divergence is not None:
-            self.modules = {**self.modules, "ratio_means": self.ratio_means}
+        if self.divergence is not None:
+            self.modules = {**self.modules, "divergence": self.divergence}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
         self.student, self.teacher = student, teacher.requires_grad_(False)
         self.draw = draw
@@ -93,9 +93,8 @@ class DMDTask:
             with frozen_weights(self.critic):
                 logits = self.critic.logits(add_noise(x, noise, sigma), sigma, cond)
             adversarial = branch.student_weight * generator_loss(logits)
-            if self.config.divergence is not None:
-                ratio = density_ratio(logits, self.config.divergence)
-                weight = f_weights(self.ratio_means.normalised(ratio, sigma), self.config.divergence)
+            if self.divergence is not None:
+                weight = self.divergence(logits, sigma)
         gradient = dmd_gradient(self.teacher, self.critic.network, x.detach(), noise, sigma, None, cond, weight=weight)
         return dmd_loss(x, gradient) + adversarial
 

@@ -13,7 +13,7 @@ from distill.data.latents import ClipSource
 from distill.data.rollout_buffer import RolloutBuffer
 from distill.methods.adversarial import generator_loss
 from distill.methods.distribution_matching import critic_loss, dmd_gradient, dmd_loss
-from distill.methods.f_distill import FDistillConfig, RatioMeans, density_ratio, f_weights
+from distill.methods.f_distill import DivergenceWeights, FDistillConfig
 from distill.methods.flow_matching import frame_levels
 from distill.methods.network import Network
 from distill.methods.sampling import by_chunk, num_chunks, randn_like, uniform_sigma
@@ -105,10 +105,10 @@ class SelfForcingTask:
             )
         critic = critic_with_head(teacher, head, config.adversarial)
         rollouts = RolloutBuffer(student.config, clips, config.batch_size)
-        self.ratio_means = RatioMeans(config.divergence or FDistillConfig())
+        self.divergence = None if config.divergence is None else DivergenceWeights(config.divergence)
         self.modules: Mapping[str, nn.Module] = {"student": student, "critic": critic, "rollouts": rollouts}
-        if config.divergence is not None:
-            self.modules = {**self.modules, "ratio_means": self.ratio_means}
+        if self.divergence is not None:
+            self.modules = {**self.modules, "divergence": self.divergence}
         self.optimised = {"student": 1.0, "critic": config.critic_lr_share}
         self.student, self.critic, self.teacher = student, critic, teacher.requires_grad_(False)
         self.rollouts, self.clips = rollouts, clips
@@ -133,9 +133,8 @@ class SelfForcingTask:
             with frozen_weights(self.critic):
                 logits = self._logits(x, noise, sigma, frames, cond)
             adversarial = branch.student_weight * generator_loss(logits)
-            if self.config.divergence is not None:
-                ratio = density_ratio(logits, self.config.divergence)
-                weight = f_weights(self.ratio_means.normalised(ratio, sigma), self.config.divergence)
+            if self.divergence is not None:
+                weight = self.divergence(logits, sigma)
         with autocast(self.student):
             gradient = dmd_gradient(teacher, critic, x.detach(), noise, sigma, frames, cond, weight=weight)
         return dmd_loss(x, gradient, frames) + adversarial, {"dmd_gradient": float(gradient.abs().mean())}

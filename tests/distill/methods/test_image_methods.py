@@ -26,7 +26,7 @@ from distill.methods.continuous_consistency import (
     trig_times,
 )
 from distill.methods.distribution_matching import backward_simulated
-from distill.methods.f_distill import DIVERGENCES, FDistillConfig, RatioMeans, density_ratio, f_weights
+from distill.methods.f_distill import DIVERGENCES, DivergenceWeights, FDistillConfig, density_ratio, f_weights
 from distill.methods.jvp import jvp
 from distill.methods.knowledge_distillation import KnowledgeConfig, knowledge_distillation_loss, ode_path
 from distill.methods.latent_adversarial import (
@@ -217,7 +217,7 @@ def test_the_density_ratio_is_divided_by_its_running_mean_in_its_bin_of_levels()
     config = FDistillConfig(num_bins=2, mean_decay=0.5, ratio_range=(0.1, 20.0))
     ratio = density_ratio(torch.tensor([2.0, 4.0, 100.0, 0.5]).log()[:, None].expand(-1, 3), config)
     torch.testing.assert_close(ratio, torch.tensor([2.0, 4.0, 20.0, 0.5]))
-    means, sigma = RatioMeans(config), torch.tensor([0.1, 0.4, 0.5, 1.0])
+    means, sigma = DivergenceWeights(config), torch.tensor([0.1, 0.4, 0.5, 1.0])
     first = means.normalised(ratio, sigma)
     assert means.means.tolist() == pytest.approx([2.0, 5.625])  # halfway from 1 to 3 and to 10.25
     torch.testing.assert_close(first, ratio / torch.tensor([2.0, 2.0, 5.625, 5.625]))

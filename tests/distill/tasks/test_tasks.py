@@ -194,9 +194,9 @@ def test_f_distill_normalises_the_ratio_by_means_that_are_saved(self_forcing: bo
     for name, _, _ in task.losses(0, torch.Generator().manual_seed(0)):
         if name == "student":
             break
-    means = task.modules["ratio_means"].state_dict()["means"]
+    means = task.modules["divergence"].state_dict()["means"]
     assert bool((means != 1).any())
-    assert "ratio_means" not in gan_task(adversarial=AdversarialConfig()).modules
+    assert "divergence" not in gan_task(adversarial=AdversarialConfig()).modules
 
 
 def test_inconsistent_configurations_are_refused() -> None:
