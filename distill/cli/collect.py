@@ -16,7 +16,7 @@ from world.errors import LightconeError
 def run(args: argparse.Namespace) -> int:
     """Record what is missing, check that a world can be trained on it, and print where it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    name, preset = choose(args.world, args.env, "quick", args.name, videos=args.videos)
+    name, preset = choose(args.world, args.env, None, args.name, videos=args.videos)
     data = world_run(name) / "data"
     if args.videos is not None:
         from distill.data.environments.video import import_videos  # loads the video libraries

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
+from distill.recipes.identity import begin_run, check_target, is_of_videos, recipe_name
 from distill.recipes.run import Run
 from distill.recipes.stages import with_steps
 from distill.recipes.warm_start import warm_start
+from world.catalogue import worlds
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,19 +21,30 @@ def run(args: argparse.Namespace) -> int:
     name, preset = choose(args.world, args.env, args.preset, args.name, videos=args.videos)
     if args.steps is not None:
         preset = with_steps(preset, args.stage, args.steps)
+    folder, target = world_run(name), args.out or Path("checkpoints") / name
+    check_target(target, name, preset.collect.environment, videos=args.videos is not None or is_of_videos(folder))
+    begin_run(folder, name, recipe_name(name, args.preset))
     job = Run(
         name,
         preset,
-        world_run(name),
-        args.out or Path("checkpoints") / name,
+        folder,
+        target,
         videos=args.videos,
         stop_after_s=args.minutes * 60 if args.minutes else None,
     )
     if args.start is not None:
         warm_start(job, args.start)
     finished = job.stage(args.stage, redo=args.redo) if args.stage else job.all_stages(redo=args.redo)
-    if finished:
-        print(f"finished; `lightcone serve --world {name}` plays it, `lightcone eval {name}` measures it")
-    else:
-        print("stopped after the given time; run the same command again to continue")
+    print(_outcome(args.stage, job, finished=finished))
     return 0
+
+
+def _outcome(stage: str | None, job: Run, *, finished: bool) -> str:
+    """Return what to say at the end. A world is finished when there is something to play."""
+    if not finished:
+        return "stopped after the given time; run the same command again to continue"
+    if stage not in (None, "export"):
+        return f"the stage {stage} is finished; the same command without --stage makes the rest"
+    known = worlds().get(job.name)
+    shown = job.name if known is not None and known == job.checkpoint.resolve() else job.checkpoint
+    return f"finished; `lightcone serve --world {shown}` plays it, `lightcone eval {shown}` measures it"

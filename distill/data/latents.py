@@ -22,6 +22,7 @@ from distill.data.clips import Dataset, DatasetError, unbroken
 from distill.data.environments.base import EnvironmentSpec
 from distill.methods.sampling import first_frames
 from distill.training.precision import autocast
+from distill.training.state import load_file
 from world.codecs.convolutional import ConvolutionalCodec, with_state_channels
 from world.codecs.pixels import to_float
 from world.codecs.state_channels import to_channels
@@ -104,7 +105,7 @@ def _part_frames(num: int, temporal_patch: int) -> int:
 
 def typical_stretch(path: Path) -> int:
     """Return the clip length, in latent frames, that at least half of the streams in the file `path` can provide."""
-    streams: list[tuple[Tensor, ...]] = torch.load(path, weights_only=True)
+    streams: list[tuple[Tensor, ...]] = load_file(path)
     lengths = [max(b - max(a, 1) for a, b in _stretches(latents, rest)) for latents, _, *rest in streams]
     return sorted(lengths)[len(lengths) // 2]
 
@@ -140,7 +141,7 @@ class ClipSampler:
         estimated_share: float = 0.5,
         limit: int | None = None,
     ) -> None:
-        streams: list[tuple[Tensor, ...]] = torch.load(path, weights_only=True)
+        streams: list[tuple[Tensor, ...]] = load_file(path)
         self.streams: list[tuple[Tensor, Tensor]] = []
         self.starts: list[Tensor] = []
         longest = 0

@@ -17,8 +17,9 @@ from distill.codec.tasks import CodecTask, DecoderTask, fix_background, fix_stat
 from distill.data.clips import Dataset, require_clips
 from distill.data.collect import CollectConfig, collect, collect_config
 from distill.data.latents import ClipSampler, encode_dataset, typical_stretch
-from distill.recipes.export import export_world
+from distill.recipes.export import export_world, provenance
 from distill.recipes.fingerprint import flattened
+from distill.recipes.identity import check_target
 from distill.recipes.products import CODEC_FILE, Products
 from distill.tasks.causal_consistency import ConsistencyTask
 from distill.tasks.self_forcing import SelfForcingTask
@@ -185,6 +186,8 @@ def finetune_decoder(products: Products) -> bool:
 def export_checkpoint(products: Products) -> bool:
     """Write the checkpoint folder."""
     stage = products.shipped_stage()
+    facts = provenance(products.name, products.dataset())
+    check_target(products.checkpoint, products.name, facts["environment"], videos="videos" in facts)
     export_world(
         products.checkpoint,
         products.name,

@@ -14,7 +14,7 @@ from distill.data.clips import Dataset
 from distill.data.latents import ClipSampler
 from distill.recipes.names import STAGE_ALIASES, STUDENT_STAGES
 from distill.recipes.preset import Preset
-from distill.training.state import STATE_FILE, load_product
+from distill.training.state import STATE_FILE, load_file, load_product
 from world.checkpoint import World
 from world.codecs.convolutional import ConvolutionalCodec
 from world.errors import LightconeError
@@ -80,7 +80,7 @@ class Products:
         path = self.folder_of("codec") / CODEC_FILE
         if not path.exists():
             raise StageError(f"{path} is missing: run the stage `codec` to its end first")
-        codec.load_state_dict(weights_from_disk(torch.load(path, weights_only=True)))
+        codec.load_state_dict(weights_from_disk(load_file(path)))
         for stage in ("decoder", "decoder_finetuning") if later_decoders else ():
             if self.has_weights(stage):
                 codec.load_state_dict(load_product(self.folder_of(stage))[0])

@@ -62,6 +62,8 @@ class Run(Products):
         if self._record(stage) is None:  # before it runs, or a stopped run would count as one without records
             write_record(folder, Record(settings=stage.fingerprint(self), inputs=self._fingerprints(stage)))
         finished = stage.run(self)
+        if finished and not (folder / stage.product).exists():
+            raise StageError(f"{stage.name} ended without its product {folder / stage.product}: run it again")
         record = self._record(stage)
         if finished and record is not None and (folder / STATE_FILE).exists():
             write_record(folder, replace(record, steps=trained_steps(folder)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -70,18 +69,26 @@ def trained_steps(folder: Path) -> int:
 
 def _load(folder: Path, *, mmap: bool = False) -> dict[str, Any]:
     path = folder / STATE_FILE
-    if not path.exists():
-        raise TrainingStateError(f"{path} is missing: train the stage again (`--stage {folder.name}`)")
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
-        if missing := [part for part in ("step", "ema") if part not in state]:
-            raise ValueError(f"it has no {missing[0]!r}")
-    except (RuntimeError, ValueError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise TrainingStateError(
-            f"{path} is damaged ({reason}): put back a copy, or delete {folder} and run again to train the stage anew"
-        ) from error
+    state: dict[str, Any] = load_file(path, mmap=mmap)
+    if missing := [part for part in ("step", "ema") if part not in state]:
+        raise TrainingStateError(_damaged(path, f"it has no {missing[0]!r}"))
     return state
+
+
+def load_file(path: Path, *, mmap: bool = False) -> Any:
+    """Return what `torch.save` wrote to a stage's folder, on the CPU. Raises TrainingStateError where the file is
+    missing or damaged."""
+    if not path.exists():
+        raise TrainingStateError(f"{path} is missing: make it with `lightcone train … --stage {path.parent.name}`")
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+    except Exception as error:  # damaged bytes make the unpickler raise anything
+        raise TrainingStateError(_damaged(path, str(error))) from error
+
+
+def _damaged(path: Path, reason: str) -> str:
+    first_line = (reason.strip() or "it cannot be read").splitlines()[0]
+    return f"{path} is damaged ({first_line}): put back a copy, or delete {path.parent} and run again to make it anew"
 
 
 def _modules_from_disk(entries: dict[str, Any]) -> dict[str, Any]:
