@@ -29,6 +29,8 @@ if sys.platform == "linux":
 
 MAX_CPU_S, MAX_WALL_S = 2.0, 20.0
 """Time for one picture: of the processor, and in all, for a machine that has much else to do."""
+NICENESS = 5
+"""How far pictures stand back behind those who play."""
 BASE_BYTES, BYTES_PER_PIXEL = 64 << 20, 32
 """Memory for one picture beyond what the process needs: in all, and for each pixel that is allowed."""
 ERRORS: dict[str, type[ServerError]] = {kind.__name__: kind for kind in (BadImageError, ImageTooLargeError)}
@@ -130,6 +132,8 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
 
 def main() -> None:
     """Read pictures from standard input until it ends."""
+    if sys.platform != "win32":
+        os.nice(NICENESS)
     Image.init()  # now, so that loading the formats does not count as reading the first picture
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the end of the input is the end
     while True:
