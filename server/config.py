@@ -23,11 +23,13 @@ class ServerConfig:
     `worlds`: checkpoint folders by the name that clients use. `max_sessions`: the most players at once, over all
     worlds; up to `queue_limit` more wait in the queue. `max_batch`: the most sessions in one batched step. `buckets`:
     batch sizes to pad steps to, for devices that work best with few shapes; empty for no padding. `num_threads`:
-    threads for the model's tensor operations; None leaves the choice to the machine. `headroom`: the share of its time
-    that the model may be busy, by the step times measured at the start, before further players have to wait; the rest
-    is for everything that runs beside it. None admits players as long as there are slots. `compiles`: whether what this
-    machine lacks in machine code is compiled in the background while the worlds are played. `timeline_frames`: how many
-    frames a session can go back; its latents are kept for that long, with a copy of its K/V cache every 32 chunks.
+    threads for the model's tensor operations; None leaves the choice to the machine. `headroom`: the share of all
+    time that ticks and frames may take, by what they take now, before further players have to wait; the rest is for
+    everything that runs beside the server. None admits players as long as there are slots. `compiles`: whether what
+    this machine lacks in machine code is compiled in the background while the worlds are played. `timeline_frames`: how
+    many frames a session can go back; its latents are kept for that long, with a copy of its K/V cache every 32 chunks,
+    if that fits into `session_bytes`. `memory_bytes`: what all sessions may keep beside their slots: their pasts in one
+    half, suspended sessions and branches in a quarter each.
 
     Connections
     `allowed_origins`: pages from other hosts that may connect, such as "https://play.example.org"; "*" turns the check
@@ -48,10 +50,9 @@ class ServerConfig:
     Resuming
     `resume_s`: how long a session is kept after its connection is lost; 0 turns resuming off. `hold_s`: how much of
     that time it keeps its slot; `reload_s`: the same for a page that says that it goes away, since no browser says
-    whether a page is closed or reloaded. `max_suspended`: the most sessions kept in memory without a slot, in
-    `suspended_bytes` at most. `store`: an SQLite file to keep sessions in, which several servers may share;
-    `store_bytes`: the most that the sessions in it take. Of both spaces the sessions of one address may take a
-    quarter.
+    whether a page is closed or reloaded. `max_suspended`: the most sessions kept in memory without a slot. `store`:
+    an SQLite file to keep sessions in, which several servers may share; `store_bytes`: the most that the sessions in it
+    take. Of all these spaces the sessions of one address may take a quarter.
 
     Tracing
     `trace`: send OpenTelemetry spans, for every session and for one tick in `trace_every`.
@@ -67,6 +68,8 @@ class ServerConfig:
     max_pending_acts: int = 64
     max_batch: int = 8
     timeline_frames: int = 600
+    session_bytes: int = 2**29
+    memory_bytes: int = 4 * 2**30
     buckets: tuple[int, ...] = ()
     num_threads: int | None = None
     compiles: bool = True
@@ -83,11 +86,10 @@ class ServerConfig:
     hold_s: float = 10.0
     reload_s: float = 2.0
     max_suspended: int = 64
-    suspended_bytes: int = 2**30
     store: Path | None = None
     store_bytes: int = 4 * 2**30
     idle_timeout_s: float = 600.0
-    headroom: float | None = 0.65
+    headroom: float | None = 0.75
     tls_cert: Path | None = None
     tls_key: Path | None = None
     handshake_timeout_s: float = 10.0
@@ -109,7 +111,8 @@ class ServerConfig:
             "max_per_address",
             "max_per_token",
             "max_suspended",
-            "suspended_bytes",
+            "session_bytes",
+            "memory_bytes",
             "store_bytes",
             "trace_every",
         ):
@@ -157,7 +160,23 @@ class ServerConfig:
             max_message_bytes=self.max_message_bytes,
             max_image_bytes=self.max_image_bytes,
             timeline_frames=self.timeline_frames,
+            session_bytes=self.past_bytes,
         )
+
+    @property
+    def past_bytes(self) -> int:
+        """The most memory that the past of one session takes."""
+        return min(self.session_bytes, self.memory_bytes // 2 // self.max_sessions)
+
+    @property
+    def suspended_bytes(self) -> int:
+        """The most memory that all suspended sessions take."""
+        return self.memory_bytes // 4
+
+    @property
+    def branch_bytes(self) -> int:
+        """The most memory that all branches take."""
+        return self.memory_bytes // 4
 
     @property
     def max_wire_bytes(self) -> int:

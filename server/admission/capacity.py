@@ -15,18 +15,40 @@ RECENT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A session's need of time: its world, and how long one of its chunks lasts."""
+    """A session's need of time: its world, how long one of its chunks lasts, and how many frames a chunk has."""
 
     world: str
     period_s: float
+    chunk_frames: int = 1
 
 
-def load(demands: Iterable[Demand], latency_s: Mapping[str, Mapping[int, float]]) -> float:
-    """Return the share of all time that these sessions' ticks take. latency_s: by world and batch size, from 1 on."""
+def tick_ms(step_ms: float, decode_ms: float, num_threads: int, num_cores: int) -> float:
+    """Return milliseconds from one tick to the next when they follow each other without a pause.
+
+    Decoding, on one core, runs beside the next step, on `num_threads`: whichever takes longer, but no less than all the
+    work takes on all cores.
+    """
+    return max(step_ms, decode_ms, (num_threads * step_ms + decode_ms) / num_cores)
+
+
+def load(
+    demands: Iterable[Demand],
+    latency_s: Mapping[str, Mapping[int, float]],
+    frame_s: float = 0.0,
+    num_cores: int = 1,
+) -> float:
+    """Return the share of all time that these sessions take: their ticks, and what each frame costs beside them.
+
+    latency_s: of a tick (`tick_ms`), by world and batch size, from 1 on. frame_s: processor time for encoding and
+    sending a frame; the event loop, which sends them all, has one core at most.
+    """
     by_world: dict[str, list[float]] = {}
+    frames_s = 0.0
     for demand in demands:
         by_world.setdefault(demand.world, []).append(demand.period_s)
-    return sum(round_s(len(periods), latency_s[world]) / min(periods) for world, periods in by_world.items())
+        frames_s += frame_s * demand.chunk_frames / demand.period_s
+    ticks = sum(round_s(len(periods), latency_s[world]) / min(periods) for world, periods in by_world.items())
+    return max(ticks + frames_s / num_cores, frames_s)
 
 
 def round_s(number: int, latency_s: Mapping[int, float]) -> float:

@@ -189,6 +189,7 @@ class SessionRegistry:
         if now >= self._maintained_at + CHECK_EVERY_S:
             self._maintained_at = now
             self.suspended_sessions.drop_expired(now)
+            self._metrics.frame_cost.sample(now)
         self._table.watch(now)
         if not self._table.queue.num_waiting:
             return max(self.suspended_sessions.expires_at(), now + CHECK_EVERY_S)

@@ -4,7 +4,6 @@ from then on if it is faster. Owns the measurement and the switch; runs on the m
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,8 +11,8 @@ from functools import partial
 from typing import Protocol
 
 from server.engine.model_runner import ModelRunner, OnThread
+from server.engine.timed_sessions import TimedSessions
 from world.rollout.rollout import Rollout
-from world.rollout.step_threads import StepThreads, ThreadSettings, using_threads
 from world.runtime.ahead_of_time import CompiledTransformer
 from world.runtime.packages import Packages
 
@@ -28,11 +27,11 @@ Steps = Generator[None, None, None]
 
 class NewCode(Protocol):
     """Code that a world does not use yet. batch: the sessions of a step that it is tried with. num_threads: what these
-    steps use (None: what the world's steps use)."""
+    steps use."""
 
     runner: ModelRunner
     batch: int
-    num_threads: int | None
+    num_threads: int
 
     @contextmanager
     def tried(self, rollout: Rollout) -> Iterator[None]:
@@ -74,10 +73,10 @@ class NewPackages:
 class NewAttention:
     """Attention as machine code; the library is loaded already."""
 
-    batch, num_threads = 1, None
+    batch = 1
 
     def __init__(self, runner: ModelRunner) -> None:
-        self.runner = runner
+        self.runner, self.num_threads = runner, runner.likely_threads(self.batch)
 
     @contextmanager
     def tried(self, rollout: Rollout) -> Iterator[None]:
@@ -103,20 +102,20 @@ def trial(name: str, code: NewCode, on_decode_thread: OnThread) -> Steps:
         return
     others = code.adopt()
     runner.compare_threads_again()
-    if code.num_threads in (None, runner.threads_of(code.batch)):
-        on_decode_thread(partial(runner.note_step, code.batch, new_ms))
+    on_decode_thread(partial(runner.note_step, code.batch, new_ms, code.num_threads))
     for batch in others:
-        sessions, times = Sessions(runner, batch), []
+        sessions, times = _sessions(runner, batch), []
         yield
+        number = runner.likely_threads(batch)
         for _ in range(1 + REPEATS):
-            times.append(sessions.step_ms(None))
+            times.append(sessions.step_ms(number))
             yield
-        on_decode_thread(partial(runner.note_step, batch, min(times[1:])))
+        on_decode_thread(partial(runner.note_step, batch, min(times[1:]), number))
 
 
 def _times(code: NewCode) -> Generator[None, None, tuple[float, float]]:
     """Return the milliseconds of a step without and with the new code."""
-    sessions = Sessions(code.runner, code.batch)
+    sessions = _sessions(code.runner, code.batch)
     yield
     old_ms, new_ms = [], []
     for _ in range(1 + REPEATS):
@@ -128,21 +127,6 @@ def _times(code: NewCode) -> Generator[None, None, tuple[float, float]]:
     return min(old_ms[1:]), min(new_ms[1:])
 
 
-class Sessions:
-    """Sessions of nobody, to time steps with. They share the model, and nothing else, with those of the players."""
-
-    def __init__(self, runner: ModelRunner, batch: int) -> None:
-        assert runner.sample is not None
-        self.rollout = runner.world.rollout(batch)
-        self.rollout.threads = StepThreads(ThreadSettings(adapts=False), runner.world.device)
-        for slot in range(batch):
-            self.rollout.restore(slot, runner.sample)
-        self._held = runner.world.actions([[]] * batch)
-        self._num_threads = runner.threads_of(batch)
-
-    def step_ms(self, num_threads: int | None) -> float:
-        """Run one step with this number of threads (None: what the world's steps use); return its milliseconds."""
-        with using_threads(num_threads or self._num_threads):
-            began = time.perf_counter()
-            self.rollout.step_latents(self._held)
-            return (time.perf_counter() - began) * 1e3
+def _sessions(runner: ModelRunner, batch: int) -> TimedSessions:
+    assert runner.sample is not None
+    return TimedSessions(runner.world, runner.sample, batch)

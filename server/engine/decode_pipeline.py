@@ -132,9 +132,10 @@ class DecodePipeline:
                 pictures = tick.runner.decode(content, [row.slot for row in tick.rows])
             step_ms, decode_ms = content.step_ms, (time.perf_counter() - began) * 1e3
             self._metrics.decode_s.labels(tick.rows[0].ticket.world).observe(decode_ms / 1e3)
-            tick.runner.tick_times.note(len(tick.rows), step_ms + decode_ms)
+            tick.runner.note_tick(len(tick.rows), step_ms, decode_ms)
         else:
             pictures = content
+        encoding = time.thread_time()
         with tick.trace.part("encode"):
             for row, chunk in zip(tick.rows, pictures, strict=True):
                 session_key.set(row.key)
@@ -149,6 +150,7 @@ class DecodePipeline:
                 row.send_queue.put_frames(row.ticket.index, frames, keep=row.ticket.keep)
                 if row.ticket.sample.acts and (stamp := row.ticket.sample.stamp):
                     self._metrics.action_to_frame_s.observe(time.monotonic() - stamp.arrived_at)
+        self._metrics.frame_cost.encoded(time.thread_time() - encoding)
         session_key.set("-")
 
 

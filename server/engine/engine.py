@@ -24,7 +24,6 @@ from server.config import ServerConfig
 from server.engine.decode_pipeline import DecodePipeline
 from server.engine.live_compilation import LiveCompilation
 from server.engine.model_runner import WorldLoader
-from server.engine.slot_jobs import SlotJobs
 from server.engine.ticks import Ticks
 from server.engine.world_registry import WorldRegistry
 from server.errors import InternalError, ModelFailedError, NotReadyError, ServerError, ShuttingDownError
@@ -74,14 +73,14 @@ class Engine:
         self._pipeline = DecodePipeline(self._fail, self.metrics)
         shared = (self.world_registry, self._pipeline, self._lock, self._registry)
         self._ticks = Ticks(*shared, metrics=self.metrics, tracer=self._tracer, max_batch=config.max_batch)
-        self._slot_jobs = SlotJobs(*shared, hold_s=config.hold_s, saves=self.store is not None)
         self.compilation = LiveCompilation(config, self.world_registry, self._registry, self._lock, self._pipeline.call)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application
 
     def start(self) -> None:
-        """Begin to load the worlds; return at once."""
+        """Begin to load the worlds; return at once. Called on the event loop."""
+        self.metrics.frame_cost.watch()
         self._thread.start()
 
     def stop(self) -> None:

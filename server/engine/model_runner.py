@@ -7,7 +7,6 @@ protocol beyond the world's description.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from server.admission.capacity import tick_ms
 from server.admission.tick_times import TickTimes
 from server.compilation.parts import sizes_to_compile
 from server.engine.fingerprint import fingerprint, former_fingerprint
 from server.engine.padding import Padding
+from server.engine.timed_sessions import TimedSessions
 from server.sessions.input_buffer import Sample
 from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
 from world import Actions, RolloutState, World
+from world.device import num_cores
 from world.rollout.parts import run_to_end
 from world.rollout.snapshots import check_codec_state, check_state
 
@@ -68,6 +70,7 @@ class ModelRunner:
         self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
         self.tick_times = TickTimes()
         self._decode_ms: dict[int, float] = {}
+        self._measured: dict[int, tuple[float, int]] = {}  # milliseconds and number of threads, by batch size
         self.sample: RolloutState | None = None
         self.num_threads = torch.get_num_threads()
         self.threads_used: dict[int, int] = {}  # by the newest step of each batch size
@@ -96,7 +99,7 @@ class ModelRunner:
 
     @property
     def latency_ms(self) -> Mapping[int, float]:
-        """Return milliseconds per step and decoding as they are now, by batch size."""
+        """Return milliseconds per tick (`tick_ms`) as they are now, by batch size."""
         return self.tick_times.now_ms
 
     def warm_up(self, on_decode_thread: OnThread) -> None:
@@ -120,22 +123,44 @@ class ModelRunner:
                     on_decode_thread(partial(self.decode, stepped, slots[:size]))
                     times_ms[size].append((time.perf_counter() - began) * 1e3)
                     steps_ms[size].append(stepped.step_ms)
-        for size, times in times_ms.items():
-            self.tick_times.measure(size, min(times[1:]))
+        self.num_threads = torch.get_num_threads()
         for size, steps in steps_ms.items():
-            self.padding.note(size, min(steps[1:]))
             self._decode_ms[size] = max(0.0, min(times_ms[size][1:]) - min(steps[1:]))
+            self.note_step(size, min(steps[1:]), self.threads_used[size])
         if self.world.device.type == "cpu":
             self.sample = self._rollout.snapshot(0, exact=True)
-        self.num_threads = torch.get_num_threads()
+            self._measure_with_most_threads(self.sample)
         for slot in range(self.num_slots):
             self.release(slot)
 
-    def note_step(self, size: int, step_ms: float) -> None:
-        """Note how long an unpadded step of `size` takes with the code that is used from now on. Call it on the thread
-        that decodes, which reports the ticks."""
+    def _measure_with_most_threads(self, sample: RolloutState) -> None:
+        """Measure sizes that begin with fewer threads than possible, because that is robust, with the most as well:
+        when played, they use what is faster then. Not a single session, whose ticks admission sees first."""
+        for size in range(2, self.max_batch + 1):
+            if self.threads_used[size] < self.num_threads:
+                sessions = TimedSessions(self.world, sample, size)
+                steps_ms = [sessions.step_ms(self.num_threads) for _ in range(1 + WARM_STEPS)]
+                self.note_step(size, min(steps_ms[1:]), self.num_threads)
+
+    def note_step(self, size: int, step_ms: float, num_threads: int) -> None:
+        """Note how long an unpadded step of `size` takes with this number of threads and the code that is used from now
+        on. It counts if no other number is faster. Call it on the thread that decodes, which reports the ticks."""
+        before_ms, before_threads = self._measured.get(size, (step_ms, num_threads))
+        if num_threads != before_threads and step_ms >= before_ms:
+            return
+        self._measured[size] = step_ms, num_threads
         self.padding.note(size, step_ms)
-        self.tick_times.measure(size, step_ms + self._decode_ms[size])
+        self.tick_times.measure(size, self._tick_ms(step_ms, self._decode_ms[size], num_threads))
+
+    def note_tick(self, size: int, step_ms: float, decode_ms: float) -> None:
+        """Note what a tick of those who play took. Called on the thread that decodes."""
+        num_threads = self.threads_used.get(size, self.num_threads)
+        self.tick_times.note(size, self._tick_ms(step_ms, decode_ms, num_threads))
+
+    def _tick_ms(self, step_ms: float, decode_ms: float, num_threads: int) -> float:
+        if self.world.device.type != "cpu":
+            return step_ms + decode_ms  # both run on the device
+        return tick_ms(step_ms, decode_ms, num_threads, num_cores())
 
     def use_native_attention(self) -> None:
         """Use attention's machine code from the next step on; it must have been loaded."""
@@ -143,9 +168,9 @@ class ModelRunner:
         arena = self._rollout.arena
         arena.rings = replace(arena.rings, kernel_choice=self.world.kernel_choice)
 
-    def threads_of(self, size: int) -> int:
-        """Return what the next step of `size` sessions uses on the calling thread, the model's."""
-        return self._rollout.threads.number(size)
+    def likely_threads(self, size: int) -> int:
+        """Return the number of threads that steps of `size` sessions were the fastest with."""
+        return self._measured.get(size, (0.0, self.num_threads))[1]
 
     def compare_threads_again(self) -> None:
         """Compare numbers of threads again, because steps have become different."""
@@ -254,7 +279,7 @@ def share_cores(num_threads: int | None, on_decode_thread: OnThread) -> None:
     On few cores the decoder gets one thread, because it runs beside the model.
     """
     model_threads = num_threads or torch.get_num_threads()
-    on_decode_thread(partial(_use_threads, 1 if _num_cores() <= FEW_CORES else model_threads))
+    on_decode_thread(partial(_use_threads, 1 if num_cores() <= FEW_CORES else model_threads))
     _use_threads(model_threads)
 
 
@@ -262,7 +287,3 @@ def _use_threads(num_threads: int) -> None:
     """Set the number for the calling thread, and for threads that have not used torch yet."""
     torch.get_num_threads()  # a thread's first call of torch adopts the newest setting of any thread
     torch.set_num_threads(num_threads)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -29,8 +29,8 @@ class Worlds(BaseModel):
 
 
 class Ready(BaseModel):
-    """How many sessions have a slot, and how many wait for one. compilation: how far compiling in the background is, such
-    as "compiling 3 of 8", "compiled" or "off"; it can be played meanwhile."""
+    """How many sessions have a slot, and how many wait for one. compilation: how far compiling in the background is,
+    such as "compiling 3 of 8", "compiled" or "off"; it can be played meanwhile."""
 
     status: Literal["ready"] = "ready"
     playing: int

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from server.telemetry.frame_cost import FrameCost
 from server.telemetry.tick_metrics import TickCollector, Ticks
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,6 +40,7 @@ class Metrics:
     def __init__(self, counts: Callable[[], SessionCounts], ticks: Ticks) -> None:
         self.registry = registry = CollectorRegistry()
         registry.register(TickCollector(ticks))
+        self.frame_cost = FrameCost()
         self._lock, self._text, self._rendered_at = threading.Lock(), b"", -RENDER_EVERY_S
         self.tick_s = Histogram(
             "lightcone_tick_seconds",
@@ -78,10 +80,18 @@ class Metrics:
             registry=registry,
         )
         without_owner.set_function(lambda: counts().without_owner)
+        frame_s = Gauge(
+            "lightcone_admission_frame_seconds",
+            "Time of a frame beside the model that admission counts with now",
+            registry=registry,
+        )
+        frame_s.set_function(lambda: self.frame_cost.frame_s)
 
     def count_frames(self, number: int, fate: str) -> None:
         """Count frames as "sent" or "replaced"."""
         self.frames.labels(fate).inc(number)
+        if fate == "sent":
+            self.frame_cost.sent(number)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format (`CONTENT_TYPE`), at most `RENDER_EVERY_S` old."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,4 @@ def test_it_plays_while_the_server_compiles_and_prints_what_steps_take_then(
 
 def test_a_length_of_nothing_is_refused() -> None:
     with pytest.raises(ConfigError, match="--minutes 0"):
-        first_start.run(_Arguments())
-
-
-class _Arguments:
-    minutes = 0.0
+        first_start.run(Namespace(minutes=0.0))

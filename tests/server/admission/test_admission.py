@@ -11,7 +11,7 @@ import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from server.admission.admission_queue import AdmissionQueue, Admitted, Waiting
-from server.admission.capacity import RECENT_S, Demand, load
+from server.admission.capacity import RECENT_S, Demand, load, tick_ms
 from server.config import ServerConfig
 from server.errors import ServerFullError
 from server.wire.protocol import Bye, Pause, Play, Queued, Welcome
@@ -122,6 +122,31 @@ PERIODS = {"pixel": 1 / 30, "wan": 12 / 30}
 def test_a_round_of_ticks_is_full_batches_and_a_rest_for_each_world(players: dict[str, int], expected: float) -> None:
     demands = [Demand(world, PERIODS[world]) for world, number in players.items() for _ in range(number)]
     assert load(demands, LATENCY_S) == pytest.approx(expected, abs=1e-9)
+
+
+def test_frames_take_time_beside_the_ticks_on_all_cores_but_are_sent_by_one() -> None:
+    demands = [Demand("pixel", 1 / 30)] * 2
+    assert load(demands, LATENCY_S, frame_s=0.002) == pytest.approx(0.42 + 0.12)
+    assert load(demands, LATENCY_S, frame_s=0.002, num_cores=2) == pytest.approx(0.42 + 0.06)
+    assert load(demands, LATENCY_S, frame_s=0.015, num_cores=64) == pytest.approx(0.9)
+    chunks = [Demand("wan", 12 / 30, chunk_frames=12)]
+    assert load(chunks, LATENCY_S, frame_s=0.001) == pytest.approx(0.075 + 0.03)
+
+
+@pytest.mark.parametrize(
+    ("step", "decode", "threads", "cores", "expected"),
+    [
+        (20.0, 3.0, 1, 2, 20.0),  # decoding has the other core
+        (20.0, 3.0, 2, 2, 21.5),  # it takes turns with the step
+        (20.0, 3.0, 2, 1, 43.0),
+        (20.0, 3.0, 2, 16, 20.0),
+        (2.0, 9.0, 1, 2, 9.0),  # the decoder is the slower one
+    ],
+)
+def test_a_tick_takes_as_long_as_its_slower_part_and_no_less_than_all_work_on_all_cores(
+    step: float, decode: float, threads: int, cores: int, expected: float
+) -> None:
+    assert tick_ms(step, decode, threads, cores) == pytest.approx(expected)
 
 
 def test_fewer_players_never_need_more_time() -> None:

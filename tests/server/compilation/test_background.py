@@ -22,7 +22,7 @@ WITHIN_S = 20.0
 class FakeWorker(Worker):
     """Makes parts as `make` says, which may raise."""
 
-    def __init__(self, make: Callable[[Part], None]) -> None:
+    def __init__(self, make: Callable[[Part], object]) -> None:
         self._make = make
         self.ended = threading.Event()
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from kernels.write_attend import native
 from server.compilation.parts import ATTENTION, Part, missing_parts, next_part, sizes_to_compile
 from world import World
 from world.rollout.step_threads import ThreadSettings
-from world.runtime import native_attention
 from world.runtime.packages import folder_of
 from world.testing import tiny_world
 
@@ -65,7 +65,7 @@ def test_what_is_there_is_not_compiled_again(tmp_path: Path) -> None:
 def test_attention_is_compiled_once_for_all_worlds_that_can_use_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_attention.native, "can_run", lambda: True)
+    monkeypatch.setattr(native, "can_run", lambda: True)
     worlds = {name: _loaded(tmp_path, name, torch.bfloat16) for name in ("first", "second")}
     worlds["exact"] = _loaded(tmp_path, "exact")
     parts = missing_parts(worlds, 1, 1)
@@ -81,7 +81,7 @@ def test_attention_comes_first_then_what_is_played_then_the_order_of_the_worlds(
         return Part(world=world, folder=Path(), dtype="bfloat16", batch=batch, num_threads=1, rank=rank)
 
     parts = [part("a", 8), part("a", 1, 1), part("b", 2), part("a", ATTENTION), part("a", 1), part("b", 1)]
-    order = []
+    order: list[Part] = []
     while parts:
         played = {"b"} if len(order) == 1 else set()
         order.append(next_part(parts, ["a", "b"], played))

@@ -214,7 +214,7 @@ def test_on_few_cores_the_decoder_has_one_thread(
     num_cores: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As torch reports it on each of the two threads, after both have computed something."""
-    monkeypatch.setattr(model_runner, "_num_cores", lambda: num_cores)
+    monkeypatch.setattr(model_runner, "num_cores", lambda: num_cores)
     seen: dict[str, int] = {}
     decode_may_set, decode_has_set, model_has_set = threading.Event(), threading.Event(), threading.Event()
     work: list[Callable[[], object]] = []

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,9 +25,10 @@ from torch.func import functional_call
 from server.compilation import background
 from server.compilation.parts import Part
 from server.config import ServerConfig
-from server.engine import code_trial, live_compilation
-from server.engine.code_trial import NewAttention, Sessions, trial
-from server.engine.model_runner import ModelRunner
+from server.engine import code_trial, live_compilation, model_runner
+from server.engine.code_trial import NewAttention, trial
+from server.engine.model_runner import ModelRunner, Stepped
+from server.engine.timed_sessions import TimedSessions
 from server.wire.protocol import Act, Queued, Welcome
 from tests.server.compilation.test_background import FakeWorker
 from tests.server.engine.test_sharing import decoded
@@ -36,6 +37,7 @@ from tests.server.serving import RunningServer, serve
 from tests.server.waiting import until
 from world import World
 from world.model.transformer import Transformer
+from world.rollout.step_threads import ThreadSettings
 from world.runtime import segments
 from world.runtime.packages import CHUNKS, Package, Packages
 from world.testing import tiny_world
@@ -64,7 +66,7 @@ def eager_packages(network: Transformer, batch: int, num_threads: int) -> Packag
     }
 
 
-def step_ms_by_code(self: Sessions, num_threads: int | None) -> float:
+def step_ms_by_code(self: TimedSessions, num_threads: int) -> float:
     """Run a step, and say that it takes half as long with new code."""
     real_step_ms(self, num_threads)
     compiled, rings = self.rollout.model.compiled, self.rollout.arena.rings
@@ -72,7 +74,7 @@ def step_ms_by_code(self: Sessions, num_threads: int | None) -> float:
     return 5.0 if has_code or rings.kernel_choice.native_attention else 10.0
 
 
-real_step_ms = Sessions.step_ms
+real_step_ms = TimedSessions.step_ms
 
 
 @pytest.fixture
@@ -84,13 +86,13 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def compiling(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Part], None], config: ServerConfig = CONFIG
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Part], object], config: ServerConfig = CONFIG
 ) -> Iterator[RunningServer]:
     """Serve the checkpoint with a stand-in for the compiling process."""
     monkeypatch.setattr(background, "check_compiler", lambda: None)
     monkeypatch.setattr(background, "Worker", lambda: FakeWorker(make))
     monkeypatch.setattr(live_compilation, "load_packages", eager_packages)
-    monkeypatch.setattr(Sessions, "step_ms", step_ms_by_code)
+    monkeypatch.setattr(TimedSessions, "step_ms", step_ms_by_code)
     monkeypatch.setattr(live_compilation, "SHARE", 0.5)
     with serve(config, {"tiny": partial(World.load, checkpoint, dtype=torch.float32)}) as server:
         yield server
@@ -157,13 +159,13 @@ async def test_admission_counts_with_the_new_times(checkpoint: Path, monkeypatch
 async def test_code_that_is_not_faster_is_not_used(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def same(self: Sessions, num_threads: int | None) -> float:
+    def same(self: TimedSessions, num_threads: int) -> float:
         tried.append(real_step_ms(self, num_threads))
         return 5.0
 
     config = replace(CONFIG, max_sessions=1)
     with compiling(checkpoint, monkeypatch, lambda _: None, config) as server:
-        monkeypatch.setattr(Sessions, "step_ms", same)
+        monkeypatch.setattr(TimedSessions, "step_ms", same)
         await until(lambda: len(tried) == 2 * (1 + code_trial.REPEATS), "the trial has ended")
         async with raw_client(server.url, hello("tiny")) as client:
             assert len(await client.play(3)) == 3
@@ -202,7 +204,7 @@ def test_nothing_is_compiled_if_that_is_switched_off(checkpoint: Path, monkeypat
 
 
 def test_attention_is_tried_and_used_by_the_running_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sessions, "step_ms", step_ms_by_code)
+    monkeypatch.setattr(TimedSessions, "step_ms", step_ms_by_code)
     runner = ModelRunner(tiny_world(dtype=torch.bfloat16), 2, 2, ())
     runner.warm_up(lambda work: work())
     for _ in trial("tiny", NewAttention(runner), lambda work: work()):
@@ -214,6 +216,33 @@ def test_attention_is_tried_and_used_by_the_running_rollout(monkeypatch: pytest.
     assert all(tick_ms >= 5.0 for tick_ms in runner.latency_ms.values()), "every size was measured again"
 
 
+def test_what_counts_for_a_size_is_its_fastest_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions begin with one thread, because that is robust; with two threads they are faster."""
+    monkeypatch.setattr(TimedSessions, "step_ms", lambda _, num_threads: 4.0 if num_threads == 2 else 1e3)
+    monkeypatch.setattr(model_runner, "num_cores", lambda: 2)
+    torch.set_num_threads(2)
+    try:
+        world = tiny_world()
+        world.threads = ThreadSettings(most=2, preferred={1: 1})
+        runner = ModelRunner(world, 2, 2, ())
+
+        def step(_: object, slots: Sequence[int]) -> Stepped:
+            runner.threads_used[len(slots)] = 1
+            return Stepped(None, 50.0)
+
+        monkeypatch.setattr(runner, "step", step)
+        monkeypatch.setattr(runner, "decode", lambda *_: None)
+        runner.warm_up(lambda work: work())
+    finally:
+        torch.set_num_threads(1)
+    assert [runner.likely_threads(size) for size in (1, 2)] == [1, 2]
+    assert runner.latency_ms == {1: 50.0, 2: 4.0}
+    runner.note_step(2, 60.0, 1)
+    assert runner.latency_ms[2] == 4.0, "one thread is not used for two sessions then"
+    runner.note_step(2, 70.0, 2)
+    assert runner.latency_ms[2] == 70.0
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 async def test_a_real_process_compiles_and_its_code_is_played(
@@ -221,7 +250,7 @@ async def test_a_real_process_compiles_and_its_code_is_played(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")  # most of the compiler's time
-    monkeypatch.setattr(Sessions, "step_ms", step_ms_by_code)
+    monkeypatch.setattr(TimedSessions, "step_ms", step_ms_by_code)
     config = replace(CONFIG, max_sessions=1)
     world = partial(World.load, checkpoint, dtype=torch.float32)
     with serve(config, {"tiny": world}) as server:
