@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def members(session: int) -> list[str]:
+def living(session: int) -> list[str]:
     """The living processes of a session."""
     listing = subprocess.run(["ps", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listing.splitlines()]
@@ -59,7 +59,7 @@ def stop(process: subprocess.Popen[str], number: signal.Signals) -> str:
     errors = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == 128 + number, errors
     assert "Traceback" not in errors
-    wait_until(lambda: not members(process.pid))
+    wait_until(lambda: not living(process.pid))
     return errors
 
 
@@ -68,7 +68,7 @@ def test_collect_stops_and_keeps_complete_streams(tmp_path: Path, number: signal
     """With an environment whose pictures SDL makes: it would take SIGTERM for itself."""
     words = ("collect", "--env", "CarRacing-v3", "--name", "cars", "--streams", "2", "--frames", "100000")
     with command(tmp_path, *words) as process:
-        wait_until(lambda: len(members(process.pid)) > 2 or process.poll() is not None)
+        wait_until(lambda: len(living(process.pid)) > 2 or process.poll() is not None)
         time.sleep(2.0)  # into the games
         said = stop(process, number)
     assert "stopped; what is complete is kept; the same command records the rest" in said
@@ -76,10 +76,10 @@ def test_collect_stops_and_keeps_complete_streams(tmp_path: Path, number: signal
 
 def test_workers_end_with_a_process_that_is_killed(tmp_path: Path) -> None:
     with command(tmp_path, "collect", "--env", "bouncer", "--streams", "2", "--frames", "1000000") as process:
-        wait_until(lambda: len(members(process.pid)) > 2)
+        wait_until(lambda: len(living(process.pid)) > 2)
         process.kill()
         process.communicate()
-        wait_until(lambda: not members(process.pid))
+        wait_until(lambda: not living(process.pid))
 
 
 def test_train_stops_saves_at_once_and_continues_there(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_benchmark_stops_with_its_server_and_players(tmp_path: Path) -> None:
     tiny_world().save(tmp_path / "tiny")
     words = ("bench", "serve", "--world", str(tmp_path / "tiny"), "--sessions", "2", "--seconds", "1000")
     with command(tmp_path, *words) as process:
-        wait_until(lambda: any("benchmarks.players" in line for line in members(process.pid)))
+        wait_until(lambda: any("benchmarks.players" in line for line in living(process.pid)))
         said = stop(process, signal.SIGTERM)
     assert "stopped; nothing was measured" in said
 
