@@ -23,6 +23,7 @@ CONFIG = ServerConfig(
     hold_s=3600.0,
     reload_s=0.2,
     max_per_address=100,
+    address_share=1.0,
     connections_per_s=100.0,
 )
 """A session whose connection is lost keeps its slot for an hour; a page that says that it goes away, for a moment."""

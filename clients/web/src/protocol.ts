@@ -181,12 +181,16 @@ export interface HelloMessage {
   readonly world: string;
 }
 
-/** What the server accepts from this session. `timeline_frames`: how many frames back `rewind` and `fork` reach. */
+/**
+ * What the server accepts from this session. `timeline_frames`: how many frames back `rewind` and `fork` reach.
+ * `session_bytes`: how much of the server's memory the session's past may take, which decides that.
+ */
 export interface Limits {
   readonly max_image_bytes: number;
   readonly max_message_bytes: number;
   readonly max_pending_acts: number;
   readonly max_unacked_chunks: number;
+  readonly session_bytes?: number;
   readonly timeline_frames?: number;
 }
 
@@ -367,6 +371,7 @@ export interface WelcomeMessage {
  * `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
  * deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
  * pictures); empty if unknown. `pixelated`: the pictures consist of blocks; enlarge them with hard edges.
+ * `timeline_frames`: how many frames back sessions of this world can go.
  */
 export interface WorldInfo {
   readonly axes: ReadonlyArray<AxisInfo>;
@@ -381,6 +386,7 @@ export interface WorldInfo {
   readonly pixelated?: boolean;
   readonly starts: ReadonlyArray<string>;
   readonly statistics?: Readonly<Record<string, Usual>>;
+  readonly timeline_frames?: number;
   readonly title: string;
   readonly width: number;
 }

@@ -14,16 +14,16 @@ export async function lostKeyups(browser, base, folder, seen) {
   await untilFrames(page, 3);
   const keyboard = page.locator("#stage");
   const key = (type, code, flags = {}) => keyboard.dispatchEvent(type, { code, bubbles: true, ...flags });
+  const see = (state) =>
+    page.evaluate((state) => {
+      Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, state);
   const causes = {
     metaDown: () => key("keydown", "MetaLeft", { metaKey: true }),
     metaUp: () => key("keyup", "MetaRight"),
     menu: () => keyboard.dispatchEvent("contextmenu", { bubbles: true }),
-    hidden: () =>
-      page.evaluate(() => {
-        Object.defineProperty(document, "visibilityState", { value: "hidden", configurable: true });
-        document.dispatchEvent(new Event("visibilitychange"));
-        Object.defineProperty(document, "visibilityState", { value: "visible", configurable: true });
-      }),
+    hidden: () => see("hidden"),
     blur: () => page.evaluate(() => window.dispatchEvent(new Event("blur"))),
   };
   seen.held = {};
@@ -33,6 +33,9 @@ export async function lostKeyups(browser, base, folder, seen) {
     await cause();
     seen.held[name] = [during, await held(page)];
   }
+  seen.hidden = (await stats(page)).state;
+  await see("visible");
+  seen.shown = (await stats(page)).state;
   await key("keydown", "ArrowUp");
   await key("keydown", "AltRight", { altKey: true, ctrlKey: true });
   await key("keyup", "ArrowUp", { altKey: true, ctrlKey: true });
@@ -67,7 +70,6 @@ export async function axes(browser, base, folder, seen) {
     return (await stats(page)).sentSeq === sentSeq;
   };
   seen.sliders = await page.locator("[data-axis]").evaluateAll((all) => all.map((input) => input.parentElement.textContent));
-  seen.notes = await page.locator("#axes .hint").allInnerTexts();
   const slider = page.locator('[data-axis="axis1"]');
   await slider.scrollIntoViewIfNeeded();
   const box = await slider.boundingBox();

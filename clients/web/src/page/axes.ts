@@ -1,7 +1,7 @@
 /**
  * Sliders for the axes that the mouse does not move.
  *
- * Owns the sliders, and what a player is told of each axis. A slider holds its axis at its value while a pointer is down on
+ * Owns the sliders, and what a player is told of each axis; with the mouse's, every axis can be moved. A slider holds its axis at its value while a pointer is down on
  * it, and returns to rest then, like a stick; moved by keys, it holds until it loses the focus. Knows no socket.
  */
 
@@ -22,11 +22,6 @@ export function isMouseAxis({ source }: AxisInfo): boolean {
 export function stickOf({ source }: AxisInfo): number | null {
   const number = Number(/^gamepad_(\d+)$/.exec(source)?.[1] ?? STICKS.length);
   return number < STICKS.length ? number : null;
-}
-
-/** Why an axis cannot be moved; null if it can. */
-export function immovable({ label, low, high }: AxisInfo): string | null {
-  return low < high ? null : `${label} cannot be moved: its range is ${low} to ${high}.`;
 }
 
 /** Where an axis is when nothing moves it: at 0, or at the end of its range that is nearest to 0. */
@@ -51,7 +46,7 @@ export class AxisSliders {
     const axes = world.axes.filter((axis) => !isMouseAxis(axis));
     this.rests = [];
     this.holder.hidden = axes.length === 0;
-    this.holder.replaceChildren(...axes.map((axis) => (immovable(axis) === null ? this.slider(axis) : note(axis))));
+    this.holder.replaceChildren(...axes.map((axis) => this.slider(axis)));
   }
 
   private slider(axis: AxisInfo): HTMLElement {
@@ -85,11 +80,4 @@ function field(text: string, input: HTMLInputElement): HTMLElement {
   words.textContent = text;
   label.append(words, input);
   return label;
-}
-
-function note(axis: AxisInfo): HTMLElement {
-  const words = document.createElement("p");
-  words.className = "hint";
-  words.textContent = immovable(axis);
-  return words;
 }

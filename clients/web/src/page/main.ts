@@ -17,6 +17,7 @@ import { listWorlds, markWorld } from "./chooser";
 import { Keyboard, buildPad, showHeld } from "./controls";
 import { element } from "./dom";
 import { GamepadInput } from "./gamepad";
+import { HiddenPause } from "./hidden";
 import { Hud } from "./hud";
 import { Look } from "./look";
 import { Pictures } from "./pictures";
@@ -96,9 +97,10 @@ function makePlayer(world: WorldInfo, canvas: HTMLCanvasElement, options: Partia
 function onState(player: Player, state: ClientState): void {
   if (player === branches.active) view.showState(state, branches.players.length > 1);
   if (state.name !== "failed") return;
+  const { reason } = state;
   if (branches.isSecond(player)) branches.close();
   else markWorld(view.worlds, null);
-  if (player !== branches.active) say(refusalTitle(state.reason) ?? state.reason.message);
+  if (player !== branches.active) say(refusalTitle(reason) ?? reason.message);
 }
 
 /** Handles that another stage is steered, or that a stage was added or removed. */
@@ -260,7 +262,7 @@ async function main(): Promise<void> {
   worlds = await loadWorlds((reason) => view.showNotice({ title: "Waiting for the server", text: reason }));
   view.showNotice(null);
   connectControls();
-  keepSessions(() => branches.players);
+  keepSessions(() => branches.players, new HiddenPause(() => branches.players));
   listWorlds(view.worlds, worlds, choose);
   await begin().catch((error: unknown) => {
     if (!(error instanceof LightconeError)) throw error;

@@ -9,6 +9,7 @@
 
 import type { Player } from "../player";
 import type { PlayerOptions } from "../player-types";
+import type { HiddenPause } from "./hidden";
 
 const KEY = "lightcone-sessions";
 
@@ -21,11 +22,11 @@ export interface SavedSession {
   readonly branch: string | null;
 }
 
-/** What is kept of a player's session; null if there is none, or if it plays a take. */
-export function savedSession({ world, client, stats }: Player): SavedSession | null {
+/** What is kept of a player's session; null if there is none, or if it plays a take. `paused`: by the player. */
+export function savedSession({ world, client, stats }: Player, paused: boolean): SavedSession | null {
   const ticket = client.resumeTicket;
   if (ticket === null || stats.replay !== null) return null;
-  return { world: world.name, ticket, paused: client.isPaused, speed: client.speed, branch: client.startedFrom.branch ?? null };
+  return { world: world.name, ticket, paused, speed: client.speed, branch: client.startedFrom.branch ?? null };
 }
 
 /** The options of a player that takes a session back. */
@@ -50,10 +51,12 @@ function isSaved(value: unknown): value is SavedSession {
   return typeof value === "object" && value !== null && "ticket" in value && "world" in value;
 }
 
-/** Keeps the sessions of `players` when the page goes away. */
-export function keepSessions(players: () => readonly Player[]): void {
+/** Keeps the sessions of `players` when the page goes away. `hidden`: those that are paused only while it is hidden. */
+export function keepSessions(players: () => readonly Player[], hidden: HiddenPause): void {
+  const saved = (player: Player): SavedSession | null =>
+    savedSession(player, player.client.isPaused && !hidden.has(player));
   const save = (): void => {
-    const sessions = players().flatMap((player) => savedSession(player) ?? []);
+    const sessions = players().flatMap((player) => saved(player) ?? []);
     if (sessions.length > 0) sessionStorage.setItem(KEY, JSON.stringify(sessions));
   };
   document.addEventListener("visibilitychange", () => {
@@ -62,7 +65,7 @@ export function keepSessions(players: () => readonly Player[]): void {
   });
   window.addEventListener("pagehide", () => {
     save();
-    for (const player of players()) savedSession(player) ? player.leave() : player.close();
+    for (const player of players()) saved(player) ? player.leave() : player.close();
   });
   window.addEventListener("pageshow", ({ persisted }) => {
     if (persisted) location.reload(); // the browser had kept the page, but not its connections
