@@ -20,7 +20,7 @@ from tqdm import tqdm
 from distill.data.clips import SPLITS, Dataset, DatasetError, Episode, save_episode, write_dataset_json
 from distill.data.environments.base import EnvironmentSpec, Frame
 from distill.data.environments.sidecar import SidecarActions, named_buttons, sidecar_path
-from distill.data.environments.video_clock import Picture, Resampling, resampled, unbroken
+from distill.data.environments.video_clock import MAX_FPS, Picture, Resampling, resampled, unbroken
 from distill.data.environments.video_file import UnreadableVideoError, VideoFile, pictures
 from distill.data.environments.video_folder import (
     VideoFolder,
@@ -98,6 +98,8 @@ def import_videos(
             f"frame size {height}x{width}, held-out share {heldout_share}: sizes must be multiples of {PATCH} "
             "above 0, the share between 0 and 1"
         )
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise DatasetError(f"{fps:g} frames per second: worlds are played at more than 0 and at most {MAX_FPS:g}")
     if min_frames is not None and min_frames < 2:
         raise DatasetError(f"min_frames {min_frames}: a stream has at least 2 frames")
     paths = find_videos(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distill.data.clips import DatasetError
 from distill.data.environments.sidecar import SidecarActions, read_sidecars
-from distill.data.environments.video_clock import MAX_FPS, playable_rate, typical_rate
+from distill.data.environments.video_clock import playable_rate, typical_rate
 from distill.data.environments.video_file import UnreadableVideoError, VideoFile, look_at
 
 logger = logging.getLogger(__name__)
@@ -70,12 +70,7 @@ def require_two(num_usable: int, left_out: Mapping[str, str]) -> None:
 
 
 def choose_rate(files: Sequence[VideoFile], fps: float | None) -> float:
-    """Return the rate of a data set of these videos, and log it. fps: given by the user, else by the timestamps.
-
-    Raises DatasetError for a rate that no world is played at.
-    """
-    if fps is not None and not 0 < fps <= MAX_FPS:
-        raise DatasetError(f"{fps:g} frames per second: worlds are played at more than 0 and at most {MAX_FPS:g}")
+    """Return the rate of a data set of these videos, and log it. fps: given by the user, else by the timestamps."""
     rates = {file.path.name: file_rate(file) for file in files}
     timed = [file for file in files if (file.distances > 0).any()]
     stated = [rate for file in files for rate in file.stated]
