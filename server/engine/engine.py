@@ -24,6 +24,7 @@ from server.config import ServerConfig
 from server.engine.decode_pipeline import DecodePipeline
 from server.engine.live_compilation import LiveCompilation
 from server.engine.model_runner import WorldLoader
+from server.engine.slot_jobs import SlotJobs
 from server.engine.ticks import Ticks
 from server.engine.world_registry import WorldRegistry
 from server.errors import InternalError, ModelFailedError, NotReadyError, ServerError, ShuttingDownError
@@ -73,6 +74,9 @@ class Engine:
         self._pipeline = DecodePipeline(self._fail, self.metrics)
         shared = (self.world_registry, self._pipeline, self._lock, self._registry)
         self._ticks = Ticks(*shared, metrics=self.metrics, tracer=self._tracer, max_batch=config.max_batch)
+        self._slot_jobs = SlotJobs(
+            *shared, hold_s=config.hold_s, saves=self.store is not None, branch_bytes=config.branch_bytes
+        )
         self.compilation = LiveCompilation(config, self.world_registry, self._registry, self._lock, self._pipeline.call)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 

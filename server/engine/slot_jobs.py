@@ -36,7 +36,7 @@ Job = tuple[SessionEntry, Parts]
 
 
 class SlotJobs:
-    """The slot jobs of an engine; hold_s, saves: as in `SlotWork`."""
+    """The slot jobs of an engine. hold_s, saves: as in `SlotWork`; branch_bytes: the most memory that branches take."""
 
     def __init__(
         self,
@@ -47,12 +47,13 @@ class SlotJobs:
         *,
         hold_s: float,
         saves: bool,
+        branch_bytes: int,
     ) -> None:
         self._world_registry = world_registry
         self._pipeline = pipeline
         self._lock = lock
         self._registry = registry
-        self._branches = BranchRegistry(lock)
+        self._branches = BranchRegistry(lock, branch_bytes)
         self._work = SlotWork(world_registry, pipeline, lock, registry, self._branches, hold_s=hold_s, saves=saves)
         self._share = JobShare()
         self._running: deque[Job] = deque()  # at most one per session; the next one's turn first

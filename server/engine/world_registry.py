@@ -46,10 +46,12 @@ class WorldRegistry:
                 self._config.max_batch,
                 self._config.buckets,
                 timeline_frames=self._config.timeline_frames,
+                session_bytes=self._config.past_bytes,
             )
             runner.warm_up(on_decode_thread)
             self._runners[name] = runner
-            self._infos[name] = world_info(name, world)
+            timeline_frames = runner.memory.timeline_frames
+            self._infos[name] = world_info(name, world).model_copy(update={"timeline_frames": timeline_frames})
             latency_ms = {size: round(ms, 1) for size, ms in runner.latency_ms.items()}
             logger.info("%s warm in %.1f s; ms by batch: %s", name, time.perf_counter() - began, latency_ms)
         self.previews = Previews(

@@ -3,6 +3,7 @@ time and no tensors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, assert_never
@@ -48,8 +49,8 @@ class RewindRequest:
     control_seq: int | None = None
 
 
-SLACK_CHUNKS = 128
-"""Chunks that may be generated between a request to rewind or fork and its execution."""
+SLACK_S, MAX_SLACK_CHUNKS = 4.25, 128
+"""How long a session may be stepped between a request to rewind or fork and its execution."""
 
 RunRequest = StartRequest | BranchRequest | RewindRequest
 
@@ -63,17 +64,24 @@ class ForkRequest:
     as_file: bool = False
 
 
+def slack_chunks(period_s: float) -> int:
+    """Return how many chunks of `period_s` are kept beyond what a player can go back, for requests that wait."""
+    return min(MAX_SLACK_CHUNKS, math.ceil(SLACK_S / period_s))
+
+
 @dataclass(slots=True)
 class Run:
     """One run of a session.
 
     frame: the number of the newest picture, generated or being generated, counted from the run's start;
-    first_frame: the oldest frame whose state is kept; timeline_frames: how many frames a rewind can go back.
+    first_frame: the oldest frame whose state is kept; timeline_frames: how many frames a rewind can go back;
+    slack_chunks: how many chunks more are kept.
     """
 
     world: str
     chunk_frames: int
     timeline_frames: int
+    slack_chunks: int
     number: int = -1
     frame: int = 0
     first_frame: int = 0
@@ -107,7 +115,7 @@ class Run:
     def keeps(self, run_frame: int) -> bool:
         """Return whether a frame that `check_frame` accepted can still be reached: meanwhile the run may have moved too
         far ahead, been suspended, or given way to another one."""
-        oldest = max(self.first_frame, self._oldest() - SLACK_CHUNKS * self.chunk_frames)
+        oldest = max(self.first_frame, self._oldest() - self.slack_chunks * self.chunk_frames)
         return oldest <= run_frame <= self.frame
 
     def refusals(self, run_frame: int, seqs: Iterable[int | None]) -> list[protocol.ServerMessage]:

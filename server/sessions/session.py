@@ -13,7 +13,7 @@ from server.sessions.input_buffer import InputBuffer, Sample
 from server.sessions.life import Phase, SessionLife
 from server.sessions.pacing import NEVER, Pace, SchedulerView
 from server.sessions.pending_requests import PendingRequests
-from server.sessions.run import ForkRequest, RewindRequest, Run, RunRequest, StartRequest
+from server.sessions.run import ForkRequest, RewindRequest, Run, RunRequest, StartRequest, slack_chunks
 from server.wire.protocol import (
     Ack,
     Act,
@@ -58,7 +58,7 @@ class Session:
         self.pacing: Pacing = pacing
         self.life = SessionLife()
         self.generation, self.stepped_at = 0, -NEVER
-        self.run = Run(world.name, chunk_frames, timeline_frames)
+        self.run = Run(world.name, chunk_frames, timeline_frames, slack_chunks(chunk_frames / world.fps))
         self._pending = PendingRequests(max_pending_acts)
         self._start_after_seq = -1
         self._chunk_frames, self._jpeg_quality = chunk_frames, jpeg_quality
