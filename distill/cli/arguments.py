@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distill.recipes.names import GENERIC_RECIPES, RECIPES, STAGE_ALIASES, STAGES
+from distill.recipes.names import GENERIC_RECIPES, RECIPES, STAGE_ALIASES, STAGES, STUDENT_STAGES
 
 
 def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make stages that are out of date again; with --stage: that stage, from the beginning",
     )
-    parser.add_argument("--steps", type=int, help="with --stage: train for this many steps instead of the recipe's")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help="with --stage: train for this many steps instead of the recipe's; later calls keep to it until the stage "
+        "is named without --steps",
+    )
     parser.add_argument("--minutes", type=float, help="stop each stage after so many minutes; run again to continue")
     parser.add_argument(
         "--from",
@@ -58,6 +63,13 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="start from the codec and student of this world instead of from random weights",
     )
+    parser.add_argument(
+        "--shipped-stage",
+        choices=STUDENT_STAGES,
+        help="put the student of this stage into the checkpoint (default: the recipe's choice; if it is not trained "
+        "yet, the latest before it)",
+    )
+    _add_threads(parser)
     parser.add_argument("--out", type=Path, help="checkpoint folder (default: checkpoints/NAME)")
 
 
@@ -72,6 +84,10 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps of the student (default: the world's own)")
     parser.add_argument("--card", action="store_true", help="write report.json, strips and README.md to the checkpoint")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, help="CPU threads of PyTorch (default: one per core)")
 
 
 def _add_source_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
@@ -13,6 +16,7 @@ from distill.recipes.run import Run
 from distill.recipes.stages import with_steps
 from distill.recipes.warm_start import warm_start
 from world.catalogue import worlds
+from world.errors import LightconeError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,6 +25,10 @@ def run(args: argparse.Namespace) -> int:
     name, preset = choose(args.world, args.env, args.preset, args.name, videos=args.videos)
     if args.steps is not None:
         preset = with_steps(preset, args.stage, args.steps)
+    if args.shipped_stage is not None:
+        preset = replace(preset, shipped_stage=args.shipped_stage)
+    if args.threads is not None:
+        set_threads(args.threads)
     folder, target = world_run(name), args.out or Path("checkpoints") / name
     check_target(target, name, preset.collect.environment, videos=args.videos is not None or is_of_videos(folder))
     begin_run(folder, name, recipe_name(name, args.preset))
@@ -31,12 +39,20 @@ def run(args: argparse.Namespace) -> int:
         target,
         videos=args.videos,
         stop_after_s=args.minutes * 60 if args.minutes else None,
+        asked_steps=args.steps,
     )
     if args.start is not None:
         warm_start(job, args.start)
     finished = job.stage(args.stage, redo=args.redo) if args.stage else job.all_stages(redo=args.redo)
     print(_outcome(args.stage, job, finished=finished))
     return 0
+
+
+def set_threads(number: int) -> None:
+    """Let PyTorch use so many CPU threads. Raises LightconeError below 1."""
+    if number < 1:
+        raise LightconeError(f"--threads {number}: must be at least 1")
+    torch.set_num_threads(number)
 
 
 def _outcome(stage: str | None, job: Run, *, finished: bool) -> str:

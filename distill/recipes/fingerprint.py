@@ -32,13 +32,15 @@ class Record:
     """One stage's `stage.json`.
 
     settings, inputs: what the product was made from, inputs as name → fingerprint. steps: training steps when the
-    finished product was written; None if it trains nothing or is not finished. product: digest of the product's file,
+    finished product was written; None if it trains nothing or is not finished. asked_steps: by `--steps`; None for the
+    recipe's. product: digest of the product's file,
     as it was when that had the time and size of `stamp` (nanoseconds since 1970, bytes).
     """
 
     settings: Settings
     inputs: Mapping[str, str]
     steps: int | None = None
+    asked_steps: int | None = None
     product: str = ""
     stamp: tuple[int, int] = (0, 0)
 

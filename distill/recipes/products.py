@@ -33,7 +33,8 @@ class Products:
     """The products of one world's run.
 
     folder: the run's state, outside the checkout. checkpoint: where `export` writes. videos: a folder to learn from
-    instead of the preset's environment. stop_after_s: the longest that one stage may train at a time.
+    instead of the preset's environment. stop_after_s: the longest that one stage may train at a time. asked_steps: of
+    the stage that is named, instead of the preset's.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Products:
     videos: Path | None = None
     quiet: bool = False
     stop_after_s: float | None = None
+    asked_steps: int | None = None
 
     def folder_of(self, stage: str) -> Path:
         """Return a stage's folder. One that still has the stage's former name is renamed first."""

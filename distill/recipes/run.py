@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from distill.recipes.fingerprint import FILE, Record, digest, read_record, write_record
 from distill.recipes.former_runs import FORMER_RECORD, former_settings
 from distill.recipes.products import Products, StageError
-from distill.recipes.stages import STAGES, Stage, stage_named
+from distill.recipes.stages import STAGES, Stage, stage_named, with_steps
 from distill.training.state import STATE_FILE, trained_steps
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,11 @@ class Run(Products):
         """Run a stage unless it is finished. is_named: it was asked for by name, not as one of all."""
         if not stage.applies(self):
             return True
-        logger.info("%s: %s", self.name, stage.name)
+        logger.info("%s: stage %d of %d: %s", self.name, list(STAGES).index(stage.name) + 1, len(STAGES), stage.name)
         self._check_inputs(stage)
         if stage.product is None:
             return stage.run(self)
+        asked = self._asked_steps(stage, is_named=is_named)
         changes = self._changes(stage)
         if changes and not (stage.derived or redo_stale):
             raise StageError(self._out_of_date(stage, changes))
@@ -60,14 +62,33 @@ class Run(Products):
             return True
         folder = self.folder_of(stage.name)
         if self._record(stage) is None:  # before it runs, or a stopped run would count as one without records
-            write_record(folder, Record(settings=stage.fingerprint(self), inputs=self._fingerprints(stage)))
+            settings, inputs = stage.fingerprint(self), self._fingerprints(stage)
+            write_record(folder, Record(settings=settings, inputs=inputs, asked_steps=asked))
+        begun = time.monotonic()
         finished = stage.run(self)
+        logger.info("%s took %.1f minutes", stage.name, (time.monotonic() - begun) / 60)
         if finished and not (folder / stage.product).exists():
             raise StageError(f"{stage.name} ended without its product {folder / stage.product}: run it again")
         record = self._record(stage)
         if finished and record is not None and (folder / STATE_FILE).exists():
             write_record(folder, replace(record, steps=trained_steps(folder)))
         return finished
+
+    def _asked_steps(self, stage: Stage, *, is_named: bool) -> int | None:
+        """Return how many steps `--steps` asks for, now or when the stage was last named, and make the preset's trainer
+        take as many; None for the recipe's."""
+        record = self._record(stage)
+        steps = self.asked_steps if is_named else None if record is None else record.asked_steps
+        if record is not None and record.asked_steps != steps:
+            write_record(self.folder_of(stage.name), replace(record, asked_steps=steps))
+        if steps is None:
+            return None
+        if not is_named:
+            logger.info(
+                "%s: %d steps, as --steps asked for; `--stage %s` takes the recipe's", stage.name, steps, stage.name
+            )
+        self.preset = with_steps(self.preset, stage.name, steps)
+        return steps
 
     def _check_redo(self, stage: Stage) -> None:
         """Raise an error if a stage cannot be made again."""
