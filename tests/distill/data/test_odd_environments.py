@@ -246,6 +246,15 @@ def test_episodes_too_short_to_train_on_are_refused_right_after_they_are_recorde
     assert "Traceback" not in error
 
 
+def test_training_stops_before_the_codec_where_episodes_are_too_short(
+    local: Callable[[str, int], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--env", local("Shorter", 3), "--preset", "smoke", "--name", "t"]
+    assert lightcone.main(words) == 2
+    assert "has 3 frames that an action led to, and training needs 8" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "runs" / "t").iterdir() if path.is_dir()] == ["data"]
+
+
 def test_an_environment_that_ends_its_process_is_said_in_a_line(
     register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

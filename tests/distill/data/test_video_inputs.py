@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import lightcone
 from distill.data.clips import Dataset, DatasetError
 from distill.data.environments.video import import_videos
 from distill.data.environments.video_clock import playable_rate, typical_rate
@@ -408,3 +409,18 @@ def test_the_sidecar_in_the_documents_is_read_as_they_say(folder: Path, importer
     episode = next(dataset.episodes("train"))
     assert episode.buttons[:3].tolist() == [[False, False], [True, True], [False, True]]
     assert episode.axes[:3].tolist() == [[0.0, 0.0], [0.25, -1.0], [0.5, 0.0]]
+
+
+def test_the_command_line_says_the_rate_and_refuses_at_once_what_is_too_short_to_train_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path))
+    twice(folder, ".mp4", noise(24, 16))
+    words = ["collect", "--videos", str(folder), "--height", "16", "--width", "16"]
+    assert lightcone.main([*words, "--name", "a", "--fps", "15", "--min-frames", "4"]) == 2
+    assert "has 11 frames that an action led to, and training needs 18" in capsys.readouterr().err
+    assert lightcone.main([*words, "--name", "b", "--min-frames", "20"]) == 0
+    assert "`lightcone train b` continues from there" in capsys.readouterr().out
+    assert lightcone.main([*words, "--name", "c"]) == 2
+    assert "its longest has 24: choose a smaller --min-frames" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists() or not list((tmp_path / "c").iterdir())
