@@ -28,7 +28,7 @@ def new_session(key: str, hello: Hello, world: WorldInfo, config: ServerConfig) 
         receipts=hello.receipts,
         max_unacked=config.max_unacked_chunks,
         max_pending_acts=config.max_pending_acts,
-        timeline_frames=config.timeline_frames,
+        timeline_frames=world.timeline_frames,
     )
 
 
@@ -42,7 +42,7 @@ def welcome(entry: SessionEntry, config: ServerConfig) -> Welcome:
         world=session.world,
         encoding=session.encoding,
         pacing=session.pacing,
-        limits=config.limits,
+        limits=config.limits.model_copy(update={"timeline_frames": session.world.timeline_frames}),
         generation=session.generation,
         last_seq=session.last_seq if session.generation else None,
     )

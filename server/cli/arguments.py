@@ -81,9 +81,20 @@ def _add_capacity_arguments(parser: argparse.ArgumentParser, config: ServerConfi
         "--timeline-frames",
         type=int,
         default=config.timeline_frames,
-        help="frames that players can go back; the states are kept in memory, 0 keeps none "
+        help="frames that players can go back if --session-memory suffices; 0 keeps none "
         f"(default: {config.timeline_frames})",
     )
+    for flag, default, what in (
+        (
+            "--session-memory",
+            config.session_bytes,
+            "memory for the past of one session; decides how far it can go back",
+        ),
+        ("--memory", config.memory_bytes, "memory for the pasts of all sessions, suspended sessions and branches"),
+        ("--store-size", config.store_bytes, "what the sessions in --store may take; the oldest are deleted"),
+    ):
+        gib = default / 2**30
+        parser.add_argument(flag, type=float, metavar="GIB", default=gib, help=f"{what} (default: {gib:g} GiB)")
     parser.add_argument("--threads", type=int, help="CPU threads of the model (default: chosen for this machine)")
     parser.add_argument(
         "--compile",

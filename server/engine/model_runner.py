@@ -22,9 +22,10 @@ from server.admission.tick_times import TickTimes
 from server.compilation.parts import sizes_to_compile
 from server.engine.fingerprint import fingerprint, former_fingerprint
 from server.engine.padding import Padding
+from server.engine.session_memory import session_memory
 from server.engine.timed_sessions import TimedSessions
 from server.sessions.input_buffer import Sample
-from server.sessions.run import SLACK_CHUNKS, BranchRequest, RewindRequest, RunRequest, StartRequest
+from server.sessions.run import BranchRequest, RewindRequest, RunRequest, StartRequest
 from server.wire.protocol import AxisInfo, ButtonInfo, Usual, WorldInfo
 from world import Actions, RolloutState, World
 from world.device import num_cores
@@ -52,12 +53,20 @@ class ModelRunner:
     """A world with `num_slots` slots for players, one for previews, and spare ones for padding: to `buckets`; without
     them, on a CPU, to a size that is faster (`Padding`).
 
-    timeline_frames: how many pixel frames a rewind can go back, at least. sample: the state of a session of nobody, on
+    timeline_frames: how many pixel frames a rewind should be able to go back, if the past of a session fits into
+    `session_bytes`. sample: the state of a session of nobody, on
     a CPU, once the runner is warm. num_threads: the most that steps use.
     """
 
     def __init__(
-        self, world: World, num_slots: int, max_batch: int, buckets: Sequence[int], *, timeline_frames: int = 0
+        self,
+        world: World,
+        num_slots: int,
+        max_batch: int,
+        buckets: Sequence[int],
+        *,
+        timeline_frames: int = 0,
+        session_bytes: int = 2**62,
     ) -> None:
         self.world = world
         self.num_slots = num_slots
@@ -66,8 +75,8 @@ class ModelRunner:
         self.padding = Padding(self.max_batch, buckets, worthwhile)
         self._spare = tuple(range(num_slots, num_slots + self.padding.num_spare))
         self.preview_slot = num_slots + self.padding.num_spare
-        timeline_chunks = -(-timeline_frames // self.chunk_pixel_frames) + SLACK_CHUNKS if timeline_frames else 0
-        self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=timeline_chunks)
+        self.memory = session_memory(world, timeline_frames, session_bytes)
+        self._rollout = world.rollout(self.preview_slot + 1, timeline_chunks=self.memory.timeline_chunks)
         self.tick_times = TickTimes()
         self._decode_ms: dict[int, float] = {}
         self._measured: dict[int, tuple[float, int]] = {}  # milliseconds and number of threads, by batch size
@@ -193,16 +202,18 @@ class ModelRunner:
                 assert_never(request)
         return np.asarray(self._rollout.last_picture(slot).cpu())
 
-    def fork(self, slot: int, run_frame: int) -> Generator[None, None, RolloutState]:
-        """Return the state of `slot` as it was at `run_frame`, in parts no longer than a step.
+    def fork(self, slot: int, run_frame: int, *, exact: bool) -> Generator[None, None, RolloutState]:
+        """Return the state of `slot` as it was at `run_frame`, in parts no longer than a step; exact: as in `snapshot`.
 
         The slot cannot be used until then.
         """
-        return self._rollout.snapshotting(slot, frame=self._latent_frame(run_frame))
+        exact = exact and self.memory.copies_kv
+        return self._rollout.snapshotting(slot, exact=exact, frame=self._latent_frame(run_frame))
 
     def snapshot(self, slot: int, *, exact: bool) -> RolloutState:
-        """Return the state of `slot`, with its K/V if `exact`; else it is far smaller, and K/V are replayed from it."""
-        return self._rollout.snapshot(slot, exact=exact)
+        """Return the state of `slot`, with its K/V if `exact` and there is memory for them; else it is far smaller, and
+        K/V are replayed from it."""
+        return self._rollout.snapshot(slot, exact=exact and self.memory.copies_kv)
 
     def restore(self, slot: int, state: RolloutState) -> Generator[None, None, None]:
         """Put a state into `slot`, in parts no longer than a step."""

@@ -97,14 +97,14 @@ class SlotWork:
             return
         runner = self._world_registry.runner(session.world.name)
         self._pipeline.wait_for(slot)
-        state = yield from runner.fork(slot, request.run_frame)
+        state = yield from runner.fork(slot, request.run_frame, exact=not request.as_file)
         with self._lock:
             if not self._registry.has(entry):
                 return
             session.life.copied()
             receipts = session.control_applied(request.control_seq)
             branch = session.run.branch(state, request.run_frame)
-            ticket = None if request.as_file else self._branches.put(branch, time.monotonic())
+            ticket = None if request.as_file else self._branches.put(branch, time.monotonic(), entry.address)
         seq, run_frame = request.control_seq, request.run_frame
         if ticket is None:
             file = to_file(session.world.name, runner, state)

@@ -245,6 +245,7 @@ class WorldInfo(_Sent):
     `statistics`: of the world's real pictures, in grey levels (0 to 255): `brightness` (mean), `contrast` (standard
     deviation), `sharpness` (mean difference of neighbouring pixels), `motion` (mean difference of successive
     pictures); empty if unknown. `pixelated`: the pictures consist of blocks; enlarge them with hard edges.
+    `timeline_frames`: how many frames back sessions of this world can go.
     """
 
     name: str
@@ -261,16 +262,20 @@ class WorldInfo(_Sent):
     data_license: str
     statistics: dict[str, Usual] = {}
     pixelated: bool = False
+    timeline_frames: int = 0
 
 
 class Limits(_Sent):
-    """What the server accepts from this session. `timeline_frames`: how many frames back `rewind` and `fork` reach."""
+    """What the server accepts from this session. `timeline_frames`: how many frames back `rewind` and `fork` reach.
+    `session_bytes`: how much of the server's memory the session's past may take, which decides that.
+    """
 
     max_unacked_chunks: int
     max_pending_acts: int
     max_message_bytes: int
     max_image_bytes: int
     timeline_frames: int = 0
+    session_bytes: int = 0
 
 
 class Welcome(_Sent):

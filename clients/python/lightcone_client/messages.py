@@ -47,6 +47,7 @@ class WorldInfo:
 
     `chunk_frames`: pictures per step. `statistics`: `mean` and `deviation` of the brightness, contrast, sharpness and
     motion of its real pictures, if known. `pixelated`: its pictures are pixel art, to be enlarged with hard edges.
+    `timeline_frames`: how many frames back its sessions can go.
     """
 
     name: str
@@ -63,17 +64,20 @@ class WorldInfo:
     data_license: str
     statistics: dict[str, dict[str, float]] = field(default_factory=dict)
     pixelated: bool = False
+    timeline_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The server's limits for a session; `timeline_frames`: how far back it can be rewound."""
+    """The server's limits for a session; `timeline_frames`: how far back it can be rewound, because its past may take
+    `session_bytes` of the server's memory."""
 
     max_unacked_chunks: int
     max_pending_acts: int
     max_message_bytes: int
     max_image_bytes: int
     timeline_frames: int = 0
+    session_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

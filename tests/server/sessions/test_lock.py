@@ -87,7 +87,7 @@ def calls(engine: Engine) -> dict[str, Callable[[], object]]:
     queue, ticket = SendQueue(lambda: None), Ticket("k", "s")
     client = Client(queue, lambda: None)
     error = ShuttingDownError("x")
-    branches = BranchRegistry(engine._lock)
+    branches = BranchRegistry(engine._lock, 1000)
     return {
         "join": partial(registry.join, "k", hello(), None, client),
         "resume": partial(registry.resume, ticket, hello(), 0, None, client),

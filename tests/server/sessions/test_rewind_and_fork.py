@@ -7,7 +7,7 @@ import pytest
 
 from server.errors import TooManyPendingError, UnknownFrameError
 from server.sessions.pacing import NEVER
-from server.sessions.run import SLACK_CHUNKS, BranchRequest, ForkRequest, StartRequest
+from server.sessions.run import BranchRequest, ForkRequest, StartRequest
 from server.sessions.session import Session
 from server.wire.protocol import (
     Ack,
@@ -93,7 +93,7 @@ def test_a_fork_without_a_frame_means_the_newest_frame_at_its_request() -> None:
 def test_a_fork_of_a_frame_that_is_no_longer_kept_is_refused() -> None:
     session = _with_chunks(3, timeline_frames=2)
     session.receive(Fork(run_frame=4, seq=3), 0.0)
-    for number in range(SLACK_CHUNKS + 1):
+    for number in range(session.run.slack_chunks + 1):
         session.receive(Ack(frame=9999), 0.0)
         session.begin_chunk(10.0 + number)
     (refusal,) = begin_fork(session, 11.0)[1]
