@@ -9,7 +9,7 @@ import math
 import multiprocessing
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,8 @@ def _registered(name: str) -> registration.EnvSpec:
                     f"cannot make Gymnasium environment {name!r}: {' '.join(str(exc).split())} Check the id; if a "
                     "module registers it, name that too: --env MODULE:ID"
                 ) from exc
-            importlib.import_module(plugin)
+            with suppress(ImportError):  # a plug-in that is broken is not what this id is about
+                importlib.import_module(plugin)
 
 
 def _has_discrete_variant(spec: registration.EnvSpec) -> bool:
