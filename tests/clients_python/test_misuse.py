@@ -7,9 +7,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from lightcone_client.addresses import is_loopback, stream_url
 from lightcone_client.gym import LightconeEnv
 
 from server.config import ServerConfig
+from server.engine.model_runner import WorldLoader
 from tests.server.serving import RunningServer, serve
 from world import World
 from world.testing import tiny_world
@@ -48,7 +50,11 @@ def exclusive_world() -> World:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    worlds = {"pixel": tiny_world, "wan": partial(tiny_world, config="wan"), "exclusive": exclusive_world}
+    worlds: dict[str, WorldLoader | Path] = {
+        "pixel": tiny_world,
+        "wan": partial(tiny_world, config="wan"),
+        "exclusive": exclusive_world,
+    }
     with serve(CONFIG, worlds) as running:
         yield running
 
@@ -234,15 +240,19 @@ async def test_use_after_close_is_an_error_with_asyncio_too(server: RunningServe
             await asyncio.wait_for(use(), JOIN_S)
 
 
+def _run(use: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    asyncio.run(use())
+
+
 async def test_a_session_is_not_for_another_event_loop(server: RunningServer) -> None:
     async with connect(server.url, world="pixel") as session:
         for use in (session.frame, session.act, session.pause):
-            raised = await asyncio.to_thread(in_threads, 1, lambda use=use: asyncio.run(use()))
+            raised = await asyncio.to_thread(in_threads, 1, partial(_run, use))
             assert [type(error) for error in raised] == [UsageError]
         assert (await session.frame()).kind == "start"
 
 
-def exit_code_of_fork(work: Callable[[], None]) -> int:
+def exit_code_of_fork(work: Callable[[], object]) -> int:
     """Run `work` in a forked process; return 0 if it raised UsageError. Fails if it does not end."""
     pid = os.fork()
     if pid == 0:

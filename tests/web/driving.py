@@ -60,7 +60,9 @@ def command(scenario: str, url: str, folder: Path, chromium: str) -> list[str]:
 class Driven(Protocol):
     """A server that a scenario is run against."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Return the address of the page."""
 
     def log(self) -> str:
         """Return the end of the server's log."""

@@ -14,7 +14,7 @@ from tests.web.driving import drive
 from tests.web.test_lifecycle import InProcess
 from world import Actions, Sampler, World
 from world.card import Axis
-from world.checkpoint import Start
+from world.starts import Start
 from world.testing import CONFIGS, tiny_transformer, tiny_world
 
 pytestmark = pytest.mark.browser

@@ -35,9 +35,9 @@ def test_one_button_may_be_named_without_a_list(world: World) -> None:
     for one, same in (("up", ["up"]), (["up"], [["up"]]), (["up", []], None), ([["up"], "down"], [["up"], ["down"]])):
         if same is None:
             with pytest.raises(ActionError, match=r"button \[\]: tiny-\w+ has up, down"):
-                world.actions(one)  # type: ignore[arg-type]  # the mistake
+                world.actions(one)
         else:
-            assert torch.equal(world.actions(one).buttons, world.actions(same).buttons)  # type: ignore[arg-type]
+            assert torch.equal(world.actions(one).buttons, world.actions(same).buttons)
     with pytest.raises(ActionError, match="button 'jump': "):
         world.actions("jump")
 

@@ -140,11 +140,13 @@ def _values(action: Any, space: spaces.Space[Any]) -> NDArray[np.float64]:
         values = np.asarray(action, np.float64)
     except (TypeError, ValueError) as exc:
         raise ActionError(f"action {action!r}: expected one of {space}") from exc
+    low: Any = 0
+    high: Any = space.n - 1 if isinstance(space, spaces.Discrete) else 1
+    is_whole = True
     if isinstance(space, spaces.Box):
-        low, high, is_whole = space.low - ROUNDING, space.high + ROUNDING, True
+        low, high = space.low - ROUNDING, space.high + ROUNDING
     else:
-        last = space.n - 1 if isinstance(space, spaces.Discrete) else 1
-        low, high, is_whole = 0, last, bool(np.all(values == np.round(values)))
+        is_whole = bool(np.all(values == np.round(values)))
     # NaN is in no range.
     if values.shape != space.shape or not is_whole or not np.all((low <= values) & (values <= high)):
         raise ActionError(f"action {action!r}: expected one of {space}")
