@@ -45,12 +45,7 @@ class Worker:
 
     def make(self, part: Part) -> None:
         """Have a part compiled, and wait for it. Raise CompilationError."""
-        job = {
-            "folder": str(part.folder.resolve()),
-            "dtype": part.dtype,
-            "batch": part.batch,
-            "num_threads": part.num_threads,
-        }
+        job = {"folder": str(part.folder.resolve()), "dtype": part.dtype, "batch": part.batch}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:

@@ -51,7 +51,7 @@ def serve(jobs: IO[str], answers: IO[str], *, end: Callable[[], None], make: Cal
         answers.flush()
 
 
-def make(*, folder: str, dtype: str, batch: int, num_threads: int) -> None:
+def make(*, folder: str, dtype: str, batch: int) -> None:
     """Compile one part (see `server.compilation.parts.Part`) into the cache, unless it is there."""
     import torch
 
@@ -62,7 +62,7 @@ def make(*, folder: str, dtype: str, batch: int, num_threads: int) -> None:
     if batch == ATTENTION:
         make_native_attention(getattr(torch, dtype))
     else:
-        compile_packages(_network(folder, dtype), [batch], num_threads)
+        compile_packages(_network(folder, dtype), [batch])
 
 
 @cache

@@ -44,23 +44,23 @@ class NewCode(Protocol):
 
 
 class NewPackages:
-    """The network as machine code for one batch size and number of threads."""
+    """The network as machine code for one batch size."""
 
-    def __init__(self, runner: ModelRunner, batch: int, num_threads: int, packages: Packages) -> None:
-        self.runner, self.batch, self.num_threads = runner, batch, num_threads
+    def __init__(self, runner: ModelRunner, batch: int, packages: Packages) -> None:
+        self.runner, self.batch, self.num_threads = runner, batch, runner.likely_threads(batch)
         self._packages = packages
 
     @contextmanager
     def tried(self, rollout: Rollout) -> Iterator[None]:
         compiled = self._compiled()
-        compiled.add(self.num_threads, self.batch, self._packages)
+        compiled.add(self.batch, self._packages)
         try:
             yield
         finally:
-            compiled.remove(self.num_threads, self.batch)
+            compiled.remove(self.batch)
 
     def adopt(self) -> Sequence[int]:
-        self._compiled().add(self.num_threads, self.batch, self._packages)
+        self._compiled().add(self.batch, self._packages)
         return ()
 
     def _compiled(self) -> CompiledTransformer:

@@ -63,9 +63,8 @@ class LiveCompilation:
         worlds = {name: runner.world for name, runner in runners.items() if can_be_compiled(runner.world)}
         if not worlds:
             return
-        first = next(iter(runners.values()))
         try:
-            parts = missing_parts(worlds, first.max_batch, first.num_threads)
+            parts = missing_parts(worlds, next(iter(runners.values())).max_batch)
         except OSError as exc:
             logger.warning("nothing is compiled in the background, because the cache cannot be read: %s", exc)
             return
@@ -96,10 +95,10 @@ class LiveCompilation:
             ]
         else:
             runner = self._worlds.runner(part.world)
-            packages = load_packages(runner.world.transformer, part.batch, part.num_threads)
+            packages = load_packages(runner.world.transformer, part.batch)
             if packages is None:
                 raise CompilationError(f"the code of {part.title} was compiled and cannot be loaded")
-            new_code.append((part.world, NewPackages(runner, part.batch, part.num_threads, packages)))
+            new_code.append((part.world, NewPackages(runner, part.batch, packages)))
         with self._lock:
             self._new_code.extend(new_code)
             self._lock.notify_all()

@@ -20,4 +20,8 @@ def add_compile_arguments(parser: argparse.ArgumentParser) -> None:
         help="batch sizes (players stepped together) to compile; others run uncompiled "
         f"(default: {' '.join(map(str, BATCHES))})",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads to compile for (default: the fastest here)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads to measure dtype and attention with; the code runs with any",
+    )

@@ -35,42 +35,42 @@ BATCHES = (1, 2, 4, 8)
 
 class CompiledTransformer:
     """The same network as `transformer`, for passes over an arena without text. Runs packages on the transformer's
-    weights, which it shares. Packages fit the number of threads that the calling thread has set. Not thread-safe."""
+    weights, which it shares. Not thread-safe."""
 
     def __init__(self, transformer: Transformer) -> None:
         self.transformer = transformer
         self._begin = weights_of(Begin(transformer))
         self._between = [weights_of(Between(before, after)) for before, after in pairwise(blocks_of(transformer))]
         self._end = weights_of(End(transformer))
-        self._packages: dict[tuple[int, int], Packages] = {}
+        self._packages: dict[int, Packages] = {}
 
     @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """Return for which (number of threads, batch size) there is code."""
+    def sizes(self) -> list[int]:
+        """Return the batch sizes for which there is code."""
         return sorted(self._packages)
 
-    def add(self, num_threads: int, batch: int, packages: Packages) -> None:
+    def add(self, batch: int, packages: Packages) -> None:
         """Use these packages from the next pass on."""
-        self._packages[num_threads, batch] = packages
+        self._packages[batch] = packages
 
-    def remove(self, num_threads: int, batch: int) -> None:
+    def remove(self, batch: int) -> None:
         """Use the packages of this size no longer."""
-        self._packages.pop((num_threads, batch), None)
+        self._packages.pop(batch, None)
 
-    def load(self, num_threads: int) -> None:
-        """Add all complete sets of packages that this machine has for a number of threads."""
-        for batch in compiled_sizes(self.transformer, num_threads):
-            if (packages := load_packages(self.transformer, batch, num_threads)) is not None:
-                self.add(num_threads, batch, packages)
+    def load(self) -> None:
+        """Add all complete sets of packages that this machine has."""
+        for batch in compiled_sizes(self.transformer):
+            if (packages := load_packages(self.transformer, batch)) is not None:
+                self.add(batch, packages)
 
     def fits(self, batch: int, num_chunks: int) -> bool:
-        """Return whether there is code for this batch size and number of chunks at the present number of threads."""
-        return num_chunks in self._packages.get((torch.get_num_threads(), batch), ())
+        """Return whether there is code for this batch size and number of chunks."""
+        return num_chunks in self._packages.get(batch, ())
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Conditioning, *, pattern: ArenaPattern) -> Output:
         """Call the network with actions; all inputs must be contiguous. Raises KeyError if no package fits."""
         assert cond.actions is not None
-        packages = self._packages[torch.get_num_threads(), x.shape[0]][len(pattern.rows)]
+        packages = self._packages[x.shape[0]][len(pattern.rows)]
         self.transformer.forward_calls += 1
         positions = pattern.positions(x.shape[0], x.shape[1], x.device)
         turns = [_turn(self.transformer.rotary(positions.frames))[:, :, None, None]]
@@ -94,18 +94,16 @@ def _attended(pattern: ArenaPattern, layer: int, heads: Sequence[Tensor]) -> Ten
     return pattern.attend_rotated(layer, q, k, sink[0] if sink else None, v).contiguous()
 
 
-def compiled_transformer(transformer: Transformer, num_threads: Sequence[int] = ()) -> CompiledTransformer | None:
-    """Return the compiled network if this machine has packages that fit, else None. num_threads: the numbers of threads
-    that it will be used with (default: the present one)."""
+def compiled_transformer(transformer: Transformer) -> CompiledTransformer | None:
+    """Return the compiled network if this machine has packages that fit, else None."""
     compiled = CompiledTransformer(transformer)
-    for number in num_threads or (torch.get_num_threads(),):
-        compiled.load(number)
+    compiled.load()
     return compiled if compiled.sizes else None
 
 
 def fitting_packages(transformer: Transformer) -> list[str]:
-    """Return the names of this machine's packages for the network at the present number of threads."""
-    return sorted(path.name for path in folder_of(transformer, torch.get_num_threads()).glob("*.pt2"))
+    """Return the names of this machine's packages for the network."""
+    return sorted(path.name for path in folder_of(transformer).glob("*.pt2"))
 
 
 def check_batches(batches: Sequence[int]) -> None:
@@ -117,14 +115,13 @@ def check_batches(batches: Sequence[int]) -> None:
 def compile_transformer(
     transformer: Transformer, batches: Sequence[int] = BATCHES, report: Callable[[str], None] = lambda _: None
 ) -> Path:
-    """Compile the missing packages for the present number of threads and return their folder. Takes minutes; finished
-    packages are kept if it is interrupted. Raises CompilationError if this machine cannot compile."""
+    """Compile the missing packages and return their folder. Takes minutes; finished packages are kept if it is
+    interrupted. Raises CompilationError if this machine cannot compile."""
     check_batches(batches)
     if transformer.patch_in.weight.device.type != "cpu":
         raise CompilationError(
             "passes are compiled for CPUs only; on a GPU they are captured as CUDA graphs automatically"
         )
     check_compiler()
-    num_threads = torch.get_num_threads()
-    compile_packages(transformer, batches, num_threads, report)
-    return folder_of(transformer, num_threads)
+    compile_packages(transformer, batches, report)
+    return folder_of(transformer)

@@ -3,9 +3,12 @@ written, and which are complete. Knows no passes.
 
 There is one package per segment, batch size and number of chunks in a pass (see `world.rollout.rollout`): code for
 arbitrary sizes was slower than uncompiled code. Weights are arguments, so that all layers share one `between` and a
-world with new weights needs no new packages. Packages fit one network config, dtype, number of threads, PyTorch
-release, CPU type and version of the sources; the folder's name is a digest of all these, so outdated packages are not
-found. A file appears under its name only when it is complete, and one process at a time compiles into a cache.
+world with new weights needs no new packages. Packages fit one network config, dtype, PyTorch release, CPU type, number
+of cores and version of the sources; the folder's name is a digest of all these, so outdated packages are not found.
+
+Packages run with any number of threads: the compiler is told to use all cores, and then writes no number into the code,
+which with one thread takes as long as code that was compiled for one. A file appears under its name only when it is
+complete, and one process at a time compiles into a cache.
 """
 
 from __future__ import annotations
@@ -51,9 +54,9 @@ Packages = dict[int, dict[str, Package]]
 """The machine code of one batch size, by number of chunks and segment."""
 
 
-def folder_of(network: Transformer, num_threads: int) -> Path:
-    """Return where the network's packages for this number of threads are stored."""
-    key = [asdict(network.config), str(network.patch_in.weight.dtype), num_threads, machine(), _sources()]
+def folder_of(network: Transformer) -> Path:
+    """Return where the network's packages are stored."""
+    key = [asdict(network.config), str(network.patch_in.weight.dtype), os.cpu_count(), machine(), _sources()]
     return compiled_root() / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
 
 
@@ -62,17 +65,17 @@ def compiled_root() -> Path:
     return cache_root() / "compiled"
 
 
-def compiled_sizes(network: Transformer, num_threads: int) -> list[int]:
+def compiled_sizes(network: Transformer) -> list[int]:
     """Return the batch sizes that this machine has all packages for."""
-    names = {path.stem for path in folder_of(network, num_threads).glob("*.pt2")}
+    names = {path.stem for path in folder_of(network).glob("*.pt2")}
     batches = {int(name.split("-")[1]) for name in names}
     return sorted(batch for batch in batches if names.issuperset(_names(network, batch)))
 
 
-def load_packages(network: Transformer, batch: int, num_threads: int) -> Packages | None:
+def load_packages(network: Transformer, batch: int) -> Packages | None:
     """Return the packages of one batch size, or None if some are missing. One that is damaged is deleted, with a
     warning, so that it is compiled again."""
-    folder, packages = folder_of(network, num_threads), Packages()
+    folder, packages = folder_of(network), Packages()
     for name in _names(network, batch):
         path = folder / f"{name}.pt2"
         if not path.exists():
@@ -89,13 +92,13 @@ def load_packages(network: Transformer, batch: int, num_threads: int) -> Package
 
 
 def compile_packages(
-    network: Transformer, batches: Iterable[int], num_threads: int, report: Callable[[str], None] = lambda _: None
+    network: Transformer, batches: Iterable[int], report: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Compile the missing packages of these batch sizes, for this number of threads. Raises CompilationError."""
-    folder, before = folder_of(network, num_threads), torch.get_num_threads()
+    """Compile the missing packages of these batch sizes. Raises CompilationError."""
+    folder, before = folder_of(network), torch.get_num_threads()
     for batch in batches:
         with alone(lambda: report("waiting for another process that compiles")):
-            torch.set_num_threads(num_threads)  # the compiler reads it
+            torch.set_num_threads(os.cpu_count() or 1)  # the compiler reads it
             try:
                 for num_chunks in CHUNKS:
                     report(f"{batch} slot{'s' * (batch > 1)}, {num_chunks} chunk{'s' * (num_chunks > 1)}")

@@ -97,12 +97,8 @@ def _measured(path: str | Path, choices: tuple[int, ...]) -> Tuning:
         best = _faster(path, best, replace(best, dtype=dtype))
     for matmul in (True, False):
         best = _faster(path, best, replace(best, matmul_attention=matmul))
-    for number in choices:
-        if not best.compiled and _has_compiled_code(path, replace(best, num_threads=number)):
-            plain = replace(best, num_threads=number)
-            plain = replace(plain, step_ms=_step_ms(path, plain) if number > choices[0] else best.step_ms)
-            if (compiled := _faster(path, plain, replace(plain, compiled=True))) is not plain:
-                best = replace(best, compiled=True, step_ms=compiled.step_ms)
+    if _has_compiled_code(path, best):
+        best = _faster(path, best, replace(best, compiled=True))
     best = replace(best, num_threads=choices[-1])
     return replace(best, preferred=_preferred(path, best, choices)) if len(choices) > 1 else best
 
@@ -110,8 +106,7 @@ def _measured(path: str | Path, choices: tuple[int, ...]) -> Tuning:
 def _has_compiled_code(path: str | Path, tuning: Tuning) -> bool:
     """Return whether `compiled` makes a difference; if not, measuring it would only add noise to the choice."""
     world = World.load(path, dtype=getattr(torch, tuning.dtype))
-    with using_threads(tuning.num_threads):
-        return bool(fitting_packages(world.transformer)) or has_native_attention(world.dtype)
+    return bool(fitting_packages(world.transformer)) or has_native_attention(world.dtype)
 
 
 def _faster(path: str | Path, best: Tuning, other: Tuning) -> Tuning:
@@ -178,16 +173,13 @@ def _applied(path: str | Path, tuning: Tuning, choices: tuple[int, ...]) -> Worl
     world = World.load(path, dtype=getattr(torch, tuning.dtype))
     adapts = len(choices) > 1
     world.threads = ThreadSettings(most=tuning.num_threads, preferred=tuning.preferred, adapts=adapts)
-    world.compiled = compiled_transformer(world.transformer, choices) if tuning.compiled else None
+    world.compiled = compiled_transformer(world.transformer) if tuning.compiled else None
     native_attention = tuning.compiled and load_native_attention()
     world.kernel_choice = KernelChoice(matmul_attention=tuning.matmul_attention, native_attention=native_attention)
     return world
 
 
 def _key(world: World, choices: tuple[int, ...]) -> str:
-    packages: list[object] = [has_native_attention(torch.bfloat16) and native.digest()]
-    for number in choices:
-        with using_threads(number):
-            packages.append(fitting_packages(world.transformer))
+    packages = [has_native_attention(torch.bfloat16) and native.digest(), fitting_packages(world.transformer)]
     configs = [world.codec.to_json(), asdict(world.transformer.config), asdict(world.sampler)]
     return sha256(json.dumps([configs, choices, packages, machine()]).encode()).hexdigest()[:16]

@@ -36,7 +36,7 @@ class FakeWorker(Worker):
 
 
 def _part(batch: int) -> Part:
-    return Part(world="tiny", folder=Path("tiny"), dtype="float32", batch=batch, num_threads=1)
+    return Part(world="tiny", folder=Path("tiny"), dtype="float32", batch=batch)
 
 
 def _background(

@@ -10,7 +10,6 @@ import torch
 from kernels.write_attend import native
 from server.compilation.parts import ATTENTION, Part, missing_parts, next_part, sizes_to_compile
 from world import World
-from world.rollout.step_threads import ThreadSettings
 from world.runtime.packages import folder_of
 from world.testing import tiny_world
 
@@ -32,34 +31,14 @@ def test_powers_of_two_and_the_largest_size_are_compiled(max_batch: int, sizes: 
     assert sizes_to_compile(max_batch) == sizes
 
 
-def test_few_sessions_are_compiled_for_each_number_of_threads_many_for_the_preferred_one(tmp_path: Path) -> None:
-    world = _loaded(tmp_path)
-    world.threads = ThreadSettings(most=2, preferred={1: 1, 4: 2})
-    parts = missing_parts({"tiny": world}, 4, 2)
-    assert [(part.batch, part.num_threads, part.rank) for part in parts] == [
-        (1, 1, 0),
-        (1, 2, 1),
-        (2, 1, 0),
-        (2, 2, 1),
-        (4, 2, 0),
-    ]
-
-
-def test_a_fixed_number_of_threads_is_the_only_one(tmp_path: Path) -> None:
-    world = _loaded(tmp_path)
-    world.threads = ThreadSettings(most=2, adapts=False)
-    assert {part.num_threads for part in missing_parts({"tiny": world}, 2, 2)} == {2}
-
-
 def test_what_is_there_is_not_compiled_again(tmp_path: Path) -> None:
     world = _loaded(tmp_path)
-    world.threads = ThreadSettings(adapts=False)
-    folder = folder_of(world.transformer, 1)
+    folder = folder_of(world.transformer)
     folder.mkdir(parents=True)
     for segment in ("begin", "between", "end"):
         for num_chunks in (1, 2):
             (folder / f"{segment}-1-{num_chunks}.pt2").touch()
-    assert [part.batch for part in missing_parts({"tiny": world}, 2, 1)] == [2]
+    assert [part.batch for part in missing_parts({"tiny": world}, 3)] == [2, 3]
 
 
 def test_attention_is_compiled_once_for_all_worlds_that_can_use_it(
@@ -68,19 +47,19 @@ def test_attention_is_compiled_once_for_all_worlds_that_can_use_it(
     monkeypatch.setattr(native, "can_run", lambda: True)
     worlds = {name: _loaded(tmp_path, name, torch.bfloat16) for name in ("first", "second")}
     worlds["exact"] = _loaded(tmp_path, "exact")
-    parts = missing_parts(worlds, 1, 1)
+    parts = missing_parts(worlds, 1)
     assert [part.world for part in parts if part.batch == ATTENTION] == ["first"]
 
 
 def test_worlds_that_were_not_loaded_from_a_folder_need_nothing() -> None:
-    assert missing_parts({"tiny": tiny_world()}, 8, 1) == []
+    assert missing_parts({"tiny": tiny_world()}, 8) == []
 
 
 def test_attention_comes_first_then_what_is_played_then_the_order_of_the_worlds() -> None:
-    def part(world: str, batch: int, rank: int = 0) -> Part:
-        return Part(world=world, folder=Path(), dtype="bfloat16", batch=batch, num_threads=1, rank=rank)
+    def part(world: str, batch: int) -> Part:
+        return Part(world=world, folder=Path(), dtype="bfloat16", batch=batch)
 
-    parts = [part("a", 8), part("a", 1, 1), part("b", 2), part("a", ATTENTION), part("a", 1), part("b", 1)]
+    parts = [part("a", 8), part("b", 2), part("a", ATTENTION), part("a", 1), part("b", 1)]
     order: list[Part] = []
     while parts:
         played = {"b"} if len(order) == 1 else set()
@@ -92,5 +71,4 @@ def test_attention_comes_first_then_what_is_played_then_the_order_of_the_worlds(
         part("a", 1),
         part("a", 8),
         part("b", 2),
-        part("a", 1, 1),
     ]

@@ -60,11 +60,11 @@ def test_a_job_that_cannot_be_done_raises_and_the_process_goes_on(tmp_path: Path
     try:
         for _ in range(2):
             with pytest.raises(CompilationError, match="no world at"):
-                worker.make(Part(world="ghost", folder=tmp_path, dtype="float32", batch=1, num_threads=1))
+                worker.make(Part(world="ghost", folder=tmp_path, dtype="float32", batch=1))
     finally:
         worker.end()
     with pytest.raises(CompilationError, match="ended"):
-        worker.make(Part(world="ghost", folder=tmp_path, dtype="float32", batch=1, num_threads=1))
+        worker.make(Part(world="ghost", folder=tmp_path, dtype="float32", batch=1))
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="needs Linux")
@@ -101,7 +101,7 @@ import sys
 from server.compilation.background import Worker
 from server.compilation.parts import Part
 worker = Worker((sys.executable, "-c", {make!r}))
-worker.make(Part(world="w", folder=Path(), dtype="float32", batch=1, num_threads=1))
+worker.make(Part(world="w", folder=Path(), dtype="float32", batch=1))
 """
     with subprocess.Popen([sys.executable, "-c", server], cwd=ROOT) as process:
         try:

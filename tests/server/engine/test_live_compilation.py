@@ -45,7 +45,7 @@ from world.testing import tiny_world
 CONFIG = ServerConfig(max_sessions=2, num_threads=1, resume_s=0.0, headroom=None, compiles=True)
 
 
-def eager_packages(network: Transformer, batch: int, num_threads: int) -> Packages:
+def eager_packages(network: Transformer, batch: int) -> Packages:
     """Return packages that do what compiled ones do, without a compiler."""
 
     def package(module: torch.nn.Module, num_inputs: int) -> Package:
@@ -98,7 +98,7 @@ def compiling(
         yield server
 
 
-def sizes(server: RunningServer) -> list[tuple[int, int]]:
+def sizes(server: RunningServer) -> list[int]:
     compiled: Any = server.engine.world_registry.runner("tiny").world.compiled
     return compiled.sizes if compiled is not None else []
 
@@ -131,7 +131,7 @@ async def test_new_code_is_swapped_in_under_players_who_notice_nothing(
         async with raw_client(server.url, mine) as client:
             before = await play(client, acts[:8])
             may_compile.set()
-            await until(lambda: sizes(server) == [(1, 1), (1, 2)], "both sizes are used")
+            await until(lambda: sizes(server) == [1, 2], "both sizes are used")
             after = await play(client, acts[8:], 8)
         assert np.abs(np.concatenate([before, after]) - first).max() <= 1
         assert status(server) == "compiled"
@@ -175,8 +175,8 @@ async def test_code_that_is_not_faster_is_not_used(checkpoint: Path, monkeypatch
 async def test_code_that_does_not_run_is_one_warning_and_players_play_on(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(network: Transformer, batch: int, num_threads: int) -> Packages:
-        packages = eager_packages(network, batch, num_threads)
+    def broken(network: Transformer, batch: int) -> Packages:
+        packages = eager_packages(network, batch)
 
         def fail(_: list[Tensor]) -> list[Tensor]:
             raise RuntimeError("illegal instruction")
@@ -259,7 +259,7 @@ async def test_a_real_process_compiles_and_its_code_is_played(
                 assert await client.play(1)
                 assert status(server) in ("compiling 1 of 1", "compiled"), caplog.text
             assert len(await client.play(5)) == 5
-    assert sizes(server) == [(1, 1)]
+    assert sizes(server) == [1]
     with serve(config, {"tiny": world}) as server:
         assert status(server) == "compiled", "the next start finds it"
     assert os.listdir(checkpoint.parent / "cache" / "compiled")
