@@ -82,6 +82,7 @@ def add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", action="store_true", help="also compare the teacher and the student of every stage")
     parser.add_argument("--teacher-starts", type=int, default=64, help="held-out starts for --stages (default: 64)")
     parser.add_argument("--steps", type=int, help="denoising steps of the student (default: the world's own)")
+    _add_threads(parser)
     parser.add_argument("--card", action="store_true", help="write report.json, strips and README.md to the checkpoint")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
+from distill.cli.threads import set_threads
 from distill.evaluation.card import load_teacher, write_card
 from distill.evaluation.evaluate import EvaluationConfig, compare_stages, evaluate
 from distill.evaluation.long_rollouts import DriftConfig
+from distill.evaluation.tables import report_text
 from distill.recipes.choice import recipe_of
 from distill.recipes.folders import world_run
 from distill.recipes.run import Run
@@ -17,6 +19,8 @@ from world.checkpoint import World
 
 def run(args: argparse.Namespace) -> int:
     """Measure the world, print the report, and write the card if asked to."""
+    if args.threads is not None:
+        set_threads(args.threads)
     folder = find(args.world)
     world = World.load(folder, num_steps=args.steps)
     name, preset = world.card.name, recipe_of(world.card, args.env)
@@ -32,10 +36,5 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.card:
         write_card(folder, world, report, preset, world_run(name))
-    print(json.dumps(report, indent=1) if args.json else _readable(report))
+    print(json.dumps(report, indent=1) if args.json else report_text(report))
     return 0
-
-
-def _readable(report: dict[str, object]) -> str:
-    width = max(len(key) for key in report)
-    return "\n".join(f"{key:<{width}}  {value}" for key, value in report.items() if key != "stages")

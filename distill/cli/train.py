@@ -7,8 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
+from distill.cli.threads import set_threads
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
 from distill.recipes.identity import begin_run, check_target, is_of_videos, recipe_name
@@ -16,7 +15,6 @@ from distill.recipes.run import Run
 from distill.recipes.stages import with_steps
 from distill.recipes.warm_start import warm_start
 from world.catalogue import worlds
-from world.errors import LightconeError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,13 +44,6 @@ def run(args: argparse.Namespace) -> int:
     finished = job.stage(args.stage, redo=args.redo) if args.stage else job.all_stages(redo=args.redo)
     print(_outcome(args.stage, job, finished=finished))
     return 0
-
-
-def set_threads(number: int) -> None:
-    """Let PyTorch use so many CPU threads. Raises LightconeError below 1."""
-    if number < 1:
-        raise LightconeError(f"--threads {number}: must be at least 1")
-    torch.set_num_threads(number)
 
 
 def _outcome(stage: str | None, job: Run, *, finished: bool) -> str:

@@ -16,17 +16,12 @@ from torch import Tensor
 from distill.evaluation.evaluate import held_out
 from distill.evaluation.generators import student_generator, teacher_generator
 from distill.evaluation.starts import held_out_starts
+from distill.evaluation.tables import curve_table, gains, number, stage_table
 from distill.recipes.preset import Preset
 from world.checkpoint import World
 
 CLIP_S, CLIP_SCALE = 10.0, 3
 STRIP_EVERY, STRIP_FRAMES, STRIP_CLIPS, STRIP_TEACHER_STEPS = 6, 64, 2, 16
-FIGURES = (
-    "paddle_error_px_mean",
-    "ball_present_ratio",
-    "ball_error_px_median",
-    "action_response_ratio",
-)
 
 
 def write_card(folder: Path, world: World, report: dict[str, Any], preset: Preset, run: Path) -> None:
@@ -115,12 +110,14 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         "| figure | value |",
         "|---|---|",
     ]
-    lines += [f"| {key} | {_number(value)} |" for key, value in report.items() if isinstance(value, int | float)]
-    gains = {key: value for key, value in report.items() if isinstance(value, dict) and "lower" in value}
-    lines += [f"| {key}, dB (lower bound) | {_number(v['mean'])} ({_number(v['lower'])}) |" for key, v in gains.items()]
-    lines += ["", "PSNR (dB) of free-running frames, by frame:", "", *_curves(report), ""]
+    lines += [f"| {key} | {number(value)} |" for key, value in report.items() if isinstance(value, int | float)]
+    lines += [
+        f"| {key}, dB (lower bound) | {number(gain['mean'])} ({number(gain['lower'])}) |"
+        for key, gain in gains(report).items()
+    ]
+    lines += ["", "PSNR (dB) of free-running frames, by frame:", "", *curve_table(report), ""]
     if "stages" in report:
-        lines += ["Results by training stage, on the same starts:", "", *_stage_table(report["stages"]), ""]
+        lines += ["Results by training stage, on the same starts:", "", *stage_table(report["stages"]), ""]
     lines += [
         "Every sixth frame of two starts; rows for each: truth, teacher (16 steps; if the world has one), student:",
         "",
@@ -132,27 +129,3 @@ def card_text(world: World, report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def _curves(report: dict[str, Any]) -> list[str]:
-    names = [n for n in ("psnr", "psnr_other_actions", "psnr_copy_last", "sharpness_ratio") if n in report]
-    frames = list(report[names[0]])
-    header = ["| | " + " | ".join(frames) + " |", "|---" * (len(frames) + 1) + "|"]
-    return header + [f"| {n} | " + " | ".join(_number(report[n].get(f)) for f in frames) + " |" for n in names]
-
-
-def _stage_table(stages: dict[str, dict[str, Any]]) -> list[str]:
-    figures = [name for name in FIGURES if any(name in row for row in stages.values())]
-    header = "| | PSNR 4 | PSNR 16 | sharpness 16 |" + "".join(f" {name} |" for name in figures)
-    lines = [header, "|---" * (4 + len(figures)) + "|"]
-    for label, row in stages.items():
-        cells = [row["psnr"].get("4"), row["psnr"].get("16"), row["sharpness_ratio"].get("16")]
-        cells += [row.get(name) for name in figures]
-        lines.append(f"| {label} | " + " | ".join(_number(cell) for cell in cells) + " |")
-    return lines
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
