@@ -59,6 +59,7 @@ class GymnasiumEnvironment:
             button_groups=() if exclusive else self._controls.groups,
             data_license=f"Frames rendered by Gymnasium's {env_id}; see that environment's own licence.",
         )
+        _say(f"{env_id}: frames are stretched to {width}x{height}; `lightcone collect` has --width and --height")
         self._restart_seed: int | None = None
         self._rng = np.random.default_rng(0)
 
@@ -167,6 +168,12 @@ def _fps(env_id: str, stated: object) -> float:
     if not isinstance(stated, int | float | None) or not math.isfinite(stated or 0) or (stated or 0) < 0:
         raise UnsupportedEnvironmentError(f"{env_id} states render_fps {stated!r}, which is no rate")
     fps = min(float(stated or DEFAULT_FPS), MAX_FPS)
-    if fps != stated and multiprocessing.parent_process() is None:
-        logger.info("%s states render_fps %s; its world plays at %g frames per second", env_id, stated, fps)
+    if fps != stated:
+        _say(f"{env_id} states render_fps {stated}; its world plays at {fps:g} frames per second")
     return fps
+
+
+def _say(message: str) -> None:
+    """Log a message once, not in every process that records."""
+    if multiprocessing.parent_process() is None:
+        logger.info("%s", message)

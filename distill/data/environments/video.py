@@ -112,8 +112,9 @@ def import_videos(
     if (root / "dataset.json").exists():
         given = {"fps": fps, "min_frames": min_frames}
         return _reopen(root, requested | {name: value for name, value in given.items() if value is not None})
-    videos = look_through(paths)
+    videos = look_through(paths, quiet=quiet)
     collected = requested | {"fps": choose_rate(videos.files, fps), "min_frames": min_frames or MIN_FRAMES}
+    logger.info("pictures are cut about their centre to the shape of %dx%d", width, height)
     spec = _spec(folder, videos.actions, collected, data_license)
     partial = root.with_name(root.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from distill.data.clips import DatasetError
 from distill.data.environments.sidecar import SidecarActions, read_sidecars
 from distill.data.environments.video_clock import playable_rate, typical_rate
@@ -43,11 +45,11 @@ def find_videos(folder: Path) -> list[Path]:
     return found
 
 
-def look_through(paths: Sequence[Path]) -> VideoFolder:
+def look_through(paths: Sequence[Path], *, quiet: bool = False) -> VideoFolder:
     """Look at every video and read its sidecar. Raises DatasetError for sidecars, or if fewer than two can be used."""
     files: list[VideoFile] = []
     left_out: dict[str, str] = {}
-    for path in paths:
+    for path in tqdm(paths, desc="looking through", unit="video", disable=quiet):
         try:
             files.append(look_at(path))
         except UnreadableVideoError as exc:

@@ -166,6 +166,7 @@ def test_a_rate_that_is_missing_or_too_high_is_replaced_and_said(
     environment, _ = played(register(metadata={"render_fps": stated}))
     assert environment.spec.fps == fps
     assert (f"states render_fps {stated}" in caplog.text) == (stated != fps)
+    assert "Odd-v0: frames are stretched to 48x32" in caplog.text
 
 
 def test_what_the_id_asks_for_is_not_overridden(register: Register) -> None:

@@ -222,6 +222,7 @@ def test_a_rate_can_be_given_and_is_checked(folder: Path, importer: Importer, ca
             importer(fps=fps)
     assert importer(fps=24.0).spec.fps == 24.0
     assert "24 frames per second as given; the videos have 240" in caplog.text
+    assert "pictures are cut about their centre to the shape of 32x32" in caplog.text
     with pytest.raises(DatasetError, match=r"holds another dataset.*fps 24\.0, not 30"):
         importer(fps=30)
     assert importer().spec.fps == 24.0
