@@ -40,7 +40,7 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,
+            process_group=0,  # of its own, to be ended at once; in this session, where Linux compares priorities
         )
 
     def make(self, part: Part) -> None:
