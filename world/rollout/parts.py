@@ -43,7 +43,7 @@ def in_parts(
             with torch.inference_mode(), self.threads.like_step(1):
                 inner.close()
 
-    return parts
+    return parts  # type: ignore[return-value]  # the type checker minds that `self` has a name
 
 
 def run_to_end(parts: Generator[None, None, _T]) -> _T:

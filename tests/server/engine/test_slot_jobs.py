@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.engine import previews
 from server.engine.decode_pipeline import DecodePipeline
 from server.engine.model_runner import ModelRunner
-from server.http import routes
 from server.telemetry.metrics import Metrics
+from server.wire import frames
 from server.wire.protocol import Save, Saved, Start, StartFrom
 from tests.server.raw import Raw, hello, raw_client
 from tests.server.resuming import CONFIG, WORLDS, resuming
@@ -52,7 +52,7 @@ async def test_starts_from_files_take_turns_and_others_are_stepped_between_their
             await player.play(2)
         files = [await saved(player) for player in players[:2]]
         monkeypatch.setattr(Rollout, "restoring", restoring)
-        frames = server.engine.num_ticks
+        num_ticks = server.engine.num_ticks
         steady = asyncio.create_task(players[2].play(1000))
         for player, file in zip(players, files, strict=False):
             await player.send(Start(seq=9, start=StartFrom(state=file)))
@@ -62,7 +62,7 @@ async def test_starts_from_files_take_turns_and_others_are_stepped_between_their
             assert frame.run == 1
         steady.cancel()
         await asyncio.gather(steady, return_exceptions=True)
-    assert server.engine.num_ticks > frames
+    assert server.engine.num_ticks > num_ticks
     assert len(set(order)) == 2
     changes = sum(a != b for a, b in pairwise(order))
     assert changes > 1, "one session's parts are done between another's"
@@ -115,15 +115,15 @@ async def test_a_preview_that_fails_is_tried_again_and_nobody_else_notices(monke
 
 
 async def test_a_preview_whose_encoding_failed_is_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = routes.encode_animation, list[int]()
+    calls: list[int] = []
 
     def encode_animation(*arguments: Any) -> bytes:
         calls.append(1)
         if len(calls) == 1:
             raise OSError("out of paper")
-        return real(*arguments)
+        return frames.encode_animation(*arguments)
 
-    monkeypatch.setattr(routes, "encode_animation", encode_animation)
+    monkeypatch.setattr("server.http.routes.encode_animation", encode_animation)
     with serve(CONFIG, WORLDS) as server:
         await until(lambda: server.engine.world_registry.previews.num_left == 0, "all previews are made")
         address = f"{server.url}/v1/worlds/pixel/preview"

@@ -121,6 +121,10 @@ def in_state(what: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def unchanged(_content: dict[str, Any]) -> None:
+    """Damage nothing."""
+
+
 BAD = {
     "an axis": in_session("input_buffer", "moved", value={"rudder": 1.0}),
     "a button": in_session("input_buffer", "held", value=["eject"]),
@@ -152,7 +156,7 @@ async def test_a_row_that_does_not_fit_ends_its_own_session_alone(
                 server.engine._registry.suspended_sessions._in_memory.clear()
             with sqlite3.connect(path) as file:
                 (data,) = file.execute("select data from sessions where key = ?", (welcome.session,)).fetchone()
-            for name, change in {**BAD, "nothing": lambda _content: None}.items():
+            for name, change in {**BAD, "nothing": unchanged}.items():
                 content = msgpack.unpackb(data)
                 change(content)
                 await asyncio.to_thread(overwrite, path, welcome.session, msgpack.packb(content))

@@ -30,7 +30,7 @@ def played(world: World, num_steps: int, **options: Any) -> Rollout:
 def num_flops(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def flops_by_part(parts: Generator[None, None, object]) -> list[int]:
