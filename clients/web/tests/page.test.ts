@@ -94,7 +94,11 @@ describe("the texts of the page", () => {
       action: "End the world beside it",
     });
     expect(waiting(3, true)?.title).toBe("Others are playing now");
-    expect(waiting(3, true)?.text).toContain("makes room sooner");
+    expect(waiting(3, true)?.text).toContain("makes room");
+    const reason = new ServerRefusal("server_full", "8 playing and 32 queued are all this server takes");
+    const full = { name: "reconnecting", attempt: 1, delayMs: 250, reason } as const;
+    expect(stateNotice(full)?.action).toBe("Try now");
+    expect(stateNotice(full, true)).toMatchObject({ title: "The server is full", action: "End the world beside it" });
   });
 
   it("give the reason for reconnecting and offer to try now", () => {

@@ -27,7 +27,7 @@ import "./studio.css";
 import "./layout.css";
 import { Takes, takeInAddress } from "./takes";
 import { Transport } from "./transport";
-import { View, refusalTitle, sentence } from "./view";
+import { View, lacksRoom, refusalTitle, sentence } from "./view";
 import { loadWorlds } from "./worlds";
 
 const REFRESH_MS = 125;
@@ -244,11 +244,17 @@ function exposeStats(): void {
   Object.defineProperty(window, "lightcone", { value: Object.freeze(stats), enumerable: true });
 }
 
+/** Ends the session beside the active one, which waits for room. */
+function endOther(): void {
+  branches.closeOther();
+  branches.active?.connect();
+}
+
 /** Handles the button of the notice. */
 function retry(): void {
   const player = branches.active;
   const state = player?.client.state;
-  if (state?.name === "queued") return branches.closeOther();
+  if (state && branches.players.length > 1 && lacksRoom(state)) return endOther();
   const code = state?.name === "failed" && state.reason instanceof ServerRefusal ? state.reason.code : null;
   if (code === "unauthorized") sessionStorage.setItem(TOKEN_KEY, prompt("Enter your token")?.trim() ?? "");
   const canReconnect = state?.name === "reconnecting" || code === "idle" || code === "taken_over";

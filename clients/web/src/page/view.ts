@@ -32,6 +32,7 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
 };
 
 const END_OTHER = "End the world beside it";
+const MAKES_ROOM = "Ending the world beside it makes room.";
 
 type QueuedState = Extract<ClientState, { readonly name: "queued" }>;
 
@@ -73,7 +74,9 @@ export function stateNotice(state: ClientState, beside = false): Notice | null {
       return queueNotice(state, beside);
     case "reconnecting": {
       const text = `${sentence(state.reason.message)} Trying again in about ${seconds(state.delayMs / 1000)}.`;
-      return { title: refusalTitle(state.reason) ?? "No connection", text, action: "Try now" };
+      const title = refusalTitle(state.reason) ?? "No connection";
+      if (beside && lacksRoom(state)) return { title, text: `${text} ${MAKES_ROOM}`, action: END_OTHER };
+      return { title, text, action: "Try now" };
     }
     case "failed":
       return {
@@ -86,12 +89,18 @@ export function stateNotice(state: ClientState, beside = false): Notice | null {
   }
 }
 
+/** Whether a session waits for others to leave: in the queue, or without a place in it. */
+export function lacksRoom(state: ClientState): boolean {
+  if (state.name !== "reconnecting") return state.name === "queued";
+  return state.reason instanceof ServerRefusal && state.reason.code === "server_full";
+}
+
 function queueNotice({ position, etaSeconds, returning }: QueuedState, beside: boolean): Notice {
   const wait = etaSeconds === null ? "" : ` About ${seconds(etaSeconds)}.`;
   const title = returning ? "Others are playing now" : "All slots are in use";
   const text = `You are number ${position} in the queue.${wait}`;
   if (!beside) return { title, text };
-  const hint = position === 1 ? "It plays at once if you end the world beside it." : "Ending the world beside it makes room sooner.";
+  const hint = position === 1 ? "It plays at once if you end the world beside it." : MAKES_ROOM;
   return { title, text: `${text} ${hint}`, action: END_OTHER };
 }
 
