@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import lightcone
+from distill.training.state import trained_steps
 from tests.server.command_line import serving
 from world.testing import tiny_world
 
@@ -59,6 +61,20 @@ def test_the_readme_example_of_the_library_runs(tmp_path: Path, monkeypatch: pyt
     names: dict[str, Any] = {}
     exec(python_example("world.start("), names)  # noqa: S102  # the README is ours
     assert tuple(names["frames"].shape) == (1, 1, 32, 32, 3)
+
+
+def test_the_guides_example_of_an_own_network_trains_its_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As written, but for the number of steps."""
+    guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code.replace("num_steps=2000", "num_steps=2"), names)  # noqa: S102  # the guide is ours
+    pairs = zip(names["student"].parameters(), names["teacher"].parameters(), strict=True)
+    assert not any(torch.equal(*pair) for pair in pairs)
+    assert trained_steps(tmp_path / "runs" / "digits") == 2
 
 
 def test_the_readme_example_of_the_client_runs(tmp_path: Path) -> None:

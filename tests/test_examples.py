@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from torch import nn
 
+from distill.methods.continuous_consistency import ContinuousConfig
 from distill.methods.network import predict_x0
 from distill.methods.sampling import integrated
+from distill.tasks.continuous_consistency import ContinuousConsistencyTask
+from distill.tasks.student import BatchConfig
+from distill.training.trainer import TrainerConfig, trained
 from examples import diffusers_unet, molecule
 from world.model.schedule import sampling_sigmas
 from world.model.transformer import Conditioning
@@ -49,6 +55,22 @@ def test_the_wrapped_unets_velocity_is_the_schedulers() -> None:
     sigma = (share / (signal + share)).float().expand(2)
     velocity = diffusers_unet.wrapped(unet, scheduler)(x / (signal + share).float(), sigma, NONE).prediction
     torch.testing.assert_close(velocity.float(), noise - x0, rtol=1e-4, atol=1e-4)
+
+
+def test_a_unet_without_forward_mode_is_trained_by_continuous_consistency_in_reverse_mode() -> None:
+    teacher = diffusers_unet.wrapped(diffusers_unet.small_unet(), DDPMScheduler(prediction_type="v_prediction"))
+
+    def train(config: ContinuousConfig) -> nn.Module:
+        student = copy.deepcopy(teacher)
+        task = ContinuousConsistencyTask(student, diffusers_unet.draw, BatchConfig(size=4), config, teacher=teacher)
+        return trained(task, TrainerConfig(num_steps=2))
+
+    with pytest.raises(RuntimeError) as refused:
+        train(ContinuousConfig())
+    assert "set jvp_mode='reverse'" in refused.value.__notes__[0]
+    student = train(ContinuousConfig(jvp_mode="reverse"))
+    pairs = zip(student.parameters(), teacher.parameters(), strict=True)
+    assert not any(torch.equal(*pair) for pair in pairs)
 
 
 def test_a_molecule_keeps_its_bonds_in_one_step() -> None:

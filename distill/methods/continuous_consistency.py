@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.methods.adapters import trig_noise, trig_velocity
-from distill.methods.jvp import jvp
+from distill.methods.jvp import Mode, jvp
 from distill.methods.network import Network, predict_velocity
 from world.model.schedule import expand, flow_sigma
 from world.model.transformer import Conditioning
@@ -25,7 +25,8 @@ from world.model.transformer import Conditioning
 class ContinuousConfig:
     """mean, std: of log tan t. normaliser: c of g / (‖g‖ + c), or None for unnormalised tangents (arXiv:2410.11081,
     §4.2); ‖g‖ is the root mean square, so that it does not depend on the number of elements. warm_up_steps: steps over
-    which the tangent's second term is faded in (§4.2).
+    which the tangent's second term is faded in (§4.2). jvp_mode: see `jvp`; networks whose attention has no forward mode
+    need "reverse".
 
     The defaults are the paper's for CIFAR-10 (appendix G.2): P_mean −1, P_std 1.4, c 0.1, for data scaled to unit
     deviation.
@@ -35,6 +36,7 @@ class ContinuousConfig:
     std: float = 1.4
     normaliser: float | None = 0.1 / 0.5
     warm_up_steps: int = 10_000
+    jvp_mode: Mode = "forward"
 
     @staticmethod
     def scaled(*, p_mean: float, p_std: float, c: float, data_std: float) -> ContinuousConfig:
@@ -75,7 +77,9 @@ def continuous_consistency_losses(
     cos, sin = expand(t.cos(), x), expand(t.sin(), x)
     with torch.no_grad():
         rate = cos * noise - sin * x0 if teacher is None else trig_prediction(teacher, x, t, cond)
-        fixed, change = jvp(lambda y, s: trig_prediction(student, y, s, cond), (x, t), (rate, torch.ones_like(t)))
+        fixed, change = jvp(
+            lambda y, s: trig_prediction(student, y, s, cond), (x, t), (rate, torch.ones_like(t)), mode=config.jvp_mode
+        )
         tangent = -(cos.square()) * (fixed - rate) - share * cos * sin * (x + change)
         if config.normaliser is not None:
             norm = tangent.flatten(1).norm(dim=1) / math.sqrt(tangent[0].numel())

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+Mode = Literal["forward", "reverse"]
+
 Function = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -22,7 +24,7 @@ def jvp(
     at: tuple[Tensor, Tensor],
     along: tuple[Tensor, Tensor],
     *,
-    mode: Literal["forward", "reverse"] = "forward",
+    mode: Mode = "forward",
 ) -> tuple[Tensor, Tensor]:
     """Return function(*at) and its derivative in the direction `along`, both without gradient.
 
@@ -35,7 +37,11 @@ def jvp(
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # on first use of forward mode torch imports modules that use its own deprecated torch.jit.script
         warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
-        value, change = torch.func.jvp(function, at, along)[:2]  # typed as if it always had has_aux's third
+        try:
+            value, change = torch.func.jvp(function, at, along)[:2]  # typed as if it always had has_aux's third
+        except (RuntimeError, NotImplementedError) as error:
+            error.add_note("if the network has an operation without a rule for forward mode, set jvp_mode='reverse'")
+            raise
     return value.detach(), change.detach()
 
 

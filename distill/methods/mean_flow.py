@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.methods.jvp import jvp
+from distill.methods.jvp import Mode, jvp
 from distill.methods.network import Network, predict_velocity
 from distill.methods.sampling import logit_normal_sigma
 from world.model.schedule import add_noise, expand, velocity
@@ -22,13 +22,15 @@ from world.model.transformer import Conditioning
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeanFlowConfig:
     """mean, std: of two logit-normal draws, of which the greater is t (arXiv:2505.13447, §4.3). apart_share: share of
-    the samples with r ≠ t. power, floor: p and c of the adaptive weight 1 / (‖Δ‖² + c)^p (eq. 22)."""
+    the samples with r ≠ t. power, floor: p and c of the adaptive weight 1 / (‖Δ‖² + c)^p (eq. 22). jvp_mode: see
+    `jvp`; networks whose attention has no forward mode need "reverse"."""
 
     mean: float = -0.4
     std: float = 1.0
     apart_share: float = 0.25
     power: float = 1.0
     floor: float = 1e-3
+    jvp_mode: Mode = "forward"
 
 
 def mean_flow_levels(batch: int, generator: torch.Generator, config: MeanFlowConfig) -> tuple[Tensor, Tensor]:
@@ -59,7 +61,10 @@ def mean_flow_loss(
     with torch.no_grad():
         v = velocity(x0, noise) if teacher is None else predict_velocity(teacher, x, t, cond)
         _, change = jvp(
-            lambda y, s: predict_velocity(student, y, s, cond, sigma_next=r), (x, t), (v, torch.ones_like(t))
+            lambda y, s: predict_velocity(student, y, s, cond, sigma_next=r),
+            (x, t),
+            (v, torch.ones_like(t)),
+            mode=config.jvp_mode,
         )
         goal = v - expand(t - r, x) * change
     error = (predict_velocity(student, x, t, cond, sigma_next=r) - goal).flatten(1).square().sum(1)

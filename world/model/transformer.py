@@ -32,10 +32,12 @@ class Conditioning:
 
     actions: `b f a`, one vector per latent frame (see `TransformerConfig.action_dim`), or None to drop actions.
     text: `b l text_dim` token embeddings, for configs with text, or their keys and values (`Transformer.text_keys`).
+    labels: int64 `b`, classes for networks of images that know classes; a `Transformer` does not.
     """
 
     actions: Tensor | None = None
     text: Tensor | TextKeys | None = None
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class Transformer(nn.Module):
             raise ShapeError(f"latents are {tuple(x.shape)}, expected (b, f, {', '.join(map(str, expected))})")
         if sigma.shape != x.shape[:2]:
             raise ShapeError(f"sigma is {tuple(sigma.shape)}, expected one level per frame {tuple(x.shape[:2])}")
+        if cond.labels is not None:
+            raise ShapeError("labels: a Transformer has no classes; give text, or actions")
         if sigma_next is not None and not self.config.flow_map:
             raise ShapeError("sigma_next: this network has no input for it; set flow_map=True in its config")
         if sigma_next is not None and sigma_next.shape != sigma.shape:
