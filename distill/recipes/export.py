@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from distill.data.clips import Dataset, DatasetError, clip_starts, load_dones, load_episode
 from distill.data.statistics import STATISTICS, frame_statistics
+from distill.recipes.identity import slug
 from distill.recipes.names import RECIPES
 from distill.recipes.preset import Preset
 from world.card import WorldCard
@@ -49,7 +50,7 @@ def make_card(name: str, preset: Preset, dataset: Dataset) -> WorldCard:
     spec = dataset.spec
     return WorldCard(
         name=name,
-        title=spec.title if name == spec.name else name,
+        title=spec.title if name in (spec.name, slug(spec.title)) else name,
         description=spec.description,
         fps=spec.fps,
         height=spec.height,
