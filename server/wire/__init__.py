@@ -1,1 +1,1 @@
-"""The wire: messages, pictures, the send queue and the origin check. May import only `errors`."""
+"""The wire: messages, pictures both ways, the send queue and the origin check. May import only `errors`."""
