@@ -12,7 +12,11 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 
+from world.device import OtherProcesses, usable_cores
 from world.rollout.thread_policy import ThreadPolicy, choices_up_to
+
+MOST_TAKEN = 0.7
+"""More threads are not tried while other processes take this much of a core that these would need."""
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -45,6 +49,7 @@ class StepThreads:
         self._policies: dict[int, ThreadPolicy] = {}
         self._is_stepping = False
         self._limit: tuple[float, int] | None = None
+        self._others = OtherProcesses()
         self.last = torch.get_num_threads()
 
     def number(self, batch: int) -> int:
@@ -68,6 +73,9 @@ class StepThreads:
             finally:
                 self._limit = None
             policy.record(batch, (time.perf_counter() - began) * 1e3)
+            more = policy.tries_more(batch)
+            if more is not None and len(usable_cores()) - self._others.cores() < more - MOST_TAKEN:
+                policy.skip_trial(batch)
 
     def check(self) -> None:
         """Go on with fewer threads if the present step takes too long. Call it now and then during a step."""

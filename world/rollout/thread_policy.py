@@ -106,6 +106,17 @@ class ThreadPolicy:
             size.usual_ms = min(size.usual_ms, now_ms)
             size.trial_of = self._next_trial(size, is_slow=now_ms > SLOW * size.usual_ms)
 
+    def tries_more(self, batch: int) -> int | None:
+        """Return the greater number of threads that the next step is the first to try; None if it is no such step."""
+        size = self._size(batch)
+        begins = size.trial_of is not None and not size.trial and size.trial_of > size.current
+        return self.threads(batch) if begins else None
+
+    def skip_trial(self, batch: int) -> None:
+        """Leave out a trial before it begins. It becomes due again after as long a wait."""
+        size = self._size(batch)
+        size.trial_of, size.since_trial = None, 0
+
     def forget(self) -> None:
         """Begin anew, because steps have become different (such as compiled)."""
         self._sizes.clear()

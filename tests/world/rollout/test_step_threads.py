@@ -1,4 +1,4 @@
-"""A step uses its own number of threads, and leaves torch's setting as it was."""
+"""A step uses its own number of threads, and leaves torch's setting as it was. What else runs here is left out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from world.actions import Actions
+from world.device import OtherProcesses
+from world.rollout import step_threads
 from world.rollout.networks import Model
 from world.rollout.step_threads import StepThreads, ThreadSettings
 from world.rollout.thread_policy import FIRST_WAIT, ThreadPolicy
@@ -17,8 +19,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> Iterator[None]:
+def _two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(2)
+    monkeypatch.setattr(OtherProcesses, "cores", lambda _: 0.0)
     yield
     torch.set_num_threads(1)
 
@@ -104,6 +107,20 @@ def test_torch_s_setting_is_the_bound(settings: ThreadSettings, bound: int, expe
     threads = StepThreads(settings, CPU)
     used = set()
     for _ in range(2 * FIRST_WAIT):
+        with threads.step(1):
+            used.add(torch.get_num_threads())
+    assert used == expected
+
+
+@pytest.mark.parametrize(("taken", "expected"), [(0.5, {1, 2}), (1.0, {1}), (2.0, {1})])
+def test_more_threads_are_not_tried_while_others_take_the_cores(
+    taken: float, expected: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_threads, "usable_cores", lambda: {0, 1})
+    monkeypatch.setattr(OtherProcesses, "cores", lambda _: taken)
+    threads = StepThreads(ThreadSettings(preferred={1: 1}), CPU)
+    used = set()
+    for _ in range(3 * FIRST_WAIT):
         with threads.step(1):
             used.add(torch.get_num_threads())
     assert used == expected

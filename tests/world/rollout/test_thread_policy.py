@@ -92,6 +92,21 @@ def test_beside_a_busy_process_from_the_start_few_steps_are_slow() -> None:
     assert machine.used.count(2) <= 10
 
 
+def test_a_trial_of_more_can_be_left_out_and_comes_again() -> None:
+    machine = Machine(ThreadPolicy((1, 2), {1: 1}))
+    for _ in range(3):
+        machine.run(WINDOW - 1)
+        assert machine.policy.tries_more(1) is None
+        machine.run(1)
+        assert machine.policy.tries_more(1) == 2
+        machine.policy.skip_trial(1)
+        assert machine.policy.threads(1) == 1
+    assert machine.used.count(2) == 0
+    machine.run(WINDOW + 1)
+    assert machine.used[-1] == 2
+    assert machine.policy.tries_more(1) is None, "it has begun"
+
+
 def test_when_the_process_has_ended_more_threads_are_used_again() -> None:
     machine = Machine(ThreadPolicy((1, 2), {1: 1}))
     machine.is_busy = True
