@@ -60,6 +60,8 @@ class Engine:
         self.world_registry = WorldRegistry(config, loaders)
         self.metrics = Metrics(self.counts, self.world_registry)
         self.store = None if config.store is None else Store(config.store, config.resume_s, config.store_bytes)
+        if (store := self.store) is not None:
+            self.metrics.watch_store(lambda: store.num_failures)
         self._lock = EngineLock()
         self._is_stopping = False
         self._registry = SessionRegistry(
@@ -249,7 +251,7 @@ class Engine:
                     self._slot_jobs.note_success()
                 self._slot_jobs.advance()
                 self._slot_jobs.in_spare_time(self.world_registry.previews.advance)
-                self.compilation.advance()
+                self._slot_jobs.in_spare_time(self.compilation.advance)
         except ModelFailedError as failed:
             cause = failed.__cause__
             self._fail(cause if isinstance(cause, Exception) else failed, failed.world)
@@ -272,9 +274,10 @@ class Engine:
         with self._lock:
             while not self._is_stopping and self.failure is None:
                 now = time.monotonic()
-                jobs_at = min(self._slot_jobs.due_at(), self.compilation.due_at())
-                previews_at = max(self.world_registry.previews.due_at(), self._slot_jobs.spare_time_at())
-                wake_at = min(self._registry.maintain(now), self._ticks.plan(now).wake_at, jobs_at, previews_at)
+                jobs_at = self._slot_jobs.due_at()
+                others_at = min(self.world_registry.previews.due_at(), self.compilation.due_at())
+                spare_at = max(others_at, self._slot_jobs.spare_time_at())
+                wake_at = min(self._registry.maintain(now), self._ticks.plan(now).wake_at, jobs_at, spare_at)
                 if wake_at <= now:
                     return True
                 self._lock.wait(None if wake_at == NEVER else wake_at - now)

@@ -1,7 +1,8 @@
 """Machine code for a running game: has compiled what this machine lacks, and takes it into use between two ticks. Owns
 who does what on which thread; `server.compilation` compiles, `code_trial` decides what is used.
 
-The compiling thread loads finished code; the model thread tries it, in steps that take at most `SHARE` of its time.
+The compiling thread loads finished code; the model thread tries it, in steps that take at most `SHARE` of its time, and
+begin when they delay nobody too much (`JobShare`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from world.runtime.packages import load_packages
 logger = logging.getLogger(__name__)
 
 SHARE = 0.1
-"""The share of the model thread's time for trials: a player loses a frame in three hundred milliseconds at most."""
+"""The share of the model thread's time for trials, if it has the time."""
 
 
 class LiveCompilation:
