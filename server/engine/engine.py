@@ -80,6 +80,7 @@ class Engine:
             *shared, hold_s=config.hold_s, saves=self.store is not None, branch_bytes=config.branch_bytes
         )
         self.compilation = LiveCompilation(config, self.world_registry, self._registry, self._lock, self._pipeline.call)
+        self.metrics.watch_compilation(lambda: self.compilation.num_parts_left)
         self._thread = threading.Thread(target=self._run, name="lightcone-model", daemon=True)
 
     # ---- for the application

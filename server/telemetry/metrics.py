@@ -87,6 +87,18 @@ class Metrics:
         )
         frame_s.set_function(lambda: self.frame_cost.frame_s)
 
+    def watch_store(self, num_failures: Callable[[], int]) -> None:
+        """Show how many reads and writes of the store have failed."""
+        failures = Gauge(
+            "lightcone_store_failures", "Reads and writes of the store that have failed", registry=self.registry
+        )
+        failures.set_function(num_failures)
+
+    def watch_compilation(self, num_parts_left: Callable[[], int]) -> None:
+        """Also report how many parts are still to be compiled in the background."""
+        text = "Parts of machine code that are still to be compiled in the background"
+        Gauge("lightcone_parts_to_compile", text, registry=self.registry).set_function(num_parts_left)
+
     def count_frames(self, number: int, fate: str) -> None:
         """Count frames as "sent" or "replaced"."""
         self.frames.labels(fate).inc(number)

@@ -68,6 +68,7 @@ async def test_a_living_session_resumes_from_memory_whatever_the_store_does(
         async with raw_client(server.url, resuming(welcome, seen[-1].index)) as again:
             seen += await again.play(3)
         assert {frame.run for frame in seen} == {0}, "nothing is lost"
+        assert b"lightcone_store_failures 0.0" not in server.engine.metrics.text()
         assert server.engine.is_ready
 
 
