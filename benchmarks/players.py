@@ -4,7 +4,8 @@ Owns the behaviour of each kind and what it records. Kinds: *steady* changes key
 twenty acts at once and then waits a second; *idle* pauses its session; *stalled* stops acknowledging after two seconds;
 *reconnecting* loses its connection every three seconds and resumes its session; *leaving* leaves at half time;
 *hostile* sends acts as fast as it can and connects again whenever it is disconnected; *spinning* uses as much CPU
-without sending anything, for comparison. Measurement begins at the same time (`--at`) for all players.
+without sending anything, for comparison. Those of `benchmarks.attackers` attack in other ways. Measurement begins at
+the same time (`--at`) for all players.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from lightcone_client.messages import PROTOCOL_VERSION, pack
 from websockets.asyncio.client import connect as socket_to
 from websockets.exceptions import ConnectionClosed
 
+from benchmarks.attackers import ATTACKS, Target, address_for
 from benchmarks.play import HOLD_S
 
-BURST, SILENCE_S = 20, 1.0
+BURST, SILENCE_S, SPIN_S = 20, 1.0, 0.02
 STALL_AFTER_S, STAY_S = 2.0, 3.0
 OTHER_ADDRESS = "127.0.0.2"
 """Address of hostile players on systems with several loopback addresses: the server may block an address for what one
@@ -41,7 +43,7 @@ class Seen:
     out_of_order: frames whose index did not increase. latencies_ms: from sending an act to the first frame that covers
     it. queued: messages about its place in the admission queue. connected, resumed: how often it connected and resumed
     its session. ended: codes of refusals and closed connections. suffered_s: the longest time that a hostile player's
-    connection lasted.
+    connection lasted. duty: the part of the time for which the process used a core.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class Seen:
     resumed: int = 0
     ended: list[str] = field(default_factory=list)
     suffered_s: float | None = None
+    duty: float = 0.0
 
 
 @dataclass(slots=True)
@@ -67,10 +70,16 @@ class Player:
     end: float
     seen: Seen
     unpaced: bool = False
+    duty: float = 1.0
     ticket: str | None = None
 
     async def play(self) -> None:
         """Play until the end, handling all refusals and disconnections."""
+        if (attack := ATTACKS.get(self.seen.kind)) is not None:
+            target = Target(self.url, self.world, self.end, address_for(self.seen.kind))
+            await attack(target)
+            self.seen.connected = target.num_attempts
+            return
         if (behaviour := BEHAVIOURS[self.seen.kind]) is None:
             await (self._flood() if self.seen.kind == "hostile" else self._spin())
             return
@@ -97,11 +106,14 @@ class Player:
             return
 
     async def _spin(self) -> None:
-        """Do the work of `_flood` without sending, to measure what a flood costs the client machine alone."""
+        """Do the work of `_flood` without sending, to measure what an attack costs the client machine alone: for the
+        part `duty` of the time."""
         seq = 0
         while time.time() < self.end:
-            pack("act", seq=(seq := seq + 1))
-            await asyncio.sleep(0)
+            busy_until = time.perf_counter() + self.duty * SPIN_S
+            while time.perf_counter() < busy_until:
+                pack("act", seq=(seq := seq + 1))
+            await asyncio.sleep((1 - self.duty) * SPIN_S)
 
     async def _flood(self) -> None:
         """Send acts as fast as possible from a separate address; connect again whenever the server allows it."""
@@ -207,16 +219,25 @@ BEHAVIOURS: dict[str, Callable[[Player, Session], Awaitable[None]] | None] = {
     "stalled": stalled,
     "reconnecting": reconnecting,
     "leaving": leaving,
-    "hostile": None,  # these two use no session
+    "hostile": None,  # these use no session of the client library
     "spinning": None,
+    **dict.fromkeys(ATTACKS),
 }
 
 
-async def play_all(players: list[Player]) -> list[Seen]:
-    """Run all players concurrently."""
+async def play_all(players: list[Player], begin: float) -> list[Seen]:
+    """Run all players concurrently. Those that attack or spin, one in a process, begin with the measurement."""
+
+    async def play(player: Player) -> None:
+        if player.seen.kind in ATTACKS or player.seen.kind == "spinning":
+            await asyncio.sleep(begin - time.time())
+        used, began = time.process_time(), time.perf_counter()
+        await player.play()
+        player.seen.duty = (time.process_time() - used) / (time.perf_counter() - began)
+
     async with asyncio.TaskGroup() as group:
         for player in players:
-            group.create_task(player.play())
+            group.create_task(play(player))
     return [player.seen for player in players]
 
 
@@ -228,11 +249,12 @@ def main() -> None:
     parser.add_argument("--at", type=float, required=True, help="start of the measurement, in seconds since the epoch")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--unpaced", action="store_true")
+    parser.add_argument("--duty", type=float, default=1.0, help="part of the time for which spinning players spin")
     parser.add_argument("kinds", nargs="+", choices=sorted(BEHAVIOURS))
     args = parser.parse_args()
     end = args.at + args.seconds
-    players = [Player(args.url, args.world, args.at, end, Seen(kind), args.unpaced) for kind in args.kinds]
-    seen = asyncio.run(play_all(players))
+    players = [Player(args.url, args.world, args.at, end, Seen(kind), args.unpaced, args.duty) for kind in args.kinds]
+    seen = asyncio.run(play_all(players, args.at))
     print(json.dumps([asdict(entry) for entry in seen]))
 
 

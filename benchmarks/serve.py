@@ -10,25 +10,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks.attackers import ATTACKS
+from benchmarks.memory import Memory
 from benchmarks.play import ROOT, first_world, killed_if_raised, machine, percentile, server_process
 from benchmarks.players import BEHAVIOURS, Seen
 from server.errors import ConfigError
 
 PLAYING = ("steady", "bursty")
-BUSY = ("hostile", "spinning")
+BUSY = ("hostile", "spinning", *ATTACKS)
 SETTLE_S = 4.0
 """Time between the last player's connection and the start of the measurement."""
 
@@ -70,12 +70,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="with --capacity: bound of action to frame at p99 (default: 100)",
     )
+    parser.add_argument(
+        "--attacks",
+        nargs="*",
+        choices=tuple(ATTACKS),
+        metavar="KIND",
+        help="compare the frames of the steady players under each attack, and under all at once, with a control that "
+        f"only spins; kinds (default: all): {', '.join(ATTACKS)}",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """The settings of a measurement except the players; see the options of the same names."""
+    """The settings of a measurement except the players; see the options of the same names.
+
+    guarded: whether players, who share an address, have the share and the budget of one. duty: of spinning players.
+    """
 
     world: str
     seconds: float
@@ -85,6 +96,8 @@ class Load:
     unpaced: bool = False
     admission: bool = False
     store: bool = False
+    guarded: bool = False
+    duty: float = 1.0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
         admission=args.admission,
         store=args.store,
     )
+    if args.attacks is not None:
+        return _run_attacks(args, load, kinds.count("steady"))
     if args.capacity:
         rows = list(capacity(load, args.fps, args.bound))
         held = [row["sessions"] for row in rows if row["holds"]]
@@ -109,6 +124,19 @@ def run(args: argparse.Namespace) -> int:
     report = {"world": args.world, "machine": machine()}
     report |= measure(load, kinds)
     print(json.dumps(report, indent=1) if args.json else _text(report))
+    return 0
+
+
+def _run_attacks(args: argparse.Namespace, load: Load, num_steady: int) -> int:
+    from benchmarks.attacks import attacked, text  # it measures with this module
+
+    rows = []
+    for row in attacked(load, num_steady, args.attacks or list(ATTACKS)):
+        rows.append(row)
+        if not args.json:
+            print(text(row), flush=True)
+    if args.json:
+        print(json.dumps({"world": args.world, "machine": machine(), "rows": rows}, indent=1))
     return 0
 
 
@@ -141,6 +169,7 @@ def measure(load: Load, kinds: Sequence[str]) -> dict[str, Any]:
     """Run one server with one set of players; return its figures (see `figures`) and the server's memory."""
     flags = [] if load.max_batch is None else ["--max-batch", str(load.max_batch)]
     flags += [] if load.admission else ["--admit-all"]
+    flags += [] if load.guarded else ["--address-share", "1", "--address-budget", "1000000"]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         flags += ["--store", str(folder / "sessions.db")] if load.store else []
@@ -206,6 +235,7 @@ def _of(kind: str, seen: Sequence[Seen]) -> dict[str, Any]:
         "frames": sum(player.frames for player in players),
         "resumed": sum(player.resumed for player in players),
         "ended": dict(codes),
+        "duty": round(max((player.duty for player in players), default=0.0), 3),
         **({"suffered_s_max": round(max(suffered), 2)} if suffered else {}),
     }
 
@@ -216,48 +246,11 @@ def jain(shares: Sequence[float]) -> float:
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
 
 
-@dataclass(slots=True)
-class Memory:
-    """Resident memory of a process, sampled once per second."""
-
-    pid: int
-    megabytes: list[float] = field(default_factory=list)
-
-    @contextmanager
-    def watched(self, begin: float, end: float) -> Iterator[None]:
-        """Sample the memory in a thread from `begin` to `end` (seconds since the epoch)."""
-        done = threading.Event()
-
-        def watch() -> None:
-            done.wait(max(0.0, begin - time.time()))
-            while time.time() < end and not done.wait(1.0):
-                self.megabytes.append(resident_mb(self.pid))
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
-    def figures(self) -> dict[str, Any]:
-        """Return the figures. rss_growth: mean of the last tenth of the samples / mean of the first tenth − 1."""
-        tenth = max(1, len(self.megabytes) // 10)
-        first, last = (statistics.fmean(part) for part in (self.megabytes[:tenth], self.megabytes[-tenth:]))
-        return {"rss_mb": round(last, 1), "rss_growth": round(last / first - 1, 4), "rss_curve_mb": self.megabytes}
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process as reported by `ps`."""
-    listing = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)  # noqa: S607
-    return round(int(listing.stdout) / 1024, 1)
-
-
 @contextmanager
 def _players(load: Load, url: str, world: str, begin: float, kinds: list[str]) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "benchmarks.players", "--url", url, "--world", world, "--at", str(begin)]
-    command += ["--seconds", str(load.seconds), *(["--unpaced"] if load.unpaced else []), *kinds]
+    command += ["--seconds", str(load.seconds), "--duty", str(load.duty)]
+    command += [*(["--unpaced"] if load.unpaced else []), *kinds]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process, killed_if_raised(process):
         yield process
 

@@ -11,7 +11,7 @@ from functools import partial
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.http.budgets import BYTES_PER_UNIT, READ, Meter
-from server.http.scope import with_meter
+from server.http.scope import protocol_logger, with_meter
 
 
 class HttpProtocol(H11Protocol):
@@ -27,6 +27,7 @@ class HttpProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         super().connection_made(transport)
         self.meter.end = transport.abort
+        self.logger = protocol_logger
         self.app = with_meter(self.app, self.meter)
         self.ws_protocol_class = partial(self.ws_protocol_class, meter=self.meter)  # type: ignore[assignment, arg-type]  # called as a class
         self._start_timer()

@@ -5,6 +5,7 @@ Owns the refusal of requests that an address cannot afford.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from server.http.budgets import REQUEST, STREAM, Meter
 
 Scope = MutableMapping[str, Any]
 AsgiApp = Callable[[Scope, Any, Any], Awaitable[None]]
+
+protocol_logger = logging.getLogger(f"{__name__}.protocol")
+protocol_logger.setLevel(logging.ERROR)  # a line for whatever a client does would let it fill the log
 
 METER = "lightcone.meter"
 WAIT = b"Your address asks for too much; wait a few seconds.\n"

@@ -12,7 +12,7 @@ from websockets.frames import Frame
 
 from server.errors import CloseCode, ErrorCode
 from server.http.budgets import BYTES_PER_UNIT, FRAME, READ, Meter
-from server.http.scope import with_meter
+from server.http.scope import protocol_logger, with_meter
 
 PIECE_BYTES = 1024
 """Bytes that are parsed at once: a read of 256 KiB holds 40,000 pings, which must not be answered before they count."""
@@ -24,6 +24,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, meter: Meter, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.meter = meter
+        self.logger = protocol_logger
         self.app = with_meter(self.app, meter)
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -62,6 +63,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_pong(self, event: Frame) -> None:
         if self.meter.spend(FRAME):
             super().handle_pong(event)
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # or uvicorn logs an error for a handshake that was answered and refused
 
     def _cut_off(self) -> None:
         self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.POLICY, "reason": "rate_limited"})

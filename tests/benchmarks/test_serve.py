@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import serve
+from benchmarks import attacks, serve
+from benchmarks.attackers import ATTACKS, Target, address_for
+from benchmarks.attacks import attacked
+from benchmarks.memory import Memory
 from benchmarks.players import BEHAVIOURS, Seen
-from benchmarks.serve import Load, Memory, capacity, figures, jain, kinds_of
+from benchmarks.serve import Load, capacity, figures, jain, kinds_of, measure
 from server.errors import ConfigError
 from world.testing import tiny_world
 
@@ -50,6 +53,7 @@ def test_rates_and_latencies_are_those_of_steady_and_bursty_players() -> None:
         "frames": 0,
         "resumed": 0,
         "ended": {"rate_limited": 2},
+        "duty": 0.0,
         "suffered_s_max": 0.5,
     }
 
@@ -87,7 +91,7 @@ def test_the_search_finds_the_capacity(limit: int, monkeypatch: pytest.MonkeyPat
 
 def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> None:
     tiny_world().save(tmp_path / "tiny")
-    mix = [f"{kind}={1 + (kind == 'steady')}" for kind in sorted(BEHAVIOURS)]
+    mix = [f"{kind}={1 + (kind == 'steady')}" for kind in sorted(set(BEHAVIOURS) - set(ATTACKS))]
     command = [
         "lightcone.py",
         "bench",
@@ -114,3 +118,46 @@ def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> Non
     assert others["reconnecting"]["connected"] == 1
     assert (report["errors_logged"], report["out_of_order"]) == (0, 0)
     assert others["idle"]["frames"] == 0
+
+
+def test_an_attack_is_compared_with_processes_that_only_spin_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[list[str], float]] = []
+
+    def measure(load: Load, kinds: list[str]) -> dict[str, Any]:
+        assert load.guarded
+        assert load.admission
+        measured.append((kinds, load.duty))
+        rate = 24.0 if "pinging" in kinds else 30.0
+        return {
+            "fps_per_session": [rate, rate],
+            "fps_total": 2 * rate,
+            "action_to_frame_ms_p99": 50.0,
+            "errors_logged": 0,
+            "rss_mb": 1.0,
+            "others": {"pinging": {"duty": 0.5}, "scraping": {"duty": 0.3}},
+        }
+
+    monkeypatch.setattr(attacks, "measure", measure)
+    rows = list(attacked(Load(world="pong", seconds=1.0), 2, ["pinging", "scraping"]))
+    assert [row["attackers"] for row in rows] == [["pinging"], ["scraping"], ["pinging", "scraping"]]
+    assert [row["lost"] for row in rows] == pytest.approx([0.2, 0.0, 0.2])
+    controls = [(len(kinds), duty) for kinds, duty in measured if "spinning" in kinds]
+    assert controls == [(3, 0.5), (3, 0.3), (4, 0.4)]
+
+
+def test_attacks_go_to_this_machine_only() -> None:
+    with pytest.raises(ValueError, match=r"192\.0\.2\.1.* is not a loopback address"):
+        Target("http://192.0.2.1:80", "pong", 0.0, "127.0.0.2")
+    assert len({address_for(kind) for kind in ATTACKS}) == len(ATTACKS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs several loopback addresses")
+def test_steady_players_play_on_under_all_attacks_at_once(tmp_path: Path) -> None:
+    tiny_world().save(tmp_path / "tiny")
+    load = Load(world=str(tmp_path / "tiny"), seconds=4.0, guarded=True, max_sessions=8)
+    report = measure(load, ["steady", "steady", *ATTACKS])
+    assert report["fps_total"] > 0
+    assert (report["errors_logged"], report["ended"], report["queued"]) == (0, [], 0)
+    for kind in ATTACKS:
+        assert report["others"][kind]["duty"] > 0
+    assert report["others"]["pinging"]["connected"] > 1, "it was cut off and came again"
