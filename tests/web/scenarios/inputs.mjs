@@ -1,6 +1,7 @@
 /** Scenarios of input: keys whose release the browser does not report, and axes that the mouse does not move. */
 
 import { createRequire } from "node:module";
+import { join } from "node:path";
 import { DESKTOP, open, stats, until, untilApplied, untilFrames, untilState } from "./browser.mjs";
 
 const require = createRequire(new URL("../../../clients/web/package.json", import.meta.url));
@@ -76,6 +77,7 @@ export async function axes(browser, base, folder, seen) {
   await page.mouse.move(box.x + box.width * 0.9, box.y + box.height / 2);
   await page.mouse.down();
   seen.dragged = await moved("axis1");
+  await page.screenshot({ path: join(folder, "axes.png") });
   await page.mouse.up();
   seen.quietAfterDrag = await settled();
   seen.restAfterDrag = await slider.inputValue();
