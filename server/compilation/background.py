@@ -95,15 +95,15 @@ class BackgroundCompilation:
         self._thread = threading.Thread(target=self._run, name="lightcone-compile", daemon=True)
 
     @property
-    def progress(self) -> tuple[int, int]:
-        """Return how many parts are compiled, and how many there are."""
-        return self._num_parts - len(self._parts), self._num_parts
+    def num_parts_left(self) -> int:
+        """Return how many parts are not compiled yet."""
+        return len(self._parts)
 
     @property
     def status(self) -> str:
         """Return the progress in words: "compiling 3 of 8", "compiled", or why not."""
         if self._parts and self._thread.is_alive():
-            return f"compiling {self.progress[0] + 1} of {self._num_parts}"
+            return f"compiling {self._num_parts - len(self._parts) + 1} of {self._num_parts}"
         return self._problem or "compiled"
 
     def start(self) -> None:

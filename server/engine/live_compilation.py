@@ -56,6 +56,11 @@ class LiveCompilation:
         """Return the progress in words: "compiling 3 of 8", "compiled", "off", or why not."""
         return "off" if self._background is None else self._background.status
 
+    @property
+    def num_parts_left(self) -> int:
+        """Return how many parts are not compiled yet, or could not be."""
+        return 0 if self._background is None else self._background.num_parts_left
+
     def begin(self) -> None:
         """Begin to compile what is missing, once the worlds are loaded; return at once. Called on the model thread."""
         runners = self._worlds.runners

@@ -65,7 +65,7 @@ def test_parts_are_handed_over_one_by_one_and_the_progress_is_told(caplog: pytes
     _wait_for_end(compilation)
     assert statuses == ["compiling 1 of 3", "compiling 2 of 3", "compiling 3 of 3"]
     assert [part.batch for part in ready] == [ATTENTION, 1, 2]
-    assert (compilation.status, compilation.progress) == ("compiled", (3, 3))
+    assert (compilation.status, compilation.num_parts_left) == ("compiled", 0)
     assert worker.ended.is_set()
     assert "compiled attention in 0 s (1 of 3)" in caplog.text
     assert "compiled everything" in caplog.text

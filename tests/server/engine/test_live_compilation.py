@@ -127,6 +127,7 @@ async def test_new_code_is_swapped_in_under_players_who_notice_nothing(
         async with raw_client(server.url, mine) as client:
             first = await play(client, acts)
         assert status(server) == "compiling 1 of 2"
+        assert b"lightcone_parts_to_compile 2.0" in server.engine.metrics.text()
         assert sizes(server) == []
         async with raw_client(server.url, mine) as client:
             before = await play(client, acts[:8])
