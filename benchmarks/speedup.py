@@ -39,6 +39,7 @@ from distill.recipes.folders import world_run
 from world.catalogue import find
 from world.checkpoint import World
 from world.rollout.inputs import action_vectors
+from world.rollout.step_threads import ThreadSettings
 
 CHEAPER_STEPS = (2, 4, 8, 16)
 NEAR_BEST = 0.99
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure speed and quality and print the report."""
     folder = find(args.world)
     student, teacher = World.load(folder), World.load(folder, role="teacher")
+    student.threads = ThreadSettings(adapts=False)  # both use the number that the report names
     name = student.card.name
     prefix = fitting_prefix(teacher, args.prefix)
     new_frames = clip_frames(teacher) - prefix

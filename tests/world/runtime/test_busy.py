@@ -1,4 +1,4 @@
-"""Busy processes compute while they are wanted, and end for certain."""
+"""Busy processes compute until they are ended, and end for certain."""
 
 from __future__ import annotations
 
