@@ -33,10 +33,16 @@ def test_rates_follow_from_the_times(config: str, frames_per_step: int) -> None:
 
 
 def test_products_use_the_threads_of_the_step_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, used = tiny_world(), []
+    world = tiny_world()
     world.threads = ThreadSettings(preferred={1: 1, 2: 2}, most=2)
+    used: list[int] = []
+
+    def run(_: MatrixProducts) -> float:
+        used.append(torch.get_num_threads())
+        return 1.0
+
     monkeypatch.setattr(ThreadPolicy, "record", lambda *_: None)  # nothing is compared: the preferred number stays
-    monkeypatch.setattr(MatrixProducts, "run", lambda _: used.append(torch.get_num_threads()) or 1.0)
+    monkeypatch.setattr(MatrixProducts, "run", run)
     torch.set_num_threads(2)
     try:
         assert [measure(world, num_sessions, 2)["threads"] for num_sessions in (1, 2)] == [1, 2]
