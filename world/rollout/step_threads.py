@@ -131,7 +131,7 @@ def inference_like_step(method: Callable[Concatenate[_S, _P], _R]) -> Callable[C
     """Let a rollout's method run without gradients, with the number of threads of a step of one session."""
 
     @wraps(method)
-    def run(self: _S, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def run(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         with torch.inference_mode(), self.threads.like_step(1):
             return method(self, *args, **kwargs)
 
