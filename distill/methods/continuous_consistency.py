@@ -25,7 +25,8 @@ from world.model.transformer import Conditioning
 class ContinuousConfig:
     """mean, std: of log tan t. normaliser: c of g / (‖g‖ + c), or None for unnormalised tangents (arXiv:2410.11081,
     §4.2); ‖g‖ is the root mean square, so that it does not depend on the number of elements. warm_up_steps: steps
-    over which the tangent's second term is faded in (§4.2).
+    over which the tangent's second term is faded in (§4.2). jvp_mode: see `jvp`; networks whose attention has no
+    forward mode need "reverse".
 
     The defaults are the paper's for CIFAR-10 (appendix G.2): P_mean −1, P_std 1.4, c 0.1, for data scaled to unit
     deviation.
