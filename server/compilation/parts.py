@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +39,9 @@ def sizes_to_compile(max_batch: int) -> list[int]:
 
 
 def can_be_compiled(world: World) -> bool:
-    """Return whether another process can compile for this world: it needs the folder, and a GPU has other means."""
-    return world.folder is not None and world.device.type == "cpu"
+    """Return whether another process can compile for this world: it needs the folder and POSIX's processes, and a GPU
+    has other means."""
+    return world.folder is not None and world.device.type == "cpu" and os.name == "posix"
 
 
 def missing_parts(worlds: Mapping[str, World], max_batch: int) -> list[Part]:

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-COMMAND = (sys.executable, "-c", "import os; os.nice(19); from server.compilation import worker; worker.main()")
-"""The priority comes first: importing torch takes seconds."""
+COMMAND = (sys.executable, "-P", "-c", "import os; os.nice(19); from server.compilation import worker; worker.main()")
+"""The priority comes first: importing torch takes seconds. -P: modules in the current folder are not ours."""
 
 
 def main() -> None:

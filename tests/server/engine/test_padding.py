@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from server.compilation.parts import sizes_to_compile
+from server.engine.model_runner import ModelRunner
 from server.engine.padding import Padding
+from server.sessions.input_buffer import Sample
+from server.sessions.run import StartRequest
+from world.rollout.parts import run_to_end
+from world.testing import tiny_world
 
 UNCOMPILED_MS = {1: 17.0, 2: 21.0, 3: 25.0, 4: 29.0, 5: 34.0, 6: 40.0, 7: 46.0, 8: 53.0}
 
@@ -43,6 +50,20 @@ def test_there_are_spare_rows_for_every_size() -> None:
     assert Padding(1, (), sizes_to_compile(1)).num_spare == 0
     assert Padding(8, ()).num_spare == 0
     assert Padding(4, (4,)).num_spare == 3
+
+
+def test_a_padded_step_gives_the_players_what_an_unpadded_one_does() -> None:
+    runners = [ModelRunner(tiny_world(), 4, 4, ()) for _ in range(2)]
+    for runner in runners:
+        runner.warm_up(lambda work: work())
+        for size, step_ms in {3: 10.0, 4: 10.0}.items():
+            runner.padding.note(size, step_ms)
+        for slot in range(3):
+            run_to_end(runner.begin(slot, StartRequest(index=0, seed=slot)))
+    runners[1].padding.note(4, 5.0)
+    plain, padded = (runner.step([Sample(("up",))] * 3, range(3)).latents for runner in runners)
+    assert [len(plain), len(padded)] == [3, 4]
+    torch.testing.assert_close(padded[:3], plain, atol=1e-4, rtol=1e-4)
 
 
 def test_given_buckets_are_used_whatever_steps_take() -> None:
