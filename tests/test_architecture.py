@@ -47,8 +47,9 @@ FOLDERS = {
 FLOORS: dict[str, list[list[str]]] = {
     "world": [
         ["errors", "device", "format_1"],
-        ["card", "actions", "pictures"],
-        ["catalogue", "model"],
+        ["numbers", "pictures"],
+        ["card", "actions"],
+        ["catalogue", "model", "starts"],
         ["codecs", "families", "text"],
         ["rollout"],
         ["checkpoint"],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from world.errors import RangeError
+
+if TYPE_CHECKING:  # at run time, the card's numbers are checked without torch
+    from torch import nn
 
 
 def checked(value: Any, what: str, low: float = -math.inf, high: float = math.inf) -> float:
@@ -28,7 +29,7 @@ def checked_count(value: Any, what: str, low: int = 1, high: int = 2**31 - 1) ->
 def check_finite(module: nn.Module, what: str) -> None:
     """Raise RangeError, which names the first such tensor, if a weight or buffer of `module` is not finite."""
     for name, tensor in module.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
             count = int((~tensor.isfinite()).sum())
             raise RangeError(f"{what}: {count} of {tensor.numel()} values of {name} are not finite")
 

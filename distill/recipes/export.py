@@ -16,9 +16,10 @@ from distill.recipes.identity import slug
 from distill.recipes.names import RECIPES
 from distill.recipes.preset import Preset
 from world.card import WorldCard
-from world.checkpoint import Start, World
+from world.checkpoint import World
 from world.codecs.convolutional import ConvolutionalCodec
 from world.model.transformer import Transformer
+from world.starts import Start
 
 NUM_STARTS, NUM_PLACES = 8, 24
 STRETCH_S, NUM_STATISTICS_STREAMS = 2.0, 24
