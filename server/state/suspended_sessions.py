@@ -20,6 +20,9 @@ from server.state.tickets import Ticket
 IN_MEMORY_S = 60.0
 """How long a session stays in memory that is in the store as well."""
 
+CLAIM_S = 10.0
+"""How long at most a server needs from claiming a session until it is resumed."""
+
 RETRY_S = 10.0
 """How long after a failed write the next one is tried."""
 
@@ -94,7 +97,7 @@ class SuspendedSessions:
             elif kept.has_failed and kept.retry_at <= now:
                 kept.written, kept.retry_at = self._write(kept.suspended, kept.fingerprint), now + RETRY_S
         self._drop_surplus(lambda kept: kept.is_stored)
-        self._drop_surplus(lambda kept: kept.written is None or kept.has_failed)
+        self._drop_surplus(lambda kept: not kept.is_being_written and not kept.may_be_resumed_now(now))
 
     def _write(self, suspended: SuspendedSession, fingerprint: str) -> Future[Written] | None:
         return None if self.store is None else self.store.put(suspended.to_stored(fingerprint))
@@ -140,6 +143,14 @@ class _InMemory:
     @property
     def has_failed(self) -> bool:
         return self._ended(Written.FAILED)
+
+    @property
+    def is_being_written(self) -> bool:
+        return self.written is not None and not self.written.done()
+
+    def may_be_resumed_now(self, now: float) -> bool:
+        """Return whether whoever claimed the session lately may be this server, about to resume it from here."""
+        return self.is_claimed and now < self.since + CLAIM_S
 
     def expires_at(self, ttl_s: float) -> float:
         return self.since + (min(IN_MEMORY_S, ttl_s) if self.is_stored or self.is_claimed else ttl_s)

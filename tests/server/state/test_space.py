@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from server.sessions.lock import EngineLock
 from server.state import store_file
 from server.state.store import MAX_WAITING, Store, StoredSession, Written
 from server.state.stored_session import SuspendedSession
-from server.state.suspended_sessions import IN_MEMORY_S, RETRY_S, SuspendedSessions
+from server.state.suspended_sessions import CLAIM_S, IN_MEMORY_S, RETRY_S, SuspendedSessions
 from server.state.tickets import Ticket
 from tests.server.sessions.driving import new_session
 from world import RolloutState
@@ -150,17 +149,24 @@ def test_without_a_store_that_works_the_number_in_memory_is_bounded_all_the_same
         assert list(sessions._in_memory) == ["k3", "k4"]
 
 
-def test_a_claim_by_another_server_drops_what_is_in_memory(store: Store, tmp_path: Path) -> None:
-    sessions, lock = in_memory(store)
+def test_a_session_that_was_claimed_meanwhile_is_kept_for_a_while_in_case_it_was_by_this_server(
+    store: Store, tmp_path: Path
+) -> None:
+    sessions, lock = in_memory(store, max_suspended=1)
     other = Store(tmp_path / "s.db", ttl_s=100.0)
     with lock:
-        first = sessions.put(suspended("k", KIB, "a"), "f", 0.0)
-        assert first is not None
-        first.result()
-        other.claim("k", "s").result()
-        late = sessions.put(replace(suspended("k", KIB, "a")), "f", 1.0)
-        assert late is not None
-        assert late.result() is Written.CLAIMED
+        for key in ("k", "l"):
+            first = sessions.put(suspended(key, KIB, "a"), "f", 0.0)
+            assert first is not None
+            first.result()
+            other.claim(key, "s").result()
+            late = sessions.put(suspended(key, KIB, "a"), "f", 1.0)
+            assert late is not None
+            assert late.result() is Written.CLAIMED
         sessions.drop_expired(2.0)
+        assert list(sessions._in_memory) == ["k", "l"]
+        sessions.drop_expired(2.0 + CLAIM_S)
+        assert list(sessions._in_memory) == ["l"]
+        sessions.drop_expired(2.0 + IN_MEMORY_S)
         assert len(sessions) == 0
     other.close()
