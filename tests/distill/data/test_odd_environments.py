@@ -197,7 +197,10 @@ def test_lunar_lander_has_the_controls_that_its_id_names() -> None:
 
 @pytest.mark.parametrize("env_id", ["ALE/Breakout-v5", "BreakoutNoFrameskip-v4", "VizdoomBasic-v1", "CartPole"])
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
-def test_environments_of_plug_ins_and_ids_without_a_version_are_found(env_id: str) -> None:
+def test_environments_of_plug_ins_and_ids_without_a_version_are_found(
+    env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # ViZDoom's own environments write a settings file into the current folder
     environment, frame = played(env_id)
     assert len(environment.spec.buttons) >= 2
     assert frame.max() > 0
