@@ -144,7 +144,8 @@ def _values(action: Any, space: spaces.Space[Any]) -> NDArray[np.float64]:
     high: Any = space.n - 1 if isinstance(space, spaces.Discrete) else 1
     is_whole = True
     if isinstance(space, spaces.Box):
-        low, high = space.low - ROUNDING, space.high + ROUNDING
+        slack = ROUNDING * np.maximum(1.0, np.maximum(np.abs(space.low), np.abs(space.high)))
+        low, high = space.low - slack, space.high + slack
     else:
         is_whole = bool(np.all(values == np.round(values)))
     # NaN is in no range.
