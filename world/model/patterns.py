@@ -150,10 +150,11 @@ class BandedPart:
         own = torch.tensor(self.frames, device=q.device)
         seen = torch.tensor((*self.past_frames, *self.frames), device=q.device)
         mask = _tokens(clean_sees_clean(own, self.config, seen), self.config)
-        num_sink = int((seen < self.config.sink_frames).sum()) * self.config.tokens_per_frame
+        num_sink = sum(frame < self.config.sink_frames for frame in (*self.past_frames, *self.frames))
         keys, values = self._joined([(k, v)], layer)[0]
         choice = self.kernel_choice
-        return attention(q, keys, values, mask=mask, q_sink=q_sink, num_sink=num_sink, choice=choice), (k, v)
+        sink_tokens = num_sink * self.config.tokens_per_frame
+        return attention(q, keys, values, mask=mask, q_sink=q_sink, num_sink=sink_tokens, choice=choice), (k, v)
 
     def _joined(self, kv: Sequence[KeyValue], first_layer: int = 0) -> list[KeyValue]:
         """Return the K/V of the past followed by these, for the layers from `first_layer` on."""
