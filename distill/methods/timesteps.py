@@ -38,8 +38,8 @@ class Timesteps:
         are clamped to its ends. Time is int64 unless it is interpolated."""
         table = self.sigmas.to(sigma.device)
         if not self.interpolate:
-            t, level = _Nearest.apply(sigma.double(), table)
-            return t, level
+            nearest: tuple[Tensor, Tensor] = _Nearest.apply(sigma.double(), table)  # type: ignore[no-untyped-call]
+            return nearest
         level = sigma.double().clamp(float(table[0]), float(table[-1]))
         below = (table <= level[..., None]).sum(-1).clamp(1, len(table) - 1) - 1
         return below + (level - table[below]) / (table[below + 1] - table[below]), level
@@ -68,6 +68,6 @@ class _Nearest(torch.autograd.Function):
 
 
 NO_DERIVATIVE = (
-    "a model with whole timesteps has no derivative in time, which continuous-time consistency and MeanFlow need: if "
-    "it takes timesteps between the integers, as models with a sinusoidal embedding do, give its adapter interpolate=True"
+    "a model with whole timesteps has no derivative in time, which continuous-time consistency and MeanFlow need: if it "
+    "takes timesteps between the integers, as those with a sinusoidal embedding do, give its adapter interpolate=True"
 )

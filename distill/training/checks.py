@@ -66,11 +66,15 @@ def weights_of(loss: Tensor) -> Iterator[nn.Parameter]:
 
 def not_finite(name: str, module: nn.Module, loss: float) -> str:
     """Return what is not finite in an update, in words: the loss, and the first weight or gradient."""
-    finite = lambda value: value is None or bool(torch.isfinite(value).all())  # noqa: E731  # used twice below
-    weights = [key for key, weight in module.named_parameters() if not finite(weight)]
-    gradients = [key for key, weight in module.named_parameters() if not finite(weight.grad)]
+    weights = [key for key, weight in module.named_parameters() if not _is_finite(weight)]
+    gradients = [key for key, weight in module.named_parameters() if not _is_finite(weight.grad)]
     kind, tensors = ("weights", weights) if weights else ("gradients", gradients)
-    return f"the loss of {name} is {loss:.4g}, and {len(tensors)} of its {kind} are not finite (first: {tensors[0]})"
+    what = f"{len(tensors)} of its {kind} are not finite (first: {tensors[0]})" if tensors else "its gradient overflows"
+    return f"the loss of {name} is {loss:.4g}, and {what}"
+
+
+def _is_finite(value: Tensor | None) -> bool:
+    return value is None or bool(torch.isfinite(value).all())
 
 
 def _named(weight: nn.Parameter, modules: Mapping[str, nn.Module]) -> str:

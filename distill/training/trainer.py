@@ -189,10 +189,11 @@ class Trainer:
 
     def _apply(self, name: str, share: float, loss: float) -> float:
         module, optimiser = self.task.modules[name], self.optimisers[name]
-        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_norm)
+        norm = nn.utils.get_total_norm([weight.grad for weight in module.parameters() if weight.grad is not None])
         for group in optimiser.param_groups:
             group["lr"] = self.config.lr * self.task.optimised[name] * share
         if torch.isfinite(norm):
+            nn.utils.clip_grads_with_norm_(module.parameters(), self.config.clip_norm, norm)
             optimiser.step()
             self._num_skipped[name] = 0
         else:

@@ -36,11 +36,10 @@ class Closing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Linear(3, 3)
-        self.call = lambda x: self.net(x)
+        self.call: Callable[[Tensor], Tensor] = lambda x: self.net(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.call(x)
-        return y
+        return self.call(x)
 
 
 class WithATeacher(nn.Module):
@@ -97,3 +96,15 @@ def test_a_loss_through_a_frozen_network_trains(tmp_path: Path) -> None:
     student = WithATeacher()
     student.teacher[0].requires_grad_(False)
     assert Trainer(Regression(student, mean), TrainerConfig(num_steps=3), tmp_path).run(quiet=True)
+
+
+def test_the_tensor_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    student = nn.ModuleDict({"first": nn.Linear(3, 3), "second": nn.Linear(3, 3, bias=False)})
+
+    def loss(module: nn.Module) -> Tensor:
+        first, second = module.children()
+        result: Tensor = first(X).sum() + torch.nan * second(X).sum()
+        return result
+
+    with pytest.raises(TrainingError, match=r"loss of student is nan, and 1 of its gradients .*first: second\.weight"):
+        Trainer(Regression(student, loss), TrainerConfig(num_steps=3), tmp_path).run(quiet=True)
