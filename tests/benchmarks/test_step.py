@@ -13,7 +13,6 @@ import lightcone
 from benchmarks.matrix_products import MatrixProducts, without_gaps
 from benchmarks.step import WARM_UP_STEPS, measure
 from world.actions import Actions
-from world.rollout.step_threads import ThreadSettings
 from world.rollout.thread_policy import ThreadPolicy
 from world.testing import tiny_world
 
@@ -34,14 +33,15 @@ def test_rates_follow_from_the_times(config: str, frames_per_step: int) -> None:
 
 def test_products_use_the_threads_of_the_step_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
     world = tiny_world()
-    world.threads = ThreadSettings(preferred={1: 1, 2: 2}, most=2)
     used: list[int] = []
 
     def run(_: MatrixProducts) -> float:
         used.append(torch.get_num_threads())
         return 1.0
 
-    monkeypatch.setattr(ThreadPolicy, "record", lambda *_: None)  # nothing is compared: the preferred number stays
+    monkeypatch.setattr(ThreadPolicy, "threads", lambda _, batch: batch)
+    monkeypatch.setattr(ThreadPolicy, "limit", lambda *_: None)
+    monkeypatch.setattr(ThreadPolicy, "record", lambda *_: None)
     monkeypatch.setattr(MatrixProducts, "run", run)
     torch.set_num_threads(2)
     try:

@@ -27,6 +27,8 @@ SLOW = 1.3
 """Fewer threads are tried at once when steps take this much longer than before."""
 FIRST_WAIT, LONGEST_WAIT = 8, 1024
 """Steps until an alternative is tried; the wait doubles whenever it fails."""
+UNKNOWN_WAIT = 2
+"""Steps until the first trial where no number is preferred."""
 LASTING = 900
 """An alternative that was in use for this many steps has not failed."""
 
@@ -51,10 +53,12 @@ def typical_ms(steps_ms: Sequence[float]) -> float:
 @dataclass(slots=True)
 class _Size:
     """What is known of one batch size. current, trial_of: positions in the choices; waits: by position, steps at the
-    present number until that one is tried; usual_ms: the fastest window at the present number since the last trial."""
+    present number until that one is tried; first_ms: the first step, with the fewest threads; usual_ms: the fastest
+    window at the present number since the last trial."""
 
     current: int
     waits: list[int]
+    first_ms: float | None = None
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     usual_ms: float = float("inf")
     num_steps: int = 0
@@ -66,7 +70,8 @@ class _Size:
 class ThreadPolicy:
     """Which of `choices` (ascending) the next step of a batch size uses.
 
-    preferred: what to begin with, by batch size (`preferred_for`); without it, the most.
+    preferred: what to begin with, by batch size (`preferred_for`); without it, the fewest. The first step of a size
+    always uses the fewest, because only then it is known what is too long.
     """
 
     def __init__(self, choices: Sequence[int], preferred: Mapping[int, int] | None = None) -> None:
@@ -78,6 +83,8 @@ class ThreadPolicy:
     def threads(self, batch: int) -> int:
         """Return the number of threads for the next step of `batch` sessions."""
         size = self._size(batch)
+        if size.first_ms is None:
+            return self.choices[0]
         return self.choices[size.current if size.trial_of is None else size.trial_of]
 
     def limit(self, batch: int) -> tuple[float, int] | None:
@@ -86,13 +93,17 @@ class ThreadPolicy:
         size = self._size(batch)
         if size.trial_of is not None:
             return GIVE_UP * typical_ms(size.recent), min(self.choices[size.current], self.choices[size.trial_of])
-        if size.current and size.recent:
-            return TOO_LONG * min(size.usual_ms, typical_ms(size.recent)), self.choices[0]
-        return None
+        if size.current == 0 or size.first_ms is None:
+            return None
+        usual_ms = min(size.usual_ms, typical_ms(size.recent)) if size.recent else size.first_ms
+        return TOO_LONG * (usual_ms if len(size.recent) == WINDOW else min(usual_ms, size.first_ms)), self.choices[0]
 
     def record(self, batch: int, step_ms: float) -> None:
         """Note how long a step took with the number of threads that `threads` returned."""
         size = self._size(batch)
+        if size.first_ms is None:
+            size.first_ms = step_ms
+            return
         if size.trial_of is not None:
             size.trial.append(step_ms)
             if len(size.trial) == TRIAL or step_ms > GIVE_UP * typical_ms(size.recent):
@@ -101,10 +112,10 @@ class ThreadPolicy:
         size.recent.append(step_ms)
         size.num_steps += 1
         size.since_trial += 1
+        now_ms = typical_ms(size.recent)
         if len(size.recent) == WINDOW:
-            now_ms = typical_ms(size.recent)
             size.usual_ms = min(size.usual_ms, now_ms)
-            size.trial_of = self._next_trial(size, is_slow=now_ms > SLOW * size.usual_ms)
+        size.trial_of = self._next_trial(size, is_slow=now_ms > SLOW * size.usual_ms)
 
     def tries_more(self, batch: int) -> int | None:
         """Return the greater number of threads that the next step is the first to try; None if it is no such step."""
@@ -124,8 +135,9 @@ class ThreadPolicy:
     def _size(self, batch: int) -> _Size:
         if batch not in self._sizes:
             begin = preferred_for(batch, self._preferred)
-            current = self.choices.index(begin) if begin in self.choices else len(self.choices) - 1
-            self._sizes[batch] = _Size(current, [FIRST_WAIT] * len(self.choices))
+            known = begin in self.choices
+            wait = FIRST_WAIT if known else UNKNOWN_WAIT
+            self._sizes[batch] = _Size(self.choices.index(begin) if known else 0, [wait] * len(self.choices))
         return self._sizes[batch]
 
     def _next_trial(self, size: _Size, *, is_slow: bool) -> int | None:

@@ -71,14 +71,16 @@ def test_no_step_takes_much_longer_than_two() -> None:
 
 def test_a_step_is_limited_where_it_can_go_on_with_fewer_threads() -> None:
     policy = ThreadPolicy((1, 4, 8), {1: 8})
-    assert policy.limit(1) is None, "nothing is known yet"
-    policy.record(1, 10.0)
-    assert policy.limit(1) == (20.0, 1)
+    assert (policy.threads(1), policy.limit(1)) == (1, None), "nothing is known yet"
+    policy.record(1, 15.0)
+    assert (policy.threads(1), policy.limit(1)) == (8, (30.0, 1)), "by the first step"
+    policy.record(1, 400.0)
+    assert policy.limit(1) == (30.0, 1)
     for _ in range(WINDOW):
         policy.record(1, 10.0)
     assert (policy.threads(1), policy.limit(1)) == (4, (15.0, 4)), "a trial of fewer"
     alone = ThreadPolicy((1, 2), {1: 1})
-    for _ in range(WINDOW - 1):
+    for _ in range(WINDOW):
         alone.record(1, 10.0)
     assert alone.limit(1) is None
     alone.record(1, 10.0)
@@ -94,6 +96,7 @@ def test_beside_a_busy_process_from_the_start_few_steps_are_slow() -> None:
 
 def test_a_trial_of_more_can_be_left_out_and_comes_again() -> None:
     machine = Machine(ThreadPolicy((1, 2), {1: 1}))
+    machine.run(1)
     for _ in range(3):
         machine.run(WINDOW - 1)
         assert machine.policy.tries_more(1) is None
@@ -136,6 +139,8 @@ def test_steps_that_get_slow_with_any_number_keep_the_faster_one() -> None:
 
 def test_every_batch_size_has_its_own_number() -> None:
     policy = ThreadPolicy((1, 2), {1: 1, 8: 2})
+    for batch in (1, 4, 8, 20):
+        policy.record(batch, 30.0)
     assert [policy.threads(batch) for batch in (1, 4, 8, 20)] == [1, 1, 2, 2]
     machine = Machine(policy)
     machine.is_busy = True
@@ -144,6 +149,16 @@ def test_every_batch_size_has_its_own_number() -> None:
     machine.is_busy = False
     machine.run(20)
     assert (policy.threads(8), policy.threads(1)) == (1, 2)
+
+
+def test_where_nothing_is_preferred_more_are_tried_after_a_moment() -> None:
+    machine = Machine(ThreadPolicy((1, 2)))
+    machine.run(9)
+    assert machine.used == [1, 1, 1, 2, 2, 2, 2, 2, 2]
+    machine = Machine(ThreadPolicy((1, 2)))
+    machine.is_busy = True
+    machine.run(200)
+    assert machine.used.count(2) <= 8
 
 
 def test_numbers_between_are_found_one_after_the_other() -> None:
