@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from server.http.budgets import BYTES_PER_UNIT, READ, Meter
 from server.http.scope import protocol_logger, with_meter
+from server.http.websocket_protocol import WebSocketProtocol
 
 
 class HttpProtocol(H11Protocol):
@@ -29,7 +30,7 @@ class HttpProtocol(H11Protocol):
         self.meter.end = transport.abort
         self.logger = protocol_logger
         self.app = with_meter(self.app, self.meter)
-        self.ws_protocol_class = partial(self.ws_protocol_class, meter=self.meter)  # type: ignore[assignment, arg-type]  # called as a class
+        self.ws_protocol_class = partial(WebSocketProtocol, meter=self.meter)  # type: ignore[assignment]  # called as a class
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:

@@ -182,13 +182,16 @@ def bytes_of_a_body(peer: Peer) -> bool:
     return peer.write(bytes(65536))
 
 
+Flood = Callable[[Peer], bool]
+FLOODS: tuple[Flood, ...] = (pings, pongs, empty_fragments)
+HTTP_FLOODS: tuple[Flood, ...] = (requests, pipelined_requests, bytes_of_a_body)
+
+
 @needs_addresses
 @pytest.mark.parametrize("says_hello", [False, True])
-@pytest.mark.parametrize("flood", [pings, pongs, empty_fragments])
-async def test_frames_that_are_no_messages_count_too(
-    server: RunningServer, flood: Callable[[Peer], bool], says_hello: bool
-) -> None:
-    attacker = f"127.0.1.{1 + 2 * [pings, pongs, empty_fragments].index(flood) + says_hello}"
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_frames_that_are_no_messages_count_too(server: RunningServer, flood: Flood, says_hello: bool) -> None:
+    attacker = f"127.0.1.{1 + 2 * FLOODS.index(flood) + says_hello}"
     async with raw_client(server.url, hello()) as player:
         peer = Peer(server.port, attacker)
         peer.shake_hands()
@@ -206,9 +209,9 @@ async def test_frames_that_are_no_messages_count_too(
 
 
 @needs_addresses
-@pytest.mark.parametrize("flood", [requests, pipelined_requests, bytes_of_a_body])
-async def test_requests_and_their_bytes_count(server: RunningServer, flood: Callable[[Peer], bool]) -> None:
-    peer = Peer(server.port, f"127.0.2.{1 + [requests, pipelined_requests, bytes_of_a_body].index(flood)}")
+@pytest.mark.parametrize("flood", HTTP_FLOODS)
+async def test_requests_and_their_bytes_count(server: RunningServer, flood: Flood) -> None:
+    peer = Peer(server.port, f"127.0.2.{1 + HTTP_FLOODS.index(flood)}")
     if flood is bytes_of_a_body:
         peer.write(b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
     number = 0
@@ -247,7 +250,7 @@ async def test_pictures_and_forks_are_refused_while_the_connection_goes_on(serve
         for seq in range(20):
             start = Start(seq=seq, start=StartFrom(image=out.getvalue()))
             await player.send(start if seq % 2 else Fork(seq=seq))
-        refused = []
+        refused: list[Error] = []
         while not any(error.seq == 19 for error in refused):
             if isinstance(message := await player.receive(), Error):
                 refused.append(message)

@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -209,8 +209,8 @@ class Connections(RuleBasedStateMachine):
     @rule(manner=manners, resumes=st.booleans(), last_frame=last_frames)
     def join_and_be_gone(self, manner: Manner, resumes: bool, last_frame: int | None) -> None:
         peer = self.opened()
-        start = {"resume": {"ticket": self.seen.tickets[-1], "last_frame": last_frame}} if resumes else {}
-        peer.frame(BINARY, encode(hello(**start)))
+        resume = {"ticket": self.seen.tickets[-1], "last_frame": last_frame} if resumes else None
+        peer.frame(BINARY, encode(hello(resume=resume)))
         peer.end(manner)
 
     # ---- afterwards
@@ -335,6 +335,10 @@ async def with_branch_and_file(server: RunningServer) -> Seen:
     return seen
 
 
+def run(machine: Callable[[], Connections], scale: settings) -> None:
+    run_state_machine_as_test(machine, settings=scale)  # type: ignore[arg-type]  # any callable that returns one
+
+
 @pytest.fixture(scope="module")
 def faulty() -> Iterator[tuple[RunningServer, FaultyTracer]]:
     with serve(CONFIG, {"pixel": tiny_world}, tracer=(tracer := FaultyTracer())) as running:
@@ -361,8 +365,7 @@ async def test_nothing_is_left_of_random_connections(
         suppress_health_check=list(HealthCheck),
     )
     while seen.num_connections < num_connections:
-        run = lambda: run_state_machine_as_test(lambda: Connections(server, tracer, seen), settings=scale)  # noqa: E731
-        await asyncio.to_thread(run)
+        await asyncio.to_thread(run, lambda: Connections(server, tracer, seen), scale)
     assert seen.num_resumed, "some sessions were resumed"
     assert tracer.num_failed, "parts of the server failed"
 
