@@ -74,8 +74,9 @@ class Worker:
 class BackgroundCompilation:
     """Compiles `parts` one after the other.
 
-    order: the served worlds. played(): which of them are played now; they come first. on_part(part): called on this
-    object's thread for each part that is ready to be loaded; may raise CompilationError.
+    ready: parts that are compiled already, to be loaded first. order: the served worlds. played(): which of them are
+    played now; they come first. on_part(part): called on this object's thread for each part that can be loaded; may
+    raise CompilationError.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class BackgroundCompilation:
         played: Callable[[], Collection[str]],
         on_part: Callable[[Part], None],
         new_worker: Callable[[], Worker] | None = None,
+        ready: Sequence[Part] = (),
     ) -> None:
+        self._ready = ready
         self._parts, self._order, self._played, self._on_part = list(parts), order, played, on_part
         self._new_worker = new_worker or Worker
         self._worker: Worker | None = None
@@ -120,6 +123,13 @@ class BackgroundCompilation:
 
     def _run(self) -> None:
         began = time.monotonic()
+        for part in self._ready:
+            try:
+                self._on_part(part)
+            except CompilationError as exc:  # it is damaged and deleted: the next start compiles it again
+                logger.warning("%s", exc)
+        if not self._parts:
+            return
         try:
             check_compiler()
         except CompilationError as exc:

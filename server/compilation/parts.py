@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from world import World
@@ -56,6 +56,24 @@ def missing_parts(worlds: Mapping[str, World], max_batch: int) -> list[Part]:
             parts.append(Part(world=name, folder=world.folder, dtype=dtype, batch=ATTENTION))
         missing = (size for size in sizes_to_compile(max_batch) if size not in compiled_sizes(world.transformer))
         parts += [Part(world=name, folder=world.folder, dtype=dtype, batch=size) for size in missing]
+    return parts
+
+
+def unused_parts(worlds: Mapping[str, World], max_batch: int) -> list[Part]:
+    """Return what this machine has and these worlds do not use, because they were measured as faster without it: on a
+    machine that was busy then, that may be wrong."""
+    parts: list[Part] = []
+    for name, world in worlds.items():
+        if world.folder is None:
+            continue
+        dtype = str(world.dtype).removeprefix("torch.")
+        part = Part(world=name, folder=world.folder, dtype=dtype, batch=ATTENTION)
+        lacks_attention = has_native_attention(world.dtype) and not world.kernel_choice.native_attention
+        if lacks_attention and not any(part.batch == ATTENTION for part in parts):
+            parts.append(part)
+        in_use = world.compiled.fits if world.compiled is not None else lambda *_: False
+        sizes = (size for size in compiled_sizes(world.transformer) if size <= max_batch and not in_use(size, 1))
+        parts += [replace(part, batch=size) for size in sizes]
     return parts
 
 

@@ -13,7 +13,7 @@ from collections import deque
 
 from server.admission.session_registry import SessionRegistry
 from server.compilation.background import BackgroundCompilation
-from server.compilation.parts import ATTENTION, Part, can_be_compiled, missing_parts
+from server.compilation.parts import ATTENTION, Part, can_be_compiled, missing_parts, unused_parts
 from server.config import ServerConfig
 from server.engine.code_trial import NewAttention, NewCode, NewPackages, Steps, trial
 from server.engine.model_runner import OnThread
@@ -69,13 +69,14 @@ class LiveCompilation:
         worlds = {name: runner.world for name, runner in runners.items() if can_be_compiled(runner.world)}
         if not worlds:
             return
+        max_batch = next(iter(runners.values())).max_batch
         try:
-            parts = missing_parts(worlds, next(iter(runners.values())).max_batch)
+            parts, ready = missing_parts(worlds, max_batch), unused_parts(worlds, max_batch)
         except OSError as exc:
             logger.warning("nothing is compiled in the background, because the cache cannot be read: %s", exc)
             return
-        self._background = BackgroundCompilation(parts, list(worlds), self._played, self._load)
-        if parts:
+        self._background = BackgroundCompilation(parts, list(worlds), self._played, self._load, ready=ready)
+        if parts or ready:
             self._background.start()
 
     def stop(self) -> None:
@@ -97,7 +98,7 @@ class LiveCompilation:
             new_code += [
                 (name, NewAttention(runner))
                 for name, runner in self._worlds.runners.items()
-                if can_have_native_attention(runner.world.dtype)
+                if can_have_native_attention(runner.world.dtype) and not runner.world.kernel_choice.native_attention
             ]
         else:
             runner = self._worlds.runner(part.world)

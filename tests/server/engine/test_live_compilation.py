@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from server.compilation import background
+from server.compilation import background, parts
 from server.compilation.parts import Part
 from server.config import ServerConfig
 from server.engine import code_trial, live_compilation, model_runner
@@ -143,9 +143,8 @@ async def test_admission_counts_with_the_new_times(checkpoint: Path, monkeypatch
     config = replace(CONFIG, headroom=0.65, address_share=1.0)
     with compiling(checkpoint, monkeypatch, lambda _: may_compile.wait(30), config) as server:
         ticks = server.engine.world_registry.runner("tiny").tick_times
-        server.engine._pipeline.call(lambda: ticks.measure(2, 60.0))
+        server.engine._pipeline.call(lambda: ticks.measure(2, 60e3))
         async with raw_client(server.url, hello("tiny")) as first, raw_client(server.url) as second:
-            await first.play(3)
             playing = asyncio.create_task(first.play(10_000))
             await second.send(hello("tiny"))
             assert isinstance(await second.receive(), Queued)
@@ -155,6 +154,16 @@ async def test_admission_counts_with_the_new_times(checkpoint: Path, monkeypatch
             assert isinstance(await second.receive(), Welcome)
             playing.cancel()
             await asyncio.gather(playing, return_exceptions=True)
+
+
+async def test_code_that_was_left_unused_is_tried_again(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was measured as slower at a start, perhaps because the machine was busy; nothing has to be compiled."""
+    made: list[Part] = []
+    monkeypatch.setattr(parts, "compiled_sizes", lambda _: [1, 2, 4])
+    with compiling(checkpoint, monkeypatch, made.append) as server:
+        await until(lambda: sizes(server) == [1, 2], "both sizes are used")
+        assert status(server) == "compiled"
+    assert made == []
 
 
 async def test_code_that_is_not_faster_is_not_used(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
