@@ -68,6 +68,6 @@ class _Nearest(torch.autograd.Function):
 
 
 NO_DERIVATIVE = (
-    "a model with whole timesteps has no derivative in time, which continuous-time consistency and MeanFlow need: if it "
-    "takes timesteps between the integers, as those with a sinusoidal embedding do, give its adapter interpolate=True"
+    "a model with whole timesteps has no derivative in time, which continuous-time consistency and MeanFlow need: if "
+    "it takes timesteps between the integers, as sinusoidal embeddings do, give its adapter interpolate=True"
 )
