@@ -15,7 +15,7 @@ import torch
 from world.device import OtherProcesses, usable_cores
 from world.rollout.thread_policy import ThreadPolicy, choices_up_to
 
-MOST_TAKEN = 0.7
+MOST_TAKEN = 0.9
 """More threads are not tried while other processes take this much of a core that these would need."""
 
 _P = ParamSpec("_P")
