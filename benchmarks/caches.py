@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 8], help="sessions that share a step")
     parser.add_argument("--steps", type=int, default=40, help="timed steps of each (default: 40)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: the fastest here)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

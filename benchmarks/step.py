@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", default="pong", metavar="NAME|PATH", help="world to measure (default: pong)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 8], help="sessions that share a step")
     parser.add_argument("--steps", type=int, default=50, help="timed steps of each (default: 50)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: the fastest here)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: chosen for each batch size)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

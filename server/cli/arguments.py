@@ -95,7 +95,7 @@ def _add_capacity_arguments(parser: argparse.ArgumentParser, config: ServerConfi
     ):
         gib = default / 2**30
         parser.add_argument(flag, type=float, metavar="GIB", default=gib, help=f"{what} (default: {gib:g} GiB)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the model (default: chosen for this machine)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the model, always (default: what is fastest now)")
     parser.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
