@@ -134,6 +134,7 @@ class Store:
         with self._lock:
             stored, future = self._waiting.pop(key)
         try:
+            store_file.wait_at_most(self._file, PATIENCE_AFTER_FAILURE_MS if self._is_failing else PATIENCE_MS)
             expires_at, owner, data = time.time() + self._ttl_s, _digest(stored.address), stored.data()
             if len(data) > self.max_session_bytes:
                 raise ValueError(f"session {key} has {len(data)} bytes, the limit is {self.max_session_bytes}")
@@ -183,13 +184,11 @@ class Store:
         if not self._is_failing:
             self._is_failing = True
             logger.error("sessions cannot be written to %s; play continues without it: %s", self._path, reason)
-            self._work.submit(store_file.wait_at_most, self._file, PATIENCE_AFTER_FAILURE_MS)
 
     def _succeeded(self) -> None:
         if self._is_failing:
             self._is_failing = False
             logger.warning("sessions are written to %s again", self._path)
-            store_file.wait_at_most(self._file, PATIENCE_MS)
 
 
 def _digest(text: str) -> bytes:

@@ -249,3 +249,15 @@ def test_an_unusable_store_is_reported_before_anything_is_served(tiny: Path, tmp
     (tmp_path / "file").write_bytes(b"nonsense" * 200)
     with pytest.raises(AssertionError, match="another file"), serving(*flags(tiny, tmp_path / "file")):
         pass
+
+
+def test_writes_that_fail_while_the_store_is_closed_have_a_result(tmp_path: Path) -> None:
+    """Whoever waits for them, such as a connection that ends once its session is written, waits for no longer."""
+    closing = Store(tmp_path / "sessions.db", ttl_s=100.0)
+    closing._work.submit(closing._execute, "drop table sessions").result()
+    may_write = threading.Event()
+    closing._work.submit(may_write.wait, 10)
+    futures = [closing.put(stored(key=f"k{number}")) for number in range(3)]
+    threading.Timer(0.05, may_write.set).start()
+    closing.close()
+    assert [future.result(1) for future in futures] == [Written.FAILED] * 3
