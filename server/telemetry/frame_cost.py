@@ -18,6 +18,8 @@ WINDOW = 10
 """Samples whose median counts."""
 UNMEASURED_S = 0.0005
 """What a frame counts for until there is a sample."""
+MOST_S = 0.002
+"""The most that a frame counts for: a flood, which costs much and sends few frames, must not keep players out."""
 
 
 class FrameCost:
@@ -57,7 +59,7 @@ class FrameCost:
         after = (now, self._loop_s(), self._encoded_s, self._num_sent)
         if self._before is not None and (number := after[3] - self._before[3]) >= FEWEST:
             spent_s = after[1] - self._before[1] + after[2] - self._before[2]
-            self._samples.append(spent_s / number)
+            self._samples.append(min(spent_s / number, MOST_S))
             self._frame_s = median(self._samples)
         self._before = after
 
