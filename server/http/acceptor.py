@@ -35,7 +35,7 @@ LOG_EVERY_S = 60.0
 RESERVED_DESCRIPTORS = 64
 """Left free for files, the store and whatever else the process opens while it serves."""
 
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -99,9 +99,8 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as exc:
-                if exc.errno not in EXHAUSTED:
-                    raise
-                self._warn("no connection can be accepted (%s); raise the limit of open files (ulimit -n)", exc)
+                remedy = "; raise the limit of open files (ulimit -n)" * (exc.errno in EXHAUSTED)
+                self._warn(f"no connection can be accepted (%s){remedy}", exc)
                 self._pause(listener, EXHAUSTED_PAUSE_S)
                 return
             self._take(connection, peer[0] if isinstance(peer, tuple) else "")
