@@ -64,7 +64,7 @@ def test_the_readme_example_of_the_library_runs(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_guides_example_of_an_own_network_trains_its_student(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As written, but for the number of steps."""
     guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -75,6 +75,7 @@ def test_the_guides_example_of_an_own_network_trains_its_student(
     pairs = zip(names["student"].parameters(), names["teacher"].parameters(), strict=True)
     assert not any(torch.equal(*pair) for pair in pairs)
     assert trained_steps(tmp_path / "runs" / "digits") == 2
+    assert "student: 100%" in capsys.readouterr().err, "the bar has the network's name"
 
 
 def test_the_readme_example_of_the_client_runs(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from distill.recipes.identity import IdentityError, begin_run, check_source, che
 from distill.recipes.run import Run
 from distill.recipes.stages import with_steps
 from distill.training.state import TrainingStateError
+from world.catalogue import read_card
 from world.errors import LightconeError
 from world.testing import tiny_world
 
@@ -141,7 +142,10 @@ def test_finished_is_said_when_there_is_something_to_play(tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "the stage collect is finished; the same command without --stage makes the rest" in said
     assert "serve" not in said
-    assert train(*words) == 0
+    assert train(*words, "--threads", "0") == lightcone.EXIT_USAGE
+    capsys.readouterr()
+    assert train(*words, "--threads", "1", "--shipped-stage", "teacher_forced") == 0
     said = capsys.readouterr().out
+    assert read_card(tmp_path / "out").provenance["stage"] == "teacher_forced"
     assert f"finished; `lightcone serve --world {tmp_path / 'out'}` plays it" in said
     assert json.loads((world_run("bouncer") / "run.json").read_text()) == {"recipe": "smoke"}

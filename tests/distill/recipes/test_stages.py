@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import lightcone
 from distill.recipes import catalogue, names
 from distill.recipes.fingerprint import FILE, read_record
 from distill.recipes.products import StageError
 from distill.recipes.run import Run
 from distill.recipes.stages import STAGES, with_steps
 from distill.training.state import load_product, read_state, trained_steps
-from world.checkpoint import World
 from world.errors import LightconeError
 from world.format_1 import weights_to_disk
 
@@ -306,10 +304,3 @@ def test_steps_that_were_asked_for_are_remembered_until_the_stage_is_named_witho
     run.preset = with_steps(run.preset, "decoder", 3)
     assert run.stage("decoder")
     assert trained_steps(run.folder / "decoder") == 3
-
-
-def test_the_shipped_stage_can_be_chosen(run: Run) -> None:
-    words = ["train", "--env", "bouncer", "--preset", "smoke", "--shipped-stage", "teacher_forced", "--threads", "1"]
-    assert lightcone.main(words) == 0
-    assert World.load("checkpoints/bouncer").card.provenance["stage"] == "teacher_forced"
-    assert lightcone.main([*words[:-1], "0"]) == lightcone.EXIT_USAGE
