@@ -131,6 +131,14 @@ class Connection:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
+        except DisconnectedError as gone:
+            if isinstance(gone.__cause__, TimeoutError):
+                raise
+            # Writing may notice the end first; what the client sent before it still counts, above all a bye.
+            await asyncio.wait({reading}, timeout=CLOSE_TIMEOUT_S)
+            if not reading.done():
+                raise
+            reading.result()
         finally:
             for task in (opening, reading, writing):
                 task.cancel()

@@ -83,3 +83,12 @@ def test_a_player_who_comes_back_from_a_pause_is_told_to_wait_while_others_play(
         seen = drive("comeBack", server, tmp_path, chromium)
     assert "Others are playing now" in seen["notice"]
     assert "number 1 in the queue" in seen["notice"]
+
+
+def test_two_branches_take_turns_where_there_is_time_for_one(chromium: str, tmp_path: Path) -> None:
+    with serving(replace(CONFIG, max_sessions=4, headroom=0.8)) as server:
+        fix_tick_times(server.running.engine, "tiny-pixel", {1: 8.0, 2: 100.0, 3: 100.0, 4: 100.0})
+        seen = drive("takeTurns", server, tmp_path, chromium)
+    assert "Pausing the world beside it makes room" in seen["notice"]
+    assert seen["other"] == "paused"
+    assert seen["stages"] == 2

@@ -94,7 +94,8 @@ describe("the texts of the page", () => {
       action: "End the world beside it",
     });
     expect(waiting(3, true)?.title).toBe("Others are playing now");
-    expect(waiting(3, true)?.text).toContain("makes room");
+    expect(waiting(3, false)?.text).toContain("Ending the world beside it makes room");
+    expect(waiting(3, true)?.action).toBe("Pause the world beside it");
     const reason = new ServerRefusal("server_full", "8 playing and 32 queued are all this server takes");
     const full = { name: "reconnecting", attempt: 1, delayMs: 250, reason } as const;
     expect(stateNotice(full)?.action).toBe("Try now");

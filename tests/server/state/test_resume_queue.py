@@ -6,7 +6,11 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from server.wire.protocol import Bye, Pause, Queued, Welcome
+import pytest
+
+from server.http.app import SocketTransport
+from server.wire.protocol import Bye, Pause, Queued, Welcome, encode
+from server.wire.transport import DisconnectedError
 from tests.server.raw import hello, raw_client
 from tests.server.resuming import CONFIG, WORLDS, resuming
 from tests.server.serving import serve
@@ -122,3 +126,30 @@ async def test_a_player_who_leaves_and_keeps_the_session_frees_the_slot_at_once(
                 pass
             assert (message.session, message.generation) == (welcome.session, 1)
             assert (await back.play(3))[-1].run_frame > seen[-1].run_frame
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_bye_counts_although_writing_notices_the_end_first(monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    bye, is_closed = encode(Bye(keep=keep)), asyncio.Event()
+    receive, send = SocketTransport.receive, SocketTransport.send
+
+    async def receive_late(self: SocketTransport) -> bytes:
+        data = await receive(self)
+        if data == bye and not is_closed.is_set():
+            is_closed.set()
+            await asyncio.sleep(0.3)  # frames meet a closed connection meanwhile
+        return data
+
+    async def send_until_closed(self: SocketTransport, data: bytes) -> None:
+        if is_closed.is_set():
+            raise DisconnectedError
+        await send(self, data)
+
+    monkeypatch.setattr(SocketTransport, "receive", receive_late)
+    monkeypatch.setattr(SocketTransport, "send", send_until_closed)
+    config = replace(CONFIG, max_sessions=1, hold_s=3600.0, reload_s=0.1, address_share=1.0)
+    with serve(config, WORLDS) as server:
+        async with raw_client(server.url, hello()) as gone:
+            await gone.play(3)
+            await gone.socket.send(bye)
+            await until(lambda: server.engine.num_sessions == (0, 0), "its slot is free")

@@ -101,3 +101,28 @@ export async function comeBack(browser, base, folder, seen) {
   await untilState(page, "playing");
   await untilFrames(page, framesPresented + 3);
 }
+
+/** Branches in a server that has time for one player; each of the two worlds plays while the other is paused. */
+export async function takeTurns(browser, base, folder, seen) {
+  const page = await open(browser, DESKTOP, base, seen.problems);
+  await untilFrames(page, 5);
+  await page.click("#branch");
+  await untilState(page, "queued");
+  await page.locator(".stage").first().click();
+  await page.click("#pause");
+  await untilState(page, "paused");
+  await page.locator(".stage").nth(1).click();
+  await untilState(page, "playing");
+  await untilFrames(page, 5);
+  await page.locator(".stage").first().click();
+  await page.click("#pause");
+  await untilState(page, "queued");
+  seen.notice = await notice(page);
+  const { framesPresented } = await stats(page);
+  await page.click("#notice-retry");
+  await untilState(page, "playing");
+  await untilFrames(page, framesPresented + 5);
+  await page.locator(".stage").nth(1).click();
+  seen.other = (await stats(page)).state;
+  seen.stages = await page.locator(".stage").count();
+}

@@ -82,11 +82,21 @@ export class Branches {
     if (second) drop(second);
   }
 
+  /** The stage beside the steered one, if there is one. */
+  private get other(): Stage | null {
+    return this.second && this.steered === this.second ? this.first : this.second;
+  }
+
+  /** Pauses the session beside the steered one, to make room for it. */
+  pauseOther(): void {
+    const player = this.other?.player;
+    if (player?.client.state.name === "playing") player.togglePause();
+  }
+
   /** Ends the session beside the steered one, to make room for it. */
   closeOther(): void {
-    const { first, second, steered } = this;
-    if (!first || !second || !steered) return;
-    const other = steered === first ? second : first;
+    const { other, steered } = this;
+    if (!other || !steered) return;
     this.first = steered;
     this.second = null;
     this.steer(steered);

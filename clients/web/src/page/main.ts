@@ -244,8 +244,9 @@ function exposeStats(): void {
   Object.defineProperty(window, "lightcone", { value: Object.freeze(stats), enumerable: true });
 }
 
-/** Ends the session beside the active one, which waits for room. */
-function endOther(): void {
+/** Makes room for the active session, which waits for it, at the cost of the one beside it. */
+function makeRoom(state: ClientState): void {
+  if (state.name === "queued" && state.returning) return branches.pauseOther();
   branches.closeOther();
   branches.active?.connect();
 }
@@ -254,7 +255,7 @@ function endOther(): void {
 function retry(): void {
   const player = branches.active;
   const state = player?.client.state;
-  if (state && branches.players.length > 1 && lacksRoom(state)) return endOther();
+  if (state && branches.players.length > 1 && lacksRoom(state)) return makeRoom(state);
   const code = state?.name === "failed" && state.reason instanceof ServerRefusal ? state.reason.code : null;
   if (code === "unauthorized") sessionStorage.setItem(TOKEN_KEY, prompt("Enter your token")?.trim() ?? "");
   const canReconnect = state?.name === "reconnecting" || code === "idle" || code === "taken_over";

@@ -32,6 +32,7 @@ const REMEDIES: Partial<Record<ErrorCode, string>> = {
 };
 
 const END_OTHER = "End the world beside it";
+const PAUSE_OTHER = "Pause the world beside it";
 const MAKES_ROOM = "Ending the world beside it makes room.";
 
 type QueuedState = Extract<ClientState, { readonly name: "queued" }>;
@@ -100,6 +101,8 @@ function queueNotice({ position, etaSeconds, returning }: QueuedState, beside: b
   const title = returning ? "Others are playing now" : "All slots are in use";
   const text = `You are number ${position} in the queue.${wait}`;
   if (!beside) return { title, text };
+  // It has its slot, so that the time of the other world is all it needs.
+  if (returning) return { title, text: `${text} Pausing the world beside it makes room.`, action: PAUSE_OTHER };
   const hint = position === 1 ? "It plays at once if you end the world beside it." : MAKES_ROOM;
   return { title, text: `${text} ${hint}`, action: END_OTHER };
 }
