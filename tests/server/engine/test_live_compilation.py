@@ -140,7 +140,7 @@ async def test_new_code_is_swapped_in_under_players_who_notice_nothing(
 
 async def test_admission_counts_with_the_new_times(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may_compile = threading.Event()
-    config = replace(CONFIG, headroom=0.65, address_share=1.0)
+    config = replace(CONFIG, headroom=50.0, address_share=1.0)  # so that a busy machine makes no difference
     with compiling(checkpoint, monkeypatch, lambda _: may_compile.wait(30), config) as server:
         ticks = server.engine.world_registry.runner("tiny").tick_times
         server.engine._pipeline.call(lambda: ticks.measure(2, 60e3))
