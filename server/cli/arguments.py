@@ -135,8 +135,8 @@ def _add_access_arguments(parser: argparse.ArgumentParser, config: ServerConfig)
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="file with one token per line, of 16 characters or more, and comments (# ...); players must present one of them "
-        "(default: everyone who reaches the server may play)",
+        help="file with one token per line, of 16 characters or more, and comments (# ...); players must present "
+        "one of them (default: everyone who reaches the server may play)",
     )
     parser.add_argument(
         "--max-per-address",
