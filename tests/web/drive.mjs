@@ -8,7 +8,7 @@
  */
 
 import { createRequire } from "node:module";
-import { BROWSER_ARGS, DESKTOP, PHONE } from "./scenarios/browser.mjs";
+import { BROWSER_ARGS, DESKTOP, PHONE, WITHHELD_ARGS } from "./scenarios/browser.mjs";
 import * as inputs from "./scenarios/inputs.mjs";
 import * as lifecycle from "./scenarios/lifecycle.mjs";
 import * as operator from "./scenarios/operator.mjs";
@@ -22,7 +22,7 @@ const scenarios = { ...play, ...studio, ...operator, ...lifecycle, ...inputs };
 const devices = { desktop: DESKTOP, phone: PHONE };
 const [scenario, base, folder, executablePath] = process.argv.slice(2);
 const [name, device = "desktop"] = scenario.split("@");
-const browser = await chromium.launch({ executablePath, args: BROWSER_ARGS });
+const browser = await chromium.launch({ executablePath, args: BROWSER_ARGS, ignoreDefaultArgs: WITHHELD_ARGS });
 try {
   const seen = { problems: [] };
   await scenarios[name](browser, base, folder, seen, devices[device]);

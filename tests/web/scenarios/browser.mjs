@@ -15,6 +15,8 @@ export const BROWSER_ARGS = [
   "--use-fake-device-for-media-stream",
   "--use-fake-ui-for-media-stream",
 ];
+/** Arguments that Playwright would add: pages are kept for going back to, as in the browser of a player. */
+export const WITHHELD_ARGS = ["--disable-back-forward-cache"];
 
 export const DESKTOP = { viewport: { width: 1280, height: 800 } };
 export const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };

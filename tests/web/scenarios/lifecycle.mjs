@@ -55,12 +55,20 @@ export async function close(browser, base, folder, seen) {
   await page.close();
   await untilFrames(waiting, 20);
   seen.playing = await numPlaying(base);
-  const before = await stats(waiting);
-  await waiting.goto("about:blank");
-  await untilPlaying(base, 0, 0);
-  await waiting.goBack();
-  await untilFrames(waiting, 3);
-  seen.runFrames = [before.runFrame, (await stats(waiting)).runFrame];
+  seen.runFrames = [];
+  seen.kept = [];
+  for (const elsewhere of ["about:blank", new URL("operator.html", base).href]) {
+    const { runFrame } = await stats(waiting);
+    await waiting.evaluate(() => {
+      window.addEventListener("pageshow", ({ persisted }) => sessionStorage.setItem("kept", String(persisted)));
+    });
+    await waiting.goto(elsewhere);
+    await untilPlaying(base, 0, 0);
+    await waiting.goBack({ waitUntil: "commit" });
+    await untilFrames(waiting, 3);
+    seen.runFrames.push([runFrame, (await stats(waiting)).runFrame]);
+    seen.kept.push(await waiting.evaluate(() => sessionStorage.getItem("kept")));
+  }
 }
 
 /** Branches where there is no slot for a second session, and ends the first one to make room. */
