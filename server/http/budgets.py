@@ -2,9 +2,9 @@
 arrives as, and the open connections of each address. Use it only on the event loop.
 
 One unit is about a tenth of a millisecond of the event loop. What has arrived is charged at once (`Meter.spend`); if
-nothing is left, the connection that has lately spent most is cut off. Work that has yet to begin is refused earlier
-(`Meter.afford`), while a part of the budget remains for those who play: a neighbour behind the same address who asks
-for too much costs them nothing.
+nothing is left, the connection that has lately spent most is cut off, but none that spent less than an equal part of
+the budget. Work that has yet to begin is refused earlier (`Meter.afford`), while a part of the budget remains for those
+who play: a neighbour behind the same address who asks for too much costs them nothing.
 """
 
 from __future__ import annotations
@@ -95,12 +95,21 @@ class Budgets:
 class _Account:
     def __init__(self, address: str, rate: float, now: float) -> None:
         self.address = address
+        self.rate = rate
         self.bucket = TokenBucket(rate, BURST_S * rate, now)
         self.reserve = RESERVE * BURST_S * rate
         self.meters: set[Meter] = set()
 
     def afford(self, cost: float, now: float) -> bool:
         return self.bucket.take(now, cost, keep=self.reserve)
+
+    def cut_off_dearest(self, now: float) -> None:
+        """Cut off the connection that has lately spent most, if it has spent more than an equal part of the budget.
+        Together, connections that spend less than that can be paid for."""
+        meters = [meter for meter in self.meters if not meter.is_cut]
+        dearest = max(meters, key=lambda meter: meter.recently_spent(now), default=None)
+        if dearest is not None and dearest.recently_spent(now) * len(meters) > self.rate:
+            dearest.cut()
 
 
 class Meter:
@@ -133,8 +142,7 @@ class Meter:
         now = self._budgets.clock()
         self._spent, self._spent_at = self.recently_spent(now) + cost, now
         if not self._account.bucket.take(now, cost):
-            others = (meter for meter in self._account.meters if not meter.is_cut)
-            max(others, key=lambda meter: meter.recently_spent(now), default=self).cut()
+            self._account.cut_off_dearest(now)
         return not self.is_cut
 
     def afford(self, cost: float) -> bool:

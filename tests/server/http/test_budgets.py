@@ -3,6 +3,7 @@ what is no message, and those of other addresses play on."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from PIL import Image
 from server.config import ServerConfig
 from server.http.budgets import BURST_S, RESERVE, Budgets, Meter, address_of
 from server.wire.protocol import Act, Error, Fork, Start, StartFrom, encode
-from tests.server.http.peer import BINARY, CONTINUATION, PING, PONG, Peer
+from tests.server.http.peer import BINARY, CONTINUATION, PING, PONG, Peer, client_frame
 from tests.server.raw import hello, raw_client
 from tests.server.serving import RunningServer, serve
 from tests.server.waiting import until
@@ -78,7 +79,8 @@ def test_the_connection_that_spent_most_lately_is_cut_off_first() -> None:
     assert quiet.spend(1.0), "it goes on: another one is the cause"
     assert ended.names == ["loud"]
     assert not loud.spend(0.0)
-    assert not quiet.spend(1.0), "now it is the one that spent most"
+    assert quiet.spend(1.0), "nothing is left, but it spent less than an equal part"
+    assert not quiet.spend(RATE / 2)
     assert ended.names == ["loud", "quiet"]
     clock.now += 1.0
     assert early.spend(RATE)
@@ -206,6 +208,24 @@ async def test_frames_that_are_no_messages_count_too(server: RunningServer, floo
         peer.end()
         assert len(await player.play(5)) == 5
     await until(lambda: server.engine.num_sessions == (0, 0), "both sessions have ended")
+
+
+async def test_a_flood_does_not_end_the_game_of_a_neighbour_behind_the_same_address(server: RunningServer) -> None:
+    flood = 5000 * client_frame(PING)
+
+    def until_cut_off() -> None:
+        peer = Peer(server.port)
+        peer.shake_hands()
+        while peer.write(flood):
+            pass
+        peer.end()
+
+    async with raw_client(server.url, hello()) as player:
+        for _ in range(3):
+            flooding = asyncio.create_task(asyncio.to_thread(until_cut_off))
+            while not flooding.done():
+                await player.play(1)
+            await player.play(20)
 
 
 @needs_addresses
