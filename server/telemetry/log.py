@@ -20,11 +20,11 @@ class _SessionFilter(logging.Filter):
 
 
 class _TextFormatter(logging.Formatter):
-    """One line per message: control characters, which may come from a client, are escaped."""
+    """One line per message: control characters are escaped."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name that logging calls
-        record.message = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in record.message)
-        return super().formatMessage(record)
+        line = super().formatMessage(record)  # its message, and its session if that was resumed, come from a client
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.telemetry.log import set_up_logging
+from server.telemetry.log import session_key, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,10 @@ def restored_logging() -> Iterator[None]:
 def test_a_message_cannot_begin_a_new_line(as_json: bool) -> None:
     stream = io.StringIO()
     set_up_logging("info", as_json=as_json, stream=stream)
-    logging.getLogger("test").info("refused: %s", "a\n2026-01-01 00:00:00 INFO forged\r\x1b[2J\u2028b")
+    forged = "a\n2026-01-01 00:00:00 INFO forged\r\x1b[2J\u2028b"
+    token = session_key.set(forged)  # the key of a ticket is its client's word
+    logging.getLogger("test").info("refused: %s", forged)
+    session_key.reset(token)
     (line,) = stream.getvalue().splitlines()
     shown = json.loads(line)["message"] if as_json else line
     assert "forged" in shown
