@@ -105,9 +105,14 @@ class ServerConfig:
     trace_every: int = 30
 
     def __post_init__(self) -> None:
-        counts = ("max_sessions", "max_unacked_chunks", "max_pending_acts", "max_batch", "max_image_bytes")
         for name in (
-            *counts,
+            "max_sessions",
+            "max_unacked_chunks",
+            "max_pending_acts",
+            "max_batch",
+            "max_message_bytes",
+            "max_image_bytes",
+            "max_image_pixels",
             "max_per_address",
             "max_per_token",
             "max_suspended",
@@ -123,8 +128,8 @@ class ServerConfig:
         for name in ("max_messages_per_s", "connections_per_s", "address_budget", *TIMEOUTS):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("resume_s", "hold_s", "reload_s"):
-            if getattr(self, name) < 0:
+        for name in ("resume_s", "hold_s", "reload_s", "goodbye_s", "queue_limit"):
+            if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
         if not 0 < self.address_share <= 1:
             raise ConfigError(f"address_share is {self.address_share}; it must be above 0 and at most 1")

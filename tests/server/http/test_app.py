@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,16 @@ def test_an_error_in_loading_a_world_reaches_the_caller_who_started_the_server(t
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_sessions": 0}, {"jpeg_quality": 101}, {"buckets": (4, 2)}, {"buckets": (1, 2), "max_batch": 8}]
+    "settings",
+    [
+        {"max_sessions": 0},
+        {"max_message_bytes": 0},
+        {"queue_limit": -1},
+        {"resume_s": math.nan},
+        {"jpeg_quality": 101},
+        {"buckets": (4, 2)},
+        {"buckets": (1, 2), "max_batch": 8},
+    ],
 )
 def test_impossible_settings_are_refused_with_their_value(settings: dict[str, object]) -> None:
     name, value = next(iter(settings.items()))
