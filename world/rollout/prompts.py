@@ -37,15 +37,23 @@ class Prompts:
                 f"text is {tuple(text.shape)}, expected up to {config.num_text_tokens} tokens of {config.text_dim}"
             )
 
-    def put(self, slot: int, text: Tensor | None) -> None:
-        """Set a slot's text: token embeddings `l text_dim`, padded with zeros as in Wan (arXiv:2503.20314), or None."""
+    def keys(self, text: Tensor | None) -> TextKeys | None:
+        """Return the keys and values of one session's text, token embeddings `l text_dim`, padded with zeros as in Wan
+        (arXiv:2503.20314); None without a text. Changes nothing."""
         self.check(text)
+        if text is None:
+            return None
+        padded = F.pad(text.to(self.model.device), (0, 0, 0, self.config.num_text_tokens - len(text)))
+        kv = self.model.transformer.text_keys(padded[None])
+        return TextKeys(kv, torch.ones(1, device=self.model.device), self.model.kernel_choice)
+
+    def put(self, slot: int, keys: TextKeys | None) -> None:
+        """Set a slot's text to what `keys` returned."""
         self._with_text.discard(slot)
-        self._has_text[slot] = text is not None
-        if text is not None:
+        self._has_text[slot] = keys is not None
+        if keys is not None:
             self._with_text.add(slot)
-            padded = F.pad(text.to(self.model.device), (0, 0, 0, self.config.num_text_tokens - len(text)))
-            for layer, (k, v) in enumerate(self.model.transformer.text_keys(padded[None])):
+            for layer, (k, v) in enumerate(keys.kv):
                 self._k[layer, slot], self._v[layer, slot] = k[0], v[0]
 
     def of(self, slots: list[int]) -> TextKeys | None:

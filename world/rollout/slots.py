@@ -134,16 +134,17 @@ class Slots:
     ) -> Generator[None, None, None]:
         """Do what `_put` does, in parts of `num_frames` frames, by default no longer than a step."""
         self.ownership.assert_idle(slot)
-        self._prompts.put(slot, state.text)
+        text = self._prompts.keys(state.text)
         if kv is not None:
             self.arena.copy_in(slot, kv)
         else:
             size = part_frames(self.model) if num_frames is None else num_frames
             committed = self._committed(state)
-            first, keys = yield from replaying(self.model, committed, self._prompts.of([slot]), size)
+            first, keys = yield from replaying(self.model, committed, text, size)
             if self.config.sink_frames:
                 self.arena.load(slot, 0, [sink for sink, _ in keys])
             self.arena.load(slot, first, [window for _, window in keys])
+        self._prompts.put(slot, text)
         self._slots[slot] = state
         if keep_kv_checkpoint:
             self._keep_kv_checkpoint(slot)

@@ -106,6 +106,14 @@ def test_a_snapshot_includes_the_text(world: World, *, exact: bool) -> None:
     assert_within(first[1], first[0], 0.0 if exact else 1e-4)
 
 
+def test_a_restore_that_is_given_up_leaves_the_text_as_it_was(world: World) -> None:
+    rollout, other = (_started(world, [_text(world, 1), _text(world, 2)]) for _ in range(2))
+    parts = rollout.restoring(0, rollout.snapshot(1, exact=False))
+    next(parts)
+    parts.close()
+    assert torch.equal(_play(rollout, 0, 2, [0]), _play(other, 0, 2, [0]))
+
+
 def test_rewinding_restores_the_text_of_that_frame(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _started(world, [_text(world, 1)], timeline_chunks=40)
