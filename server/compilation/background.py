@@ -105,8 +105,8 @@ class BackgroundCompilation:
     @property
     def status(self) -> str:
         """Return the progress in words: "compiling 3 of 8", "compiled", or why not."""
-        if self._parts and self._thread.is_alive():
-            return f"compiling {self._num_parts - len(self._parts) + 1} of {self._num_parts}"
+        if (left := len(self._parts)) and self._thread.is_alive():
+            return f"compiling {self._num_parts - left + 1} of {self._num_parts}"
         return self._problem or "compiled"
 
     def start(self) -> None:
@@ -124,10 +124,12 @@ class BackgroundCompilation:
     def _run(self) -> None:
         began = time.monotonic()
         for part in self._ready:
+            if self._is_stopping.is_set():
+                return
             try:
                 self._on_part(part)
-            except CompilationError as exc:  # it is damaged and deleted: the next start compiles it again
-                logger.warning("%s", exc)
+            except Exception as exc:  # noqa: BLE001  # whatever loading raises, the others are loaded
+                logger.warning("%s is compiled and not used: %s: %s", part.title, type(exc).__name__, exc)
         if not self._parts:
             return
         try:
@@ -139,7 +141,7 @@ class BackgroundCompilation:
         logger.info("compiling %d parts for this machine in the background", self._num_parts)
         try:
             self._compile_all()
-        except (CompilationError, OSError) as exc:
+        except Exception as exc:  # noqa: BLE001  # whatever compiling or loading raises, it costs nothing but speed
             self._fail(exc)
         if self._problem is None and not self._is_stopping.is_set():
             logger.info("compiled everything for this machine in %.0f s", time.monotonic() - began)

@@ -132,7 +132,7 @@ class DecodePipeline:
                 pictures = tick.runner.decode(content, [row.slot for row in tick.rows])
             step_ms, decode_ms = content.step_ms, (time.perf_counter() - began) * 1e3
             self._metrics.decode_s.labels(tick.rows[0].ticket.world).observe(decode_ms / 1e3)
-            tick.runner.note_tick(len(tick.rows), step_ms, decode_ms)
+            tick.runner.note_tick(len(tick.rows), content, decode_ms)
         else:
             pictures = content
         encoding = time.thread_time()

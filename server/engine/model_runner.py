@@ -41,11 +41,12 @@ FEW_CORES = 2
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """One batched step: its latents (`b chunk c h w`, padding last), how long it took, and on a GPU the event after
-    which they are computed."""
+    """One batched step: its latents (`b chunk c h w`, padding last), how long it took, with how many threads, and on a
+    GPU the event after which they are computed."""
 
     latents: Any
     step_ms: float
+    num_threads: int
     ready: Any = None
 
 
@@ -54,8 +55,8 @@ class ModelRunner:
     them, on a CPU, to a size that is faster (`Padding`).
 
     timeline_frames: how many pixel frames a rewind should be able to go back, if the past of a session fits into
-    `session_bytes`. sample: the state of a session of nobody, on
-    a CPU, once the runner is warm. num_threads: the most that steps use.
+    `session_bytes`. sample: the state of a session of nobody, on a CPU, once the runner is warm. num_threads: the most
+    that steps use.
     """
 
     def __init__(
@@ -161,10 +162,9 @@ class ModelRunner:
         self.padding.note(size, step_ms)
         self.tick_times.measure(size, self._tick_ms(step_ms, self._decode_ms[size], num_threads))
 
-    def note_tick(self, size: int, step_ms: float, decode_ms: float) -> None:
+    def note_tick(self, size: int, stepped: Stepped, decode_ms: float) -> None:
         """Note what a tick of those who play took. Called on the thread that decodes."""
-        num_threads = self.threads_used.get(size, self.num_threads)
-        self.tick_times.note(size, self._tick_ms(step_ms, decode_ms, num_threads))
+        self.tick_times.note(size, self._tick_ms(stepped.step_ms, decode_ms, stepped.num_threads))
 
     def _tick_ms(self, step_ms: float, decode_ms: float, num_threads: int) -> float:
         if self.world.device.type != "cpu":
@@ -247,8 +247,9 @@ class ModelRunner:
         padding = self.padding.padded(len(slots)) - len(slots)
         actions = self._actions([*samples, *[Sample()] * padding])
         latents = self._rollout.step_latents(actions, slots=[*slots, *self._spare[:padding]])
-        self.threads_used[len(slots)] = self._rollout.threads.last
-        return Stepped(latents, (time.perf_counter() - began) * 1e3, self._rollout.ready(slots[0]))
+        self.threads_used[len(slots)] = num_threads = self._rollout.threads.last
+        step_ms = (time.perf_counter() - began) * 1e3
+        return Stepped(latents, step_ms, num_threads, self._rollout.ready(slots[0]))
 
     def decode(self, stepped: Stepped, slots: Sequence[int]) -> NDArray[np.uint8]:
         """Return the pixel frames of the players' slots, uint8 `b f h w 3`."""

@@ -87,6 +87,45 @@ def test_a_failure_is_one_warning_and_ends_the_compilation(caplog: pytest.LogCap
     assert worker.ended.is_set()
 
 
+def test_code_that_cannot_be_loaded_is_one_warning_whatever_it_raises(caplog: pytest.LogCaptureFixture) -> None:
+    tried = []
+
+    def on_part(part: Part) -> None:
+        tried.append(part.batch)
+        if part.batch != 2:
+            raise PermissionError("read-only file system")
+
+    ready = [_part(batch) for batch in (1, 2)]
+    compilation = BackgroundCompilation([_part(4)], ["tiny"], set, on_part, lambda: FakeWorker(lambda _: None), ready)
+    compilation.start()
+    _wait_for_end(compilation)
+    assert tried == [1, 2, 4]
+    first, last = (record.getMessage() for record in caplog.records)
+    assert "tiny for 1 at once is compiled and not used" in first
+    assert "read-only file system" in last
+    assert compilation.status == "failed; the log says why"
+
+
+def test_stopping_does_not_wait_until_all_code_is_loaded() -> None:
+    loaded, is_loading, may_go_on = [], threading.Event(), threading.Event()
+
+    def on_part(part: Part) -> None:
+        loaded.append(part.batch)
+        is_loading.set()
+        assert may_go_on.wait(WITHIN_S)
+
+    ready = [_part(batch) for batch in (1, 2, 4)]
+    compilation = BackgroundCompilation([], ["tiny"], set, on_part, ready=ready)
+    compilation.start()
+    assert is_loading.wait(WITHIN_S)
+    stopping = threading.Thread(target=compilation.stop)
+    stopping.start()
+    assert compilation._is_stopping.wait(WITHIN_S)
+    may_go_on.set()
+    stopping.join(WITHIN_S)
+    assert loaded == [1]
+
+
 def test_without_attention_the_network_is_compiled_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     def make(part: Part) -> None:
         if part.batch == ATTENTION:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from server.admission.tick_times import FEWEST
 from server.compilation import background, parts
 from server.compilation.parts import Part
 from server.config import ServerConfig
@@ -238,7 +239,7 @@ def test_what_counts_for_a_size_is_its_fastest_number_of_threads(monkeypatch: py
 
         def step(_: object, slots: Sequence[int]) -> Stepped:
             runner.threads_used[len(slots)] = 1
-            return Stepped(None, 50.0)
+            return Stepped(None, 50.0, 1)
 
         monkeypatch.setattr(runner, "step", step)
         monkeypatch.setattr(runner, "decode", lambda *_: None)
@@ -251,6 +252,9 @@ def test_what_counts_for_a_size_is_its_fastest_number_of_threads(monkeypatch: py
     assert runner.latency_ms[2] == 4.0, "one thread is not used for two sessions then"
     runner.note_step(2, 70.0, 2)
     assert runner.latency_ms[2] == 70.0
+    for _ in range(FEWEST):
+        runner.note_tick(2, Stepped(None, 30.0, 2), 10.0)
+    assert runner.latency_ms[2] == 35.0, "whatever the model has stepped with since"
 
 
 @pytest.mark.slow
