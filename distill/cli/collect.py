@@ -6,16 +6,22 @@ import argparse
 import logging
 from dataclasses import replace
 
+from distill.cli.numbers import require_at_least, require_multiple
 from distill.data.clips import Dataset, require_clips
 from distill.data.collect import collect
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
 from world.errors import LightconeError
 
+SIZE_FACTOR = 16
+"""Frames of the convolutional codec have sides that are multiples of it."""
+
 
 def run(args: argparse.Namespace) -> int:
     """Record what is missing, check that a world can be trained on it, and print where it is."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    require_at_least(1, args, "streams", "frames")
+    require_multiple(SIZE_FACTOR, args, "height", "width")
     name, preset = choose(args.world, args.env, None, args.name, videos=args.videos)
     data = world_run(name) / "data"
     if args.videos is not None:
@@ -34,6 +40,10 @@ def run(args: argparse.Namespace) -> int:
             config = replace(config, num_train=args.streams)
         if args.frames is not None:
             config = replace(config, frames_per_stream=args.frames)
+            if args.frames <= preset.longest_clip_frames:  # no action led to the first frame of a stream
+                raise LightconeError(
+                    f"--frames {args.frames}: must be at least {preset.longest_clip_frames + 1}, which training needs"
+                )
         collect(data, config)
         dataset = Dataset.open(data)
     require_clips(dataset, preset.longest_clip_frames)

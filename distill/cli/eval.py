@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from distill.cli.numbers import require_at_least
 from distill.cli.threads import set_threads
 from distill.evaluation.card import load_teacher, write_card
 from distill.evaluation.evaluate import EvaluationConfig, compare_stages, evaluate
@@ -19,6 +20,7 @@ from world.checkpoint import World
 
 def run(args: argparse.Namespace) -> int:
     """Measure the world, print the report, and write the card if asked to."""
+    require_at_least(1, args, "starts", "teacher_starts")
     if args.threads is not None:
         set_threads(args.threads)
     folder = find(args.world)

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from distill.cli.numbers import require_at_least, require_positive
 from distill.cli.threads import set_threads
 from distill.recipes.choice import choose
 from distill.recipes.folders import world_run
@@ -20,6 +21,8 @@ from world.catalogue import worlds
 def run(args: argparse.Namespace) -> int:
     """Run the stages that are not finished, or the one that was named."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    require_at_least(1, args, "steps")
+    require_positive(args, "minutes")
     name, preset = choose(args.world, args.env, args.preset, args.name, videos=args.videos)
     if args.steps is not None:
         preset = with_steps(preset, args.stage, args.steps)

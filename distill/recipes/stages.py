@@ -59,7 +59,8 @@ def with_steps(preset: Preset, stage: str | None, steps: int) -> Preset:
     found = None if stage is None else stage_named(stage)
     config = None if found is None else found.trainer_config(preset)
     if found is None or found.trainer is None or config is None:
-        raise LightconeError(f"--steps needs a --stage that trains; {stage or 'none'} does not")
+        given = "no stage was named" if stage is None else f"{stage} trains nothing"
+        raise LightconeError(f"--steps needs a --stage that trains, but {given}")
     if steps < 1:
         raise LightconeError(f"--steps {steps}: must be at least 1")
     changed: dict[str, Any] = {found.trainer: replace(config, num_steps=steps)}
