@@ -27,6 +27,12 @@ def test_links_inside_the_repository_lead_somewhere(document: Path) -> None:
     assert not [target for target in inside if not (document.parent / target).exists()]
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_metric_or_a_flag_has_one_row(document: Path) -> None:
+    rows = re.findall(r"^\| (`(?:lightcone_|--)[^|]+)\|", document.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(set(rows))
+
+
 def test_the_readme_opens_with_the_two_commands() -> None:
     commands = re.findall(r"^(make \w+)", README.split("```")[1], flags=re.MULTILINE)
     assert commands == ["make serve", "make test"]
