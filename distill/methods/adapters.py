@@ -59,6 +59,11 @@ class Adapted(nn.Module, ABC):
         self.layers = tuple(layers)
         self.flow_map = flow_map
 
+    @property
+    def num_layers(self) -> int:
+        """How many layers have features."""
+        return len(self.layers)
+
     @abstractmethod
     def velocity(self, x: Tensor, sigma: Tensor, cond: Conditioning, sigma_next: Tensor | None = None) -> Tensor:
         """Return the velocity on the flow scale: x `b …`, sigma `b`."""

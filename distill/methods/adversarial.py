@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.methods.sampling import randn_like
+
 Discriminator = Callable[[Tensor, Tensor], Tensor]
 """(x at noise level sigma `b …`, sigma `b`) → logits `b …`."""
 
@@ -59,6 +61,6 @@ def approximate_r1(
     APT (arXiv:2501.08316, eq. 4), scaled by 1/std². Both terms use the same noised x; with fresh noise the difference
     would measure the noise.
     """
-    nudge = torch.randn(real.shape, generator=generator, dtype=real.dtype) * std
+    nudge = std * randn_like(real, generator)
     change = discriminator(real + nudge, sigma) - discriminator(real, sigma)
     return 0.5 * (change / std).square().mean()

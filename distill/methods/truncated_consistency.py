@@ -44,13 +44,14 @@ class TruncatedConfig:
 
 def truncated_levels(batch: int, generator: torch.Generator, config: TruncatedConfig) -> tuple[Tensor, Tensor]:
     """Draw levels `b`: those of `boundary_share` of the samples are the cutoff, the others lie above it. Return them
-    and a mask, bool `b`, of the former."""
+    and a mask, bool `b`, of the former. Where the share is no whole number of samples, it holds over many batches."""
     low, high = (math.log(level / (1 - level)) - config.mean for level in (config.cutoff, config.highest))
     uniform = torch.rand(batch, generator=generator, dtype=torch.float64)
     draws = _truncated_student_t(uniform, config.degrees, low / config.scale, high / config.scale)
     above = torch.sigmoid(config.mean + config.scale * draws).float()
+    num_pinned = int(config.boundary_share * batch + float(torch.rand((), generator=generator)))
     pinned = torch.zeros(batch, dtype=torch.bool)
-    pinned[torch.randperm(batch, generator=generator)[: round(config.boundary_share * batch)]] = True
+    pinned[torch.randperm(batch, generator=generator)[:num_pinned]] = True
     return torch.where(pinned, torch.full_like(above, config.cutoff), above), pinned
 
 

@@ -138,6 +138,14 @@ def test_a_quarter_of_truncated_levels_is_the_cutoff_and_the_others_follow_stude
     assert float((shares[0] - shares[1]).abs().max()) < 1.95 * (1 / len(exact) + 1 / len(found)) ** 0.5
 
 
+@pytest.mark.parametrize("batch", [1, 2, 6])
+def test_small_batches_have_their_share_at_the_cutoff(batch: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pinned = torch.stack([truncated_levels(batch, generator, TruncatedConfig())[1] for _ in range(1000)])
+    assert float(pinned.float().mean()) == pytest.approx(0.25, abs=0.05)
+    assert int(pinned.sum(1).max() - pinned.sum(1).min()) == 1
+
+
 @pytest.mark.parametrize("teacher", [True, False])
 def test_continuous_consistency_gradient_vanishes_at_the_exact_solution_only(teacher: bool) -> None:
     x0, noise, t = points(torch.linspace(0.2, 1.4, 7))

@@ -15,6 +15,7 @@ from benchmarks.distillation.methods import METHODS
 from benchmarks.distillation.perceptron import Perceptron
 from benchmarks.distillation.settings import Method
 from distill.data.latents import ClipSampler
+from distill.methods.adapters import TrigFlow
 from distill.methods.continuous_consistency import ContinuousConfig
 from distill.methods.distribution_matching import dmd_gradient
 from distill.methods.f_distill import FDistillConfig
@@ -183,6 +184,8 @@ def test_the_discriminator_reads_the_middle_layer_unless_told_otherwise() -> Non
     assert critic_with_head(network, SETTING.head(), AdversarialConfig(layer=5)).layer == 5
     deep = tiny_transformer(replace(CONFIGS["pixel"][1], num_layers=5))
     assert critic_with_head(deep, SETTING.head(), AdversarialConfig()).layer == 2
+    adapted = TrigFlow(nn.Linear(1, 1), layers=("down", "middle", "up"))
+    assert critic_with_head(adapted, SETTING.head(), AdversarialConfig()).layer == 1
     with pytest.raises(ValueError, match="Linear does not say how many layers"):
         critic_with_head(nn.Linear(1, 1), SETTING.head(), AdversarialConfig())
 
