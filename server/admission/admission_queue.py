@@ -95,12 +95,16 @@ class AdmissionQueue:
         may_play = not any(self._has_slot(waiting) for waiting in self._queue) and self._has_time([key])
         if not may_play and key not in self._queue:
             self._queue.append(key)
+            self._sort()
         return self.place(key)
 
-    def withdraw(self, key: str) -> None:
-        """Forget that a session that has a slot waits for time."""
-        if key in self._queue and key in self._active:
-            self._queue.remove(key)
+    def withdraw(self, key: str) -> list[Admitted | Waiting]:
+        """Forget that a session that has a slot waits for time. Return the new places of those behind it."""
+        if key not in self._queue or key not in self._active:
+            return []
+        behind = self.waiting_behind(key)
+        self._queue.remove(key)
+        return [self.place(place.key) for place in behind]
 
     def place(self, key: str) -> Admitted | Waiting:
         """Return the slot or the place in the queue of a session that has joined."""

@@ -98,30 +98,36 @@ class SessionTable:
 
         A session that was not stepped lately did not count when others were admitted. Before it plays on, it is asked
         again whether there is time for it; until then it waits in the queue, in its slot, and its `Play` has no
-        receipt.
+        receipt, unless another `Play` or `Pause` takes its place.
         """
         self._lock.assert_held()
         if not isinstance(message, Play | Pause):
             return entry.session.receive(message, now)
-        self._withdraw(entry)
         is_idle = now - entry.session.stepped_at >= RECENT_S
         if isinstance(message, Pause) or not is_idle:
-            return entry.session.receive(message, now)
-        place = self.queue.ask_again(entry.session.key)
+            return [*self._withdraw(entry), *entry.session.receive(message, now)]
+        key, replaced = entry.session.key, self._receipt_of_returning(entry)
+        place = self.queue.ask_again(key)
         if isinstance(place, Admitted):
             return entry.session.receive(message, now)
+        behind = [] if entry.returning else self.queue.waiting_behind(key)
         entry.returning = message
-        self._announce([place])
-        return entry.session.receive(Pause(), now)
+        self._announce([place, *behind])
+        return [*replaced, *entry.session.receive(Pause(), now)]
 
     def _play_on(self, entry: SessionEntry, message: Play) -> None:
         now = time.monotonic()
         entry.returning, entry.session.stepped_at = None, now
         entry.send_queue.put(*entry.session.receive(message, now))
 
-    def _withdraw(self, entry: SessionEntry) -> None:
-        entry.returning = None
-        self.queue.withdraw(entry.session.key)
+    def _withdraw(self, entry: SessionEntry) -> list[ServerMessage]:
+        """Let a session wait for time no longer. Return the receipt owed for its `Play`."""
+        replaced, entry.returning = self._receipt_of_returning(entry), None
+        self._announce(self.queue.withdraw(entry.session.key))
+        return replaced
+
+    def _receipt_of_returning(self, entry: SessionEntry) -> list[ServerMessage]:
+        return [] if entry.returning is None else entry.session.control_applied(entry.returning.seq)
 
     def announce(self, entry: SessionEntry) -> None:
         """Tell a client that reconnected about its slot or its place in the queue."""
