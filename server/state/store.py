@@ -77,7 +77,8 @@ class Store:
     """The stored sessions in one file.
 
     path: the file, created if missing; ttl_s: how long a session is kept after its last write; max_bytes: the most
-    bytes of all sessions, beyond which the oldest are deleted.
+    bytes of all sessions, beyond which the oldest are deleted: at once, or within `DROP_EVERY_S` where other servers
+    have written them.
     """
 
     def __init__(self, path: Path, ttl_s: float, max_bytes: int = MAX_BYTES) -> None:
@@ -85,7 +86,8 @@ class Store:
         self._work = ThreadPoolExecutor(1, thread_name_prefix="lightcone-store")
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[StoredSession, Future[Written]]] = {}
-        self._dropped_at = 0.0
+        self._dropped_at = -DROP_EVERY_S
+        self._most_bytes = 0  # in the file, at most: a session that was written again counts twice
         self._is_failing = False
         self.num_failures = 0
         try:
@@ -146,16 +148,22 @@ class Store:
             self._failed(exc)
             future.set_result(Written.FAILED)
             return
-        self._make_room(owner)
+        self._make_room(owner, len(data))
 
-    def _make_room(self, owner: bytes) -> None:
-        """Delete sessions that have expired, and the oldest above the limits."""
+    def _make_room(self, owner: bytes, num_bytes: int) -> None:
+        """Delete sessions that have expired, and the oldest above the limits. num_bytes: what has just been written.
+
+        All sessions are looked at only if they may be too many, because that takes long for a large file.
+        """
+        self._most_bytes += num_bytes
+        now = time.monotonic()
         try:
             store_file.delete_oldest_of(self._file, owner, int(self._max_bytes * SHARE_OF_ADDRESS))
-            store_file.delete_oldest(self._file, self._max_bytes)
-            if time.monotonic() > self._dropped_at + DROP_EVERY_S:
-                self._dropped_at = time.monotonic()
+            if self._most_bytes > self._max_bytes or now >= self._dropped_at + DROP_EVERY_S:
+                self._dropped_at = now
                 self._execute("delete from sessions where expires_at < ?", time.time())
+                store_file.delete_oldest(self._file, self._max_bytes)
+                self._most_bytes = store_file.total_bytes(self._file)
         except sqlite3.Error as exc:
             self._failed(exc)
 
@@ -180,9 +188,10 @@ class Store:
         return self._file.execute(statement, values).rowcount
 
     def _failed(self, reason: object) -> None:
-        self.num_failures += 1
-        if not self._is_failing:
-            self._is_failing = True
+        with self._lock:  # `put` fails on the caller's thread
+            self.num_failures += 1
+            is_new, self._is_failing = not self._is_failing, True
+        if is_new:
             logger.error("sessions cannot be written to %s; play continues without it: %s", self._path, reason)
 
     def _succeeded(self) -> None:

@@ -68,6 +68,12 @@ def delete_oldest(file: sqlite3.Connection, max_bytes: int) -> None:
     file.execute(DELETE_OLDEST.format(where=""), (max_bytes,))
 
 
+def total_bytes(file: sqlite3.Connection) -> int:
+    """Return how many bytes of data all rows have."""
+    with closing(file.execute("select total(length(data)) from sessions")) as cursor:
+        return int(cursor.fetchone()[0])
+
+
 def delete_oldest_of(file: sqlite3.Connection, owner: bytes, max_bytes: int) -> None:
     """Do the same among the rows of one owner."""
     file.execute(DELETE_OLDEST.format(where="where owner = ?"), (owner, max_bytes))

@@ -12,7 +12,7 @@ import torch
 
 from server.sessions.lock import EngineLock
 from server.state import store_file
-from server.state.store import MAX_WAITING, Store, StoredSession, Written
+from server.state.store import DROP_EVERY_S, MAX_WAITING, Store, StoredSession, Written
 from server.state.stored_session import SuspendedSession
 from server.state.suspended_sessions import CLAIM_S, IN_MEMORY_S, RETRY_S, SuspendedSessions
 from server.state.tickets import Ticket
@@ -58,6 +58,24 @@ def test_all_addresses_together_fill_the_store_and_no_more(store: Store, tmp_pat
         store.put(stored(f"k{number:02}", 90 * KIB, f"address {number}")).result()
     store._work.submit(lambda: None).result()
     assert keys_in(tmp_path / "s.db") == ["k08", "k09", "k10", "k11"]
+
+
+def test_all_rows_are_looked_at_only_when_they_may_be_too_many(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    real = store_file.delete_oldest
+    monkeypatch.setattr(store_file, "delete_oldest", lambda *args: (looked.append(written), real(*args)))
+    for written in range(12):
+        store.put(stored(f"k{written % 2}", 50 * KIB, f"address {written % 2}")).result()
+        store._work.submit(lambda: None).result()
+    assert looked == [0, 8], "at first, and when 9 × 50 KiB were written; two sessions have 100 KiB"
+    with sqlite3.connect(tmp_path / "s.db") as other:
+        other.execute("update sessions set data = zeroblob(?) where key = 'k0'", (390 * KIB,))
+    monkeypatch.setattr(store, "_dropped_at", -DROP_EVERY_S)
+    store.put(stored("k1", 50 * KIB, "address 1")).result()
+    store._work.submit(lambda: None).result()
+    assert keys_in(tmp_path / "s.db") == ["k1"], "what another server has written is found in the end"
 
 
 def test_a_session_that_is_larger_than_a_share_is_not_written(store: Store) -> None:
