@@ -33,8 +33,8 @@ class Record:
 
     settings, inputs: what the product was made from, inputs as name → fingerprint. steps: training steps when the
     finished product was written; None if it trains nothing or is not finished. asked_steps: by `--steps`; None for the
-    recipe's. product: digest of the product's file,
-    as it was when that had the time and size of `stamp` (nanoseconds since 1970, bytes).
+    recipe's. product: digest of the product's file, as it was when that had the time and size of `stamp` (nanoseconds
+    since 1970, bytes).
     """
 
     settings: Settings

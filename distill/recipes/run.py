@@ -64,6 +64,8 @@ class Run(Products):
         if self._record(stage) is None:  # before it runs, or a stopped run would count as one without records
             settings, inputs = stage.fingerprint(self), self._fingerprints(stage)
             write_record(folder, Record(settings=settings, inputs=inputs, asked_steps=asked))
+        if stage.trainer is not None and not is_named:
+            logger.info("%s: training steps to come: %s", self.name, self._steps_to_come(stage))
         begun = time.monotonic()
         finished = stage.run(self)
         logger.info("%s took %.1f minutes", stage.name, (time.monotonic() - begun) / 60)
@@ -73,6 +75,23 @@ class Run(Products):
         if finished and record is not None and (folder / STATE_FILE).exists():
             write_record(folder, replace(record, steps=trained_steps(folder)))
         return finished
+
+    def _steps_to_come(self, stage: Stage) -> str:
+        """Return how many steps a stage and those after it have yet to train. Their minutes are unknown before they
+        run: a step costs another time in each stage."""
+        names = list(STAGES)
+        later = [STAGES[name] for name in names[names.index(stage.name) :]]
+        steps = {source.name: self._remaining_steps(source) for source in later if source.applies(self)}
+        return ", ".join(f"{name} {number:,}" for name, number in steps.items() if number > 0)
+
+    def _remaining_steps(self, stage: Stage) -> int:
+        config, folder = stage.trainer_config(self.preset), self.folder_of(stage.name)
+        if config is None:
+            return 0
+        record = read_record(folder)
+        asked = None if record is None else record.asked_steps
+        done = trained_steps(folder) if (folder / STATE_FILE).exists() else 0
+        return (asked or config.num_steps) - done
 
     def _asked_steps(self, stage: Stage, *, is_named: bool) -> int | None:
         """Return how many steps `--steps` asks for, now or when the stage was last named, and make the preset's trainer

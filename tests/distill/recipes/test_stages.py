@@ -290,6 +290,21 @@ def test_steps_need_a_stage_that_trains(run: Run) -> None:
         run.stage("critic")
 
 
+def test_training_says_how_many_steps_are_to_come(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    run_stages(run, "decoder", "state_estimator", "warm_up", "teacher")
+    run.asked_steps = 1
+    run_stages(run, "teacher_forced")
+    run.asked_steps, run.preset = None, with_steps(run.preset, "few_step", 1200)
+    del caplog.records[:]
+    run.stop_after_s = 0.0
+    with caplog.at_level(logging.INFO):
+        assert not run.all_stages(), "stopped in few_step"
+        assert not run.all_stages()
+    said = [record.getMessage() for record in caplog.records if "to come" in record.getMessage()]
+    rest = "distilled 3, decoder_finetuning 3"
+    assert said == [f"bouncer: training steps to come: few_step {number}, {rest}" for number in ("1,200", "1,199")]
+
+
 def test_steps_that_were_asked_for_are_remembered_until_the_stage_is_named_without(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
