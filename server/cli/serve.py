@@ -11,6 +11,7 @@ from server.errors import ConfigError
 from server.http.process import run as serve
 from world import catalogue
 from world.catalogue import find
+from world.numbers import checked
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
 def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
     """Return the settings that the flags ask for, serving the worlds `names`.
 
-    Raises CheckpointError for a world that does not exist and ConfigError for two worlds of one name.
+    Raises CheckpointError for a world that does not exist, ConfigError for two worlds of one name, and RangeError for a
+    size that is no number.
     """
     folders: dict[str, Path] = {}
     for folder in map(find, names):
@@ -36,9 +38,9 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         max_sessions=args.max_sessions,
         max_batch=args.max_batch,
         timeline_frames=args.timeline_frames,
-        session_bytes=round(args.session_memory * 2**30),
-        memory_bytes=round(args.memory * 2**30),
-        store_bytes=round(args.store_size * 2**30),
+        session_bytes=_bytes("--session-memory", args.session_memory),
+        memory_bytes=_bytes("--memory", args.memory),
+        store_bytes=_bytes("--store-size", args.store_size),
         num_threads=args.threads,
         compiles=args.compile,
         allowed_origins=tuple(args.allow_origin),
@@ -55,6 +57,10 @@ def config_from(args: argparse.Namespace, names: list[str]) -> ServerConfig:
         log_json=args.log_json,
         trace=args.trace,
     )
+
+
+def _bytes(flag: str, gib: float) -> int:
+    return round(checked(gib, flag, 0.0) * 2**30)
 
 
 def tokens_in(path: Path) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from server.config import ServerConfig
 from server.errors import ConfigError
 from tests.server.command_line import LIGHTCONE, serving
 from world import catalogue
+from world.errors import RangeError
 from world.testing import tiny_world
 
 
@@ -107,6 +108,15 @@ def test_two_folders_with_the_same_name_are_refused(tiny: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match="tiny"):
         config_from(flags, [str(tiny), str(tmp_path / "tiny")])
     assert config_from(flags, [str(tiny), str(tiny)]).worlds == {"tiny": tiny}
+
+
+@pytest.mark.parametrize("flag", ["--session-memory", "--memory", "--store-size"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1"])
+def test_a_size_that_is_no_number_is_refused_by_its_flag(tiny: Path, flag: str, value: str) -> None:
+    args = ArgumentParser()
+    add_serve_arguments(args)
+    with pytest.raises(RangeError, match=flag):
+        config_from(args.parse_args([flag, value]), [str(tiny)])
 
 
 def test_a_token_file_may_have_comments_and_a_byte_order_mark(tmp_path: Path) -> None:
