@@ -3,8 +3,8 @@ nothing.
 
 A slot keeps an exact copy of its K/V every `KV_CHECKPOINT_CHUNKS` chunks, and the latents and actions since. To go back
 to a chunk, a rollout restores the checkpoint before it and commits the chunks in between again, in the same forward
-passes as the first time. The result is bit-equal if the session was stepped alone, and equal up to rounding if other
-sessions shared those passes.
+passes as the first time. The result is bit-equal if the session was stepped alone, with the same code and number of
+threads; it is equal up to rounding otherwise, as when other sessions shared those passes.
 """
 
 from __future__ import annotations
