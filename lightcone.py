@@ -113,7 +113,10 @@ class Terminated(KeyboardInterrupt):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Return its exit code: 0 done, 1 done with a bad result, 2 wrong input, 70 a world
-    failed while it was served (start the process again), 130 interrupted (SIGINT), 143 terminated (SIGTERM)."""
+    failed while it was served (start the process again), 130 interrupted (SIGINT), 143 terminated (SIGTERM).
+
+    argv: None for those of this process, which is then ended at once by an interruption.
+    """
     arguments = sys.argv[1:] if argv is None else list(argv)
     verb = next((word for word in arguments if word in VERBS), None)
     args = build_parser(verb).parse_args(arguments)
@@ -139,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         if stopped is not None:
             print(f"\nlightcone {args.verb}: stopped; {stopped}", file=sys.stderr)
-        _leave(EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED)
+        code = EXIT_TERMINATED if isinstance(error, Terminated) else EXIT_INTERRUPTED
+        if argv is None:
+            _leave(code)
+        return code
     except BrokenPipeError:  # the reader of the output has closed it, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
