@@ -64,6 +64,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.meter.spend(FRAME):
             super().handle_pong(event)
 
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            self.frames = [b""]  # refused whatever it says; uvicorn logs a traceback if it is not UTF-8
+        super().send_receive_event_to_app()
+
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):

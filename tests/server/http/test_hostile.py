@@ -26,8 +26,9 @@ from server.errors import ImageTooLargeError
 from server.http import start_requests
 from server.telemetry.metrics import Metrics
 from server.wire.clips import read_clip
-from server.wire.protocol import Ack, Act, Bye, Fork, Pause, Rewind, SetSpeed, Start, StartFrom, encode
+from server.wire.protocol import Ack, Act, Bye, Error, Fork, Pause, Rewind, SetSpeed, Start, StartFrom, encode
 from tests.server.conftest import CONFIG
+from tests.server.http.peer import CONTINUATION, TEXT, Peer
 from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
@@ -92,6 +93,21 @@ async def test_a_bad_first_message_gets_a_typed_error_and_a_close(
         assert error.message
         assert "Traceback" not in error.message
         assert await client.close_code() == close
+
+
+@pytest.mark.parametrize("later", [b"", b"\xff"])
+async def test_text_is_refused_without_a_traceback_whether_or_not_it_is_utf_8(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, later: bytes
+) -> None:
+    peer = Peer(server.port)
+    peer.shake_hands()
+    peer.frame(TEXT, b"\xff", fin=not later)
+    if later:
+        peer.frame(CONTINUATION, later)
+    await asyncio.to_thread(peer.until_closed)
+    assert [message.code for message in peer.messages() if isinstance(message, Error)] == ["bad_message"]
+    peer.end()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize(
