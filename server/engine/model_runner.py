@@ -55,7 +55,7 @@ class ModelRunner:
     them, on a CPU, to a size that is faster (`Padding`).
 
     timeline_frames: how many pixel frames a rewind should be able to go back, if the past of a session fits into
-    `session_bytes`. sample: the state of a session of nobody, on a CPU, once it is warm. num_threads: the most of a step.
+    `session_bytes`. sample: the state of a session of nobody, on a CPU, once warm. num_threads: the most per step.
     """
 
     def __init__(
