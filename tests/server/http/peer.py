@@ -36,7 +36,7 @@ class Peer:
     def __init__(self, port: int, source: str = "127.0.0.1", *, timeout_s: float = 10.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s, source_address=(source, 0))
         self.is_open = True
-        self._received = b""
+        self.received = b""
         self._is_upgraded = False
 
     def write(self, data: bytes) -> bool:
@@ -52,7 +52,7 @@ class Peer:
     def shake_hands(self) -> None:
         """Ask for a stream and wait for the answer, as a client must before it sends more."""
         self.write(HANDSHAKE)
-        while b"\r\n\r\n" not in self._received and self.read(1.0):
+        while b"\r\n\r\n" not in self.received and self.read(1.0):
             pass
 
     def frame(self, opcode: int, data: bytes = b"", *, fin: bool = True) -> bool:
@@ -71,7 +71,7 @@ class Peer:
             return False
         finally:
             self.socket.settimeout(10.0)
-        self._received += data
+        self.received += data
         return bool(data)
 
     def until_closed(self, timeout_s: float = 10.0) -> bytes:
@@ -79,16 +79,16 @@ class Peer:
         self.socket.settimeout(timeout_s)
         with contextlib.suppress(ConnectionError):
             while data := self.socket.recv(1 << 20):
-                self._received += data
-        return self._received
+                self.received += data
+        return self.received
 
     def messages(self) -> list[ServerMessage]:
         """Return the messages of the protocol among what was received since the last call."""
         if not self._is_upgraded:
-            head, end, rest = self._received.partition(b"\r\n\r\n")
+            head, end, rest = self.received.partition(b"\r\n\r\n")
             if not end or b" 101 " not in head:
                 return []
-            self._is_upgraded, self._received = True, rest
+            self._is_upgraded, self.received = True, rest
         found = []
         while (frame := self._take_frame()) is not None:
             opcode, data = frame
@@ -98,7 +98,7 @@ class Peer:
         return found
 
     def _take_frame(self) -> tuple[int, bytes] | None:
-        data = self._received
+        data = self.received
         if len(data) < 2:
             return None
         size, start = data[1] & 0x7F, 2
@@ -108,7 +108,7 @@ class Peer:
             size, start = int.from_bytes(data[2:10], "big"), 10
         if len(data) < start + size:
             return None
-        self._received = data[start + size :]
+        self.received = data[start + size :]
         return data[0] & 0x0F, data[start : start + size]
 
     def end(self, manner: Manner = "close") -> None:

@@ -240,8 +240,8 @@ async def test_requests_and_their_bytes_count(server: RunningServer, flood: Floo
     peer.end()
     assert number < 20_000, "cut off"
     if flood is not bytes_of_a_body:
-        assert peer._received.startswith(b"HTTP/1.1 200")
-        assert b" 429 " in peer._received
+        assert peer.received.startswith(b"HTTP/1.1 200")
+        assert b" 429 " in peer.received
 
 
 @needs_addresses
