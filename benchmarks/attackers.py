@@ -29,7 +29,7 @@ from lightcone_client.messages import PROTOCOL_VERSION, pack
 from PIL import Image
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as socket_to
-from websockets.exceptions import InvalidHandshake, WebSocketException
+from websockets.exceptions import WebSocketException
 
 BATCH = 1000
 """Frames in one write."""
@@ -37,7 +37,8 @@ BATCH = 1000
 RETRY_S = 0.02
 PING, FRAGMENT = bytes([0x89, 0x80, 0, 0, 0, 0]), bytes([0x00, 0x80, 0, 0, 0, 0])
 FIRST_FRAGMENT = bytes([0x02, 0x80, 0, 0, 0, 0])
-GONE = (OSError, WebSocketException, InvalidHandshake, TimeoutError, asyncio.IncompleteReadError)
+GONE = (OSError, WebSocketException, TimeoutError, asyncio.IncompleteReadError)
+"""How a connection ends that the server refuses or cuts off."""
 
 
 @dataclass(slots=True)
@@ -164,8 +165,8 @@ async def connect_again(target: Target) -> None:
 
 @asynccontextmanager
 async def _playing(target: Target, start: dict[str, Any], **options: Any) -> AsyncIterator[ClientConnection]:
-    options = {"compression": None, "local_addr": target.source, "max_size": None, **options}
-    async with socket_to(stream_url(target.url), **options) as stream:
+    options = {"local_addr": target.source, "max_size": None, **options}
+    async with socket_to(stream_url(target.url), compression=None, proxy=None, **options) as stream:
         hello = {"version": PROTOCOL_VERSION, "world": target.world, "encodings": ["jpeg"], "start": start}
         await stream.send(pack("hello", **hello))
         yield stream

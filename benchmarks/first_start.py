@@ -16,13 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
 from lightcone_client import connect
 
-from benchmarks.play import ROOT, first_world, machine, percentile, server_process
+from benchmarks.play import ROOT, fetched, first_world, machine, percentile, server_process
 from server.errors import ConfigError
 
 MOST = 6
@@ -141,8 +140,7 @@ async def _keep_playing(url: str, world: str, admitted: asyncio.Event, watch: Wa
 
 
 def _compilation(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/readyz") as answer:  # noqa: S310  # our own server's http address
-        return str(json.load(answer)["compilation"])
+    return str(fetched(f"{url}/readyz")["compilation"])
 
 
 def _steps(world: str, sessions: list[int]) -> dict[str, Any]:

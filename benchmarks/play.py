@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -208,13 +209,17 @@ async def toggle(session: Session, record: Record) -> None:
         count += 1
 
 
+def fetched(url: str) -> dict[str, Any]:
+    """Return the JSON of an address of this machine, without the proxies that the environment names."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
 def first_world(url: str) -> dict[str, Any]:
     """Return the server's description of its first world."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"{url}/v1/worlds") as answer:  # noqa: S310  # our own server's http address
-        first: dict[str, Any] = json.load(answer)["worlds"][0]
-        return first
+    first: dict[str, Any] = fetched(f"{url}/v1/worlds")["worlds"][0]
+    return first
 
 
 def figures(record: Record) -> dict[str, Any]:
@@ -241,9 +246,9 @@ def figures(record: Record) -> dict[str, Any]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile. Raises ValueError without values."""
+    """Return the nearest-rank percentile. Raises ConfigError without values."""
     if not values:
-        raise ValueError("no frame covered any action: play longer (--seconds)")
+        raise ConfigError("no frame covered any action: play longer (--seconds)")
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 

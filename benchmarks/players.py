@@ -26,7 +26,7 @@ from lightcone_client.messages import PROTOCOL_VERSION, pack
 from websockets.asyncio.client import connect as socket_to
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks.attackers import ATTACKS, Target, address_for
+from benchmarks.attackers import ATTACKS, GONE, Target, address_for
 from benchmarks.play import HOLD_S
 
 BURST, SILENCE_S, SPIN_S = 20, 1.0, 0.02
@@ -123,7 +123,7 @@ class Player:
         while time.time() < self.end:
             started, seq = time.time(), 0
             try:
-                async with socket_to(stream_url(self.url), compression=None, **options) as socket:
+                async with socket_to(stream_url(self.url), compression=None, proxy=None, **options) as socket:
                     self.seen.connected += 1
                     await socket.send(hello)
                     while time.time() < self.end:
@@ -132,6 +132,8 @@ class Player:
             except ConnectionClosed as closed:
                 self.seen.ended.append(str(closed.rcvd.code if closed.rcvd else None))
                 self.seen.suffered_s = max(self.seen.suffered_s or 0.0, time.time() - started)
+            except GONE as refused:
+                self.seen.ended.append(type(refused).__name__)
             await asyncio.sleep(0.05)
 
     def _queued(self, _: object) -> None:

@@ -130,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
 def _run_attacks(args: argparse.Namespace, load: Load, num_steady: int) -> int:
     from benchmarks.attacks import attacked, text  # it measures with this module
 
+    if num_steady < 1:
+        raise ConfigError("--attacks compares the frames of steady players: give --sessions N or --mix steady=N")
     rows = []
     for row in attacked(load, num_steady, args.attacks or list(ATTACKS)):
         rows.append(row)

@@ -126,7 +126,9 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     if not line.endswith(b"\n"):
         raise EOFError
     header: dict[str, Any] = json.loads(line)
-    data = pipe.read(header.pop("bytes"))
+    data = pipe.read(num_bytes := header.pop("bytes"))
+    if len(data) < num_bytes:
+        raise EOFError
     return header, data
 
 

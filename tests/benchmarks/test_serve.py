@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -89,7 +90,8 @@ def test_the_search_finds_the_capacity(limit: int, monkeypatch: pytest.MonkeyPat
     assert not any(row["holds"] for row in capacity(load, None, 10.0))
 
 
-def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path) -> None:
+def test_it_plays_a_real_server_with_every_kind_of_player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # for other machines
     tiny_world().save(tmp_path / "tiny")
     mix = [f"{kind}={1 + (kind == 'steady')}" for kind in sorted(set(BEHAVIOURS) - set(ATTACKS))]
     command = [
@@ -145,6 +147,13 @@ def test_an_attack_is_compared_with_processes_that_only_spin_as_much(monkeypatch
     assert controls == [(3, 0.5), (3, 0.3), (4, 0.4)]
 
 
+def test_attacks_need_steady_players_to_compare() -> None:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    with pytest.raises(ConfigError, match="give --sessions N or --mix steady=N"):
+        serve.run(parser.parse_args(["--mix", "idle=2", "--attacks", "pinging"]))
+
+
 def test_attacks_go_to_this_machine_only() -> None:
     with pytest.raises(ValueError, match=r"192\.0\.2\.1.* is not a loopback address"):
         Target("http://192.0.2.1:80", "pong", 0.0, "127.0.0.2")
@@ -152,7 +161,8 @@ def test_attacks_go_to_this_machine_only() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs several loopback addresses")
-def test_steady_players_play_on_under_all_attacks_at_once(tmp_path: Path) -> None:
+def test_steady_players_play_on_under_all_attacks_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # for other machines
     tiny_world().save(tmp_path / "tiny")
     load = Load(world=str(tmp_path / "tiny"), seconds=4.0, guarded=True, max_sessions=8)
     report = measure(load, ["steady", "steady", *ATTACKS])

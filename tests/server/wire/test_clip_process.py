@@ -173,6 +173,17 @@ def test_a_process_that_is_gone_is_replaced(process: ClipProcess) -> None:
         raise AssertionError
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_a_reply_that_breaks_off_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "breaks_off").write_text("#!/bin/sh\nread request\necho '{\"bytes\": 5760}'\necho picture\n")
+    (tmp_path / "breaks_off").chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "breaks_off"))
+    process = ClipProcess()
+    with pytest.raises(ImageTooLargeError):
+        process.read_clip(saved(Image.fromarray(SMALL), "PNG"), 48, 40, **BOUNDS)
+    assert process.pid is None
+
+
 def test_pictures_of_several_threads_do_not_mix(process: ClipProcess) -> None:
     wrong: list[int] = []
 
