@@ -10,7 +10,7 @@ from distill.cli.numbers import require_at_least, require_multiple
 from distill.data.clips import Dataset, require_clips
 from distill.data.collect import collect
 from distill.recipes.choice import choose
-from distill.recipes.folders import world_run
+from distill.recipes.folders import require_writable, world_run
 from world.errors import LightconeError
 
 SIZE_FACTOR = 16
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     require_multiple(SIZE_FACTOR, args, "height", "width")
     name, preset = choose(args.world, args.env, None, args.name, videos=args.videos)
     data = world_run(name) / "data"
+    require_writable(data)
     if args.videos is not None:
         from distill.data.environments.video import import_videos  # loads the video libraries
 

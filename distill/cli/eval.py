@@ -12,7 +12,7 @@ from distill.evaluation.evaluate import EvaluationConfig, compare_stages, evalua
 from distill.evaluation.long_rollouts import DriftConfig
 from distill.evaluation.tables import report_text
 from distill.recipes.choice import recipe_of
-from distill.recipes.folders import world_run
+from distill.recipes.folders import require_writable, world_run
 from distill.recipes.run import Run
 from world.catalogue import find
 from world.checkpoint import World
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     folder = find(args.world)
     world = World.load(folder, num_steps=args.steps)
     name, preset = world.card.name, recipe_of(world.card, args.env)
+    require_writable(world_run(name))  # for held-out play
     config = EvaluationConfig(
         num_starts=args.starts, num_teacher_starts=args.teacher_starts, drift=None if args.no_drift else DriftConfig()
     )

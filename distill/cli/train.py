@@ -10,7 +10,7 @@ from pathlib import Path
 from distill.cli.numbers import require_at_least, require_positive
 from distill.cli.threads import set_threads
 from distill.recipes.choice import choose
-from distill.recipes.folders import world_run
+from distill.recipes.folders import require_writable, world_run
 from distill.recipes.identity import begin_run, check_target, is_of_videos, recipe_name
 from distill.recipes.run import Run
 from distill.recipes.stages import with_steps
@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         set_threads(args.threads)
     folder, target = world_run(name), args.out or Path("checkpoints") / name
+    require_writable(folder)
     check_target(target, name, preset.collect.environment, videos=args.videos is not None or is_of_videos(folder))
+    require_writable(target)
     begin_run(folder, name, recipe_name(name, args.preset))
     job = Run(
         name,

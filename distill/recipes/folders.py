@@ -8,6 +8,9 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from world.errors import LightconeError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,19 @@ def world_run(world: str) -> Path:
         shutil.move(former, folder)
         logger.warning("the training run of %s was moved from %s to %s, where no cache is", world, former, folder)
     return folder
+
+
+def require_writable(folder: Path) -> None:
+    """Raise LightconeError unless files can be written to a folder, which need not exist yet."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with TemporaryFile(dir=there):
+            return
+    except OSError as error:
+        raise LightconeError(
+            f"{folder} cannot be written to ({error.strerror}): make it writable, or choose another (runs: "
+            "LIGHTCONE_RUNS; checkpoints: --out)"
+        ) from error
 
 
 def _former_root() -> Path:

@@ -1,4 +1,4 @@
-"""A wrong number on the command line is one line, and nothing is recorded, trained or measured."""
+"""A wrong number or folder on the command line is one line, and nothing is recorded, trained or measured."""
 
 from __future__ import annotations
 
@@ -49,6 +49,28 @@ def test_a_wrong_number_is_refused_before_any_work(
     monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "runs"))
     assert lightcone.main(words) == lightcone.EXIT_USAGE
     assert capsys.readouterr().err == f"lightcone {said}\n"
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [("collect", *BOUNCER), ("train", *BOUNCER), ("eval", "pong")], ids=lambda w: w[0])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "file" / "runs"))
+    assert lightcone.main(words) == lightcone.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "cannot be written to (Not a directory): make it writable, or choose another" in said
+    assert said.count("\n") == 1
+
+
+def test_a_checkpoint_folder_that_cannot_be_written_to_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path / "runs"))
+    assert lightcone.main(["train", *BOUNCER, "--out", str(tmp_path / "file" / "out")]) == lightcone.EXIT_USAGE
+    assert f"{tmp_path / 'file' / 'out'} cannot be written to (Not a directory)" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
