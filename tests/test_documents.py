@@ -81,6 +81,7 @@ def test_the_guides_example_of_an_own_network_trains_its_student(
     pairs = zip(names["student"].parameters(), names["teacher"].parameters(), strict=True)
     assert not any(torch.equal(*pair) for pair in pairs)
     assert trained_steps(tmp_path / "runs" / "digits") == 2
+    assert names["images"].shape == (10, 1, 8, 8)
     assert "student: 100%" in capsys.readouterr().err, "the bar has the network's name"
 
 
