@@ -148,13 +148,14 @@ class AdmissionQueue:
         return bool(self._free) and num_slots < self._max_slots
 
     def _sort(self) -> None:
-        """Put the queue in order: by how many sessions of the address play or are ahead, then by arrival."""
-        ahead = Counter(self._addresses[key] for key in self._active if key not in self._queue)
-        ranks: dict[str, int] = {}
+        """Put the queue in order: by how many sessions of the address have a slot or are ahead, then by arrival. Those
+        that have a slot themselves are first."""
+        ahead = Counter(self._addresses[key] for key in self._active)
+        ranks = dict.fromkeys(self._queue, 0)
         for key in self._queue:
-            address = self._addresses[key]
-            ranks[key] = ahead[address] if address and key not in self._active else 0
-            ahead[address] += 1
+            if (address := self._addresses[key]) and key not in self._active:
+                ranks[key] = ahead[address]
+                ahead[address] += 1
         self._queue = deque(sorted(self._queue, key=ranks.__getitem__))
 
     def _admit(self, key: str, now: float) -> Admitted:

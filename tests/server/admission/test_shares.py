@@ -44,6 +44,18 @@ def test_of_those_who_wait_the_address_that_plays_least_is_next() -> None:
     assert queue.leave("a1", 1.0)[0] == Admitted("b1", 0)
 
 
+def test_who_comes_back_from_a_pause_is_first_and_changes_nobody_elses_order() -> None:
+    has_time = True
+    queue = AdmissionQueue(2, 8, lambda _keys: has_time)
+    for key in ("a1", "b1", "b2", "a2"):
+        queue.join(key, 0.0, key[0])
+    has_time = False
+    assert queue.ask_again("a1") == Waiting("a1", 1, None)
+    assert queue.admit_more(1.0) == []
+    assert queue.waiting_behind("a1") == [Waiting("b2", 2, None), Waiting("a2", 3, None)]
+    assert queue.withdraw("a1") == [Waiting("b2", 1, None), Waiting("a2", 2, None)]
+
+
 def test_sessions_without_a_known_address_share_nothing() -> None:
     queue = AdmissionQueue(2, 2, share=0.5)
     assert [type(queue.join(str(number), 0.0)) for number in range(4)] == [Admitted] * 2 + [Waiting] * 2
