@@ -251,8 +251,8 @@ class Engine:
                 if self._ticks.run():
                     self._slot_jobs.note_success()
                 self._slot_jobs.advance()
-                self._slot_jobs.in_spare_time(self.world_registry.previews.advance)
-                self._slot_jobs.in_spare_time(self.compilation.advance)
+                for others in (self.world_registry.previews, self.compilation):
+                    self._slot_jobs.in_spare_time(others.advance, others.due_at)
         except ModelFailedError as failed:
             cause = failed.__cause__
             self._fail(cause if isinstance(cause, Exception) else failed, failed.world)

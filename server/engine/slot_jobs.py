@@ -102,13 +102,14 @@ class SlotJobs:
         while (job := self._next()) is not None:
             self._running.append(job)
         if self._running:
-            self.in_spare_time(self._advance_first)
+            self.in_spare_time(self._advance_first, lambda: -NEVER)
 
-    def in_spare_time(self, work: Callable[[], None]) -> None:
-        """Do this, which must not take longer than a step, if those who play are not delayed too much by it."""
+    def in_spare_time(self, work: Callable[[], None], due_at: Callable[[], float]) -> None:
+        """Do this, which must not take longer than a step, if it is due and those who play are not delayed too much by
+        it. due_at: when it is due; called with the lock."""
         with self._lock:
             began, step_at = time.monotonic(), self._step_at()
-            if not self._share.may_run(began, step_at):
+            if due_at() > began or not self._share.may_run(began, step_at):
                 return
         try:
             work()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.config import ServerConfig
+from server.engine.engine import Engine
 from server.engine.job_share import MAX_CREDIT_S, SHARE, JobShare
+from server.sessions.pacing import NEVER
 
 FOREVER_S = 20.0
 
@@ -50,3 +54,13 @@ def test_while_nobody_plays_jobs_have_all_the_time() -> None:
         assert share.may_run(now, float("inf"))
         share.note(now, now + 1.0, float("inf"))
         now += 1.0
+
+
+def test_what_is_not_due_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The length of the next part is judged by the latest parts, not by looking whether there is one."""
+    noted: list[tuple[float, ...]] = []
+    monkeypatch.setattr(JobShare, "note", lambda _, *times: noted.append(times))
+    jobs, done = Engine(ServerConfig(), {})._slot_jobs, []
+    jobs.in_spare_time(lambda: done.append("not due"), lambda: NEVER)
+    jobs.in_spare_time(lambda: done.append("due"), lambda: -NEVER)
+    assert (done, len(noted)) == (["due"], 1)
