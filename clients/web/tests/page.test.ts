@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { ConnectionLost, ServerRefusal } from "../src/errors";
 import { HeldAxes } from "../src/held-axes";
 import { restOf } from "../src/page/axes";
-import { padButtons, padHolds, type PadReading } from "../src/page/gamepad";
+import { padButtons, padHolds, strongestHolds, type PadReading } from "../src/page/gamepad";
 import { keyCap } from "../src/page/keys";
 import { sentence, stateLabel, stateNotice } from "../src/page/view";
 
@@ -47,6 +47,13 @@ describe("axes with a stick of their own", () => {
     const axes = [axis("gamepad_0"), axis("gamepad_3", 0, 4), axis("gamepad_17"), axis("mouse_x")];
     expect([...padHolds(pad(-0.5, 0, 0, 1), axes)]).toEqual([["gamepad_0", -1], ["gamepad_3", 4]]);
     expect([...padHolds(pad(0.1), axes)]).toEqual([["gamepad_0", 0], ["gamepad_3", 0]]);
+  });
+
+  it("follow the gamepad that is pushed, whichever of two it is", () => {
+    const axes = [axis("gamepad_0")];
+    expect([...strongestHolds([pad(-0.5), pad(0)], axes)]).toEqual([["gamepad_0", -1]]);
+    expect([...strongestHolds([pad(0), pad(-0.5)], axes)]).toEqual([["gamepad_0", -1]]);
+    expect([...strongestHolds([pad(0), pad(0)], axes)]).toEqual([["gamepad_0", 0]]);
   });
 
   it("leave the stick's directions to the axis", () => {

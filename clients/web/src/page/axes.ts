@@ -1,8 +1,9 @@
 /**
  * Sliders for the axes that the mouse does not move.
  *
- * Owns the sliders, and what a player is told of each axis; with the mouse's, every axis can be moved. A slider holds its axis at its value while a pointer is down on
- * it, and returns to rest then, like a stick; moved by keys, it holds until it loses the focus. Knows no socket.
+ * Owns the sliders, and what a player is told of each axis; with the mouse's, every axis can be moved. A slider holds its
+ * axis at its value while a pointer is down on it, and returns to rest then, like a stick; moved by keys, it holds until it
+ * loses the focus. Knows no socket.
  */
 
 import type { AxisInfo, WorldInfo } from "../protocol";

@@ -75,6 +75,15 @@ export function padHolds(pad: PadReading, axes: readonly AxisInfo[]): Map<string
   return holds;
 }
 
+/** Returns the values of the sticks that are pushed furthest, so that a gamepad at rest does not undo another's push. */
+export function strongestHolds(pads: readonly PadReading[], axes: readonly AxisInfo[]): Map<string, number> {
+  const strongest = new Map<string, number>();
+  for (const [axis, value] of pads.flatMap((pad) => [...padHolds(pad, axes)])) {
+    if (Math.abs(value) >= Math.abs(strongest.get(axis) ?? 0)) strongest.set(axis, value);
+  }
+  return strongest;
+}
+
 export interface ButtonTarget {
   press(button: string, holder: string, at: number): void;
   release(button: string, holder: string, at: number): void;
@@ -110,7 +119,7 @@ export class GamepadInput {
     for (const button of held) if (!this.held.has(button)) target?.press(button, "pad", at);
     for (const button of this.held) if (!held.has(button)) target?.release(button, "pad", at);
     this.held = held;
-    for (const [axis, value] of pads.flatMap((pad) => [...padHolds(pad, axes)])) this.hold(axis, value, target);
+    for (const [axis, value] of strongestHolds(pads, axes)) this.hold(axis, value, target);
     const seconds = Math.min(0.1, Math.max(0, (now - this.polledAt) / 1000));
     this.polledAt = now;
     if (world) {
