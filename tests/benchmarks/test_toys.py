@@ -121,8 +121,8 @@ def _no_derivative(module: Any) -> Break:
     def without(patch: pytest.MonkeyPatch) -> None:
         real = module.jvp
 
-        def jvp(*args: Any) -> tuple[Tensor, Tensor]:
-            value, change = real(*args)
+        def jvp(*args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+            value, change = real(*args, **options)
             return value, torch.zeros_like(change)
 
         patch.setattr(module, "jvp", jvp)
