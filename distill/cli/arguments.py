@@ -12,7 +12,9 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the source of the recording and its size."""
     parser.add_argument("world", nargs="?", help=f"a world with a recipe ({', '.join(RECIPES)})")
     _add_source_arguments(parser)
-    parser.add_argument("--streams", type=int, help="number of training streams to record")
+    parser.add_argument(
+        "--streams", type=int, help="number of training streams to record; the held-out ones come on top"
+    )
     parser.add_argument("--frames", type=int, help="frames per stream")
     parser.add_argument(
         "--height",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from distill.cli.numbers import require_at_least
 from distill.cli.threads import set_threads
@@ -30,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     config = EvaluationConfig(
         num_starts=args.starts, num_teacher_starts=args.teacher_starts, drift=None if args.no_drift else DriftConfig()
     )
+    print(f"{name}: measuring on up to {args.starts} held-out starts", file=sys.stderr, flush=True)
     report = evaluate(world, preset, world_run(name), config)
     if args.stages:
         run_state = Run(name, preset, world_run(name), folder, quiet=True)
