@@ -81,9 +81,9 @@ class Watch:
 
 
 async def _play(url: str, longest_s: float) -> dict[str, Any]:
+    began, watch = time.monotonic(), Watch()  # the server compiles from now on, also while it is asked who fits
     world = (await asyncio.to_thread(first_world, url))["name"]
     fitted_before = await _number_that_fits(url, world)
-    watch, began = Watch(), time.monotonic()
     player = asyncio.create_task(_keep_playing(url, world, asyncio.Event(), watch))
     while time.monotonic() - began < longest_s and not player.done():
         status = await asyncio.to_thread(_compilation, url)

@@ -42,6 +42,7 @@ def test_it_plays_while_the_server_compiles_and_prints_what_steps_take_then(
     assert lightcone.main(words) == 0
     report = json.loads(capsys.readouterr().out)
     assert list(report["compilation"])[-1] == "no C++ compiler"
+    assert min(report["compilation"].values()) >= first_start.SETTLE_S, "counted from when the server was ready"
     assert 1 <= report["players_before"] <= 2
     assert 1 <= report["players_after"] <= 2
     assert 0 < report["kept_least"] <= report["kept_median"]
