@@ -84,7 +84,7 @@ async def test_a_start_that_fails_ends_its_session_alone(
 async def test_a_fork_that_fails_ends_its_session_alone(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fork(_runner: ModelRunner, _slot: int, _run_frame: int) -> Generator[None, None, RolloutState]:
+    def fork(_runner: ModelRunner, *_rest: Any, **_options: Any) -> Generator[None, None, RolloutState]:
         yield
         raise ArithmeticError("out of paint")
 
