@@ -64,6 +64,11 @@ def weights_of(loss: Tensor) -> Iterator[nn.Parameter]:
         waiting += [parent for parent, _ in node.next_functions]
 
 
+def is_finite(module: nn.Module) -> bool:
+    """Return whether all weights of a module are finite."""
+    return all(map(_is_finite, module.parameters()))
+
+
 def not_finite(name: str, module: nn.Module, loss: float) -> str:
     """Return what is not finite in an update, in words: the loss, and the first weight or gradient."""
     weights = [key for key, weight in module.named_parameters() if not _is_finite(weight)]

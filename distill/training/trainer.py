@@ -22,7 +22,15 @@ from torch import nn
 from tqdm import tqdm
 
 from distill.training.averaging import HalfLife, Power, decay_at
-from distill.training.checks import MAX_NOT_FINITE, TrainingError, check_graph, check_reached, has_gradient, not_finite
+from distill.training.checks import (
+    MAX_NOT_FINITE,
+    TrainingError,
+    check_graph,
+    check_reached,
+    has_gradient,
+    is_finite,
+    not_finite,
+)
 from distill.training.state import STATE_FILE, TrainingStateError, copied, num_bytes, read_state, write_state
 from distill.training.stopping import StepAbandoned, StopSignal
 from distill.training.task import Following, Task, Update
@@ -122,14 +130,18 @@ class Trainer:
                     bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()})
                     self._log(metrics, time.monotonic() - started)
                 last = self.step == self.config.num_steps
-                out_of_time = stop_after_s is not None and time.monotonic() - started > stop_after_s
-                leaves = stop.has_come or out_of_time
-                due = leaves or self.step % self.config.save_every == 0
-                if last or (due and not any(self._num_skipped.values())):
+                leaves = stop.has_come or (stop_after_s is not None and time.monotonic() - started > stop_after_s)
+                if last or self._is_to_be_saved(leaves=leaves):
                     self.save()
                 if leaves and not last:
                     return False
         return True
+
+    def _is_to_be_saved(self, *, leaves: bool) -> bool:
+        """While updates are skipped, only a loop that is left saves, and only finite weights: an error may come."""
+        if not any(self._num_skipped.values()):
+            return leaves or self.step % self.config.save_every == 0
+        return leaves and all(map(is_finite, self.task.modules.values()))
 
     def _try_step(self, stop: StopSignal) -> dict[str, float] | None:
         """Take a step and return its metrics; None if a signal ended it, and then the state before it is saved."""

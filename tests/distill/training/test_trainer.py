@@ -20,7 +20,7 @@ from distill.tasks.self_forcing import SelfForcingConfig, SelfForcingTask
 from distill.tasks.teacher import TeacherConfig, TeacherTask
 from distill.tasks.teacher_forcing import TeacherForcingConfig, TeacherForcingTask
 from distill.training.checks import TrainingError
-from distill.training.state import load_product
+from distill.training.state import load_product, trained_steps
 from distill.training.task import Task
 from distill.training.trainer import Trainer, TrainerConfig, lr_share
 from world.testing import CONFIGS, tiny_transformer
@@ -287,6 +287,20 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_logged(tmp_path: Path, cap
         trainer.run(quiet=True)
     assert "step 1: gradient of line is not finite" in caplog.text
     assert all(torch.isfinite(value).all() for value in _tensors(_saved(tmp_path)))
+
+
+@pytest.mark.parametrize("weight", [1.0, torch.nan])
+def test_training_that_is_stopped_at_a_skipped_update_is_saved_if_its_weights_are_finite(
+    tmp_path: Path, weight: float
+) -> None:
+    task = LineTask()
+    task.poisoned_step = 1
+    trainer = Trainer(task, TrainerConfig(num_steps=100), tmp_path)
+    trainer.run(stop_after_s=0.0, quiet=True)
+    with torch.no_grad():
+        next(task.modules["line"].parameters()).mul_(weight)
+    assert not trainer.run(stop_after_s=0.0, quiet=True)
+    assert trained_steps(tmp_path) == (2 if weight == 1.0 else 1)
 
 
 def test_too_many_updates_that_are_not_finite_stop_training_and_keep_the_state_before(tmp_path: Path) -> None:
