@@ -241,8 +241,9 @@ class Engine:
     def _run(self) -> None:
         self._pipeline.start()
         try:
-            self.world_registry.load(self._pipeline.call, self._try_decode)
-            self.compilation.begin()
+            self.world_registry.load(self._pipeline.call, self._try_decode, lambda: self._is_stopping)
+            if not self._is_stopping:
+                self.compilation.begin()
         except Exception as exc:  # noqa: BLE001  # whatever a loader raises, those who wait for the worlds must know
             self.failure = exc
         self.ready.set()
@@ -251,8 +252,9 @@ class Engine:
                 if self._ticks.run():
                     self._slot_jobs.note_success()
                 self._slot_jobs.advance()
-                for others in (self.world_registry.previews, self.compilation):
-                    self._slot_jobs.in_spare_time(others.advance, others.due_at)
+                previews = self.world_registry.previews
+                self._slot_jobs.in_spare_time(previews.advance, previews.due_at)
+                self._slot_jobs.in_spare_time(self.compilation.advance, self.compilation.due_at)
         except ModelFailedError as failed:
             cause = failed.__cause__
             self._fail(cause if isinstance(cause, Exception) else failed, failed.world)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -33,12 +33,15 @@ class WorldRegistry:
         self._infos: dict[str, WorldInfo] = {}
         self.previews = Previews({}, lambda _work: None)
 
-    def load(self, on_decode_thread: OnThread, try_decode: TryDecode) -> None:
-        """Load and warm up all worlds, one after the other. try_decode: for `Previews`."""
-        worlds = {name: loader() for name, loader in self._loaders.items()}
+    def load(self, on_decode_thread: OnThread, try_decode: TryDecode, is_stopping: Callable[[], bool]) -> None:
+        """Load and warm up all worlds, one after the other, but no further one while `is_stopping`. try_decode: for
+        `Previews`."""
+        worlds = {name: loader() for name, loader in self._loaders.items() if not is_stopping()}
         most = [world.threads.most for world in worlds.values() if world.threads.most]
         share_cores(self._config.num_threads or max(most, default=None), on_decode_thread)
         for name, world in worlds.items():
+            if is_stopping():
+                return
             began = time.perf_counter()
             runner = ModelRunner(
                 world,

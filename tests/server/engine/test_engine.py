@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from server.config import ServerConfig
 from server.engine import model_runner
+from server.engine.engine import Engine
 from server.engine.model_runner import ModelRunner, Stepped, share_cores
 from server.engine.slot_jobs import SlotJobs
-from server.errors import ShuttingDownError
+from server.errors import NotReadyError, ShuttingDownError
 from server.sessions import pending_requests
 from server.sessions.run import RunRequest, StartRequest
 from server.wire.protocol import Pause, Receipt, Start, StartFrom
@@ -26,6 +27,7 @@ from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.resuming import session_of
 from tests.server.serving import RunningServer, serve
 from tests.server.waiting import until
+from world.checkpoint import World
 from world.testing import tiny_world
 
 CONFIG = ServerConfig(address_share=1.0, max_sessions=3, num_threads=1, resume_s=0.0, headroom=None)
@@ -46,6 +48,42 @@ def pending_seed(server: RunningServer, client: Raw) -> int | None:
     """Return the seed of a client's pending start; None without one."""
     request = session_of(server, client.welcome.session)._pending.start
     return request.seed if isinstance(request, StartRequest) else None
+
+
+async def test_a_server_that_stops_while_it_loads_loads_no_further_world() -> None:
+    loading, go_on = threading.Event(), threading.Event()
+    loaded: list[str] = []
+
+    def first() -> World:
+        loading.set()
+        go_on.wait()
+        loaded.append("first")
+        return tiny_world()
+
+    def second() -> World:
+        loaded.append("second")
+        return tiny_world()
+
+    def is_closed() -> bool:
+        try:
+            engine.info("first")
+        except ShuttingDownError:
+            return True
+        except NotReadyError:
+            return False
+        return False
+
+    engine = Engine(CONFIG, {"first": first, "second": second})
+    engine.start()
+    await asyncio.to_thread(loading.wait)
+    stopping = asyncio.create_task(asyncio.to_thread(engine.stop))
+    try:
+        await until(is_closed, "the engine is closed")
+    finally:
+        go_on.set()
+        await stopping
+    assert loaded == ["first"]
+    assert not engine.world_registry.worlds
 
 
 async def test_a_start_replaced_while_another_session_starts_is_never_executed(
