@@ -88,7 +88,7 @@ def test_a_failure_is_one_warning_and_ends_the_compilation(caplog: pytest.LogCap
 
 
 def test_code_that_cannot_be_loaded_is_one_warning_whatever_it_raises(caplog: pytest.LogCaptureFixture) -> None:
-    tried = []
+    tried: list[int] = []
 
     def on_part(part: Part) -> None:
         tried.append(part.batch)
@@ -107,7 +107,8 @@ def test_code_that_cannot_be_loaded_is_one_warning_whatever_it_raises(caplog: py
 
 
 def test_stopping_does_not_wait_until_all_code_is_loaded() -> None:
-    loaded, is_loading, may_go_on = [], threading.Event(), threading.Event()
+    loaded: list[int] = []
+    is_loading, may_go_on = threading.Event(), threading.Event()
 
     def on_part(part: Part) -> None:
         loaded.append(part.batch)

@@ -60,7 +60,8 @@ def test_what_is_not_due_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """The length of the next part is judged by the latest parts, not by looking whether there is one."""
     noted: list[tuple[float, ...]] = []
     monkeypatch.setattr(JobShare, "note", lambda _, *times: noted.append(times))
-    jobs, done = Engine(ServerConfig(), {})._slot_jobs, []
+    jobs = Engine(ServerConfig(), {})._slot_jobs
+    done: list[str] = []
     jobs.in_spare_time(lambda: done.append("not due"), lambda: NEVER)
     jobs.in_spare_time(lambda: done.append("due"), lambda: -NEVER)
     assert (done, len(noted)) == (["due"], 1)

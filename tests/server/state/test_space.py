@@ -65,7 +65,12 @@ def test_all_rows_are_looked_at_only_when_they_may_be_too_many(
 ) -> None:
     looked: list[int] = []
     real = store_file.delete_oldest
-    monkeypatch.setattr(store_file, "delete_oldest", lambda *args: (looked.append(written), real(*args)))
+
+    def delete_oldest(file: sqlite3.Connection, max_bytes: int) -> None:
+        looked.append(written)
+        real(file, max_bytes)
+
+    monkeypatch.setattr(store_file, "delete_oldest", delete_oldest)
     for written in range(12):
         store.put(stored(f"k{written % 2}", 50 * KIB, f"address {written % 2}")).result()
         store._work.submit(lambda: None).result()
