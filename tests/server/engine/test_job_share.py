@@ -57,7 +57,7 @@ def test_while_nobody_plays_jobs_have_all_the_time() -> None:
 
 
 def test_what_is_not_due_is_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The length of the next part is judged by the latest parts, not by looking whether there is one."""
+    """The latest parts say how long the next one takes; looking whether there is one is no part."""
     noted: list[tuple[float, ...]] = []
     monkeypatch.setattr(JobShare, "note", lambda _, *times: noted.append(times))
     jobs = Engine(ServerConfig(), {})._slot_jobs
