@@ -38,12 +38,16 @@ async def test_starts_from_files_take_turns_and_others_are_stepped_between_their
 ) -> None:
     """Each part is a pass over a few frames, whoever it is for."""
     order: list[int] = []
+    begun: set[int] = set()
     real = Rollout.restoring
 
     def restoring(rollout: Rollout, slot: int, *rest: Any) -> Iterator[None]:
+        begun.add(slot)
+        deadline = time.monotonic() + 10.0
+        while len(begun) < 2 and time.monotonic() < deadline:
+            yield  # until the other has begun, too
         for _ in real(rollout, slot, *rest):
             order.append(slot)
-            time.sleep(0.01)
             yield
 
     async with AsyncExitStack() as stack:
