@@ -16,12 +16,15 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
+_START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""Workers that are forked from this process, which has threads, sometimes wait for ever for Python's lock."""
+
 
 @contextmanager
 def process_pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool. At the end of the block it completes its work; if the block raises, it is killed at once."""
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(num_workers, initializer=_begin)
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context(_START), initializer=_begin)
     try:
         yield pool
     except BaseException:

@@ -9,6 +9,7 @@ long enough to separate each method from its sabotaged variant; `make check` run
 import copy
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ from distill.methods.knowledge_distillation import ode_path
 from distill.methods.truncated_consistency import truncated_consistency_loss
 from distill.tasks import dmd, ladd
 from distill.tasks.student import BatchConfig
+from distill.training.checks import TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -164,8 +166,9 @@ def test_every_method_has_a_broken_variant() -> None:
 def test_a_broken_method_is_detected(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     eight = toy("eight_gaussians")
     BROKEN[method](monkeypatch)
-    figures = eight.figures(BY_NAME[method])
-    assert not eight.good(figures), figures
+    with suppress(TrainingError):  # as if nothing is learned
+        figures = eight.figures(BY_NAME[method])
+        assert not eight.good(figures), figures
 
 
 QUICK = {"width": 64, "num_steps": 400, "teacher_steps": 1500, "batch": BatchConfig(size=256)}
@@ -219,5 +222,6 @@ def test_a_quick_student_is_good(method: str) -> None:
 def test_a_quick_student_of_a_broken_method_is_not_good(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = quick_toy()  # before the method is broken
     BROKEN[method](monkeypatch)
-    figures = trained.figures(quick_method(method))
-    assert not trained.good(figures), figures
+    with suppress(TrainingError):  # as if nothing is learned
+        figures = trained.figures(quick_method(method))
+        assert not trained.good(figures), figures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -260,12 +259,13 @@ def test_training_stops_before_the_codec_where_episodes_are_too_short(
 
 
 def test_an_environment_that_ends_its_process_is_said_in_a_line(
-    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    local: Callable[[str, int], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("LIGHTCONE_RUNS", str(tmp_path))
-    env_id = register(step=lambda *_: os._exit(1))
-    assert lightcone.main(["collect", "--env", env_id, "--streams", "1", "--frames", "70"]) == 2
-    assert "Odd-v0 ended the process that recorded it" in capsys.readouterr().err
+    env_id = local("Ending", 70)
+    module = tmp_path / "odd_ending.py"
+    module.write_text(module.read_text() + "import os\nPlain.step = lambda *_: os._exit(1)\n")
+    assert lightcone.main(["collect", "--env", env_id, "--streams", "1", "--frames", "70", "--name", "t"]) == 2
+    assert f"{env_id} ended the process that recorded it" in capsys.readouterr().err
 
 
 def test_flags_of_videos_are_refused_for_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from server.telemetry.metrics import Metrics
 from server.wire.clips import read_clip
 from server.wire.protocol import Ack, Act, Bye, Error, Fork, Pause, Rewind, SetSpeed, Start, StartFrom, encode
 from tests.server.conftest import CONFIG
-from tests.server.http.peer import CONTINUATION, TEXT, Peer
+from tests.server.http.peer import CLOSE, CONTINUATION, TEXT, Peer
 from tests.server.raw import Raw, RawClient, hello, raw_client
 from tests.server.serving import RunningServer, serve
 from world.testing import tiny_world
@@ -104,8 +104,12 @@ async def test_text_is_refused_without_a_traceback_whether_or_not_it_is_utf_8(
     peer.frame(TEXT, b"\xff", fin=not later)
     if later:
         peer.frame(CONTINUATION, later)
+    errors: list[str] = []
+    while not errors and peer.read(1.0):
+        errors = [message.code for message in peer.messages() if isinstance(message, Error)]
+    assert errors == ["bad_message"]
+    peer.frame(CLOSE)
     await asyncio.to_thread(peer.until_closed)
-    assert [message.code for message in peer.messages() if isinstance(message, Error)] == ["bad_message"]
     peer.end()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
