@@ -19,6 +19,12 @@ from world.errors import CompilationError
 WITHIN_S = 20.0
 
 
+@pytest.fixture(autouse=True)
+def warnings_only(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever level other tests have left behind."""
+    caplog.set_level(logging.WARNING)
+
+
 class FakeWorker(Worker):
     """Makes parts as `make` says, which may raise."""
 
