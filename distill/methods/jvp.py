@@ -39,7 +39,7 @@ def jvp(
         warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
         try:
             value, change = torch.func.jvp(function, at, along)[:2]  # typed as if it always had has_aux's third
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError) as error:  # what torch raises for a missing rule, among other things
             error.add_note("if the network has an operation without a rule for forward mode, set jvp_mode='reverse'")
             raise
     return value.detach(), change.detach()

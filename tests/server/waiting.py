@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from tests.server.serving import RunningServer
+
 POLL_S = 0.01
 
 
@@ -15,3 +17,8 @@ async def until(condition: Callable[[], bool], what: str, *, within_s: float = 2
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
         await asyncio.sleep(POLL_S)
+
+
+async def wait_for_sessions(server: RunningServer, num_playing: int, *, within_s: float = 20.0) -> None:
+    """Wait until at most `num_playing` sessions have a slot."""
+    await until(lambda: server.engine.num_sessions[0] <= num_playing, f"{num_playing} sessions", within_s=within_s)

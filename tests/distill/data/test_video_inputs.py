@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,75 +16,15 @@ import lightcone
 from distill.data.clips import Dataset, DatasetError
 from distill.data.environments.video import import_videos
 from distill.data.environments.video_clock import playable_rate, typical_rate
+from tests.distill.data.videos import Importer, lengths, noise, twice, write
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
-Importer = Callable[..., Dataset]
-
-
-def write(
-    path: Path,
-    pictures: Sequence[NDArray[np.uint8]],
-    times: Sequence[int] | None = None,
-    *,
-    per_second: int = 30,
-    codec: str = "libx264",
-    pix_fmt: str = "yuv444p",
-    container_format: str | None = None,
-    setup: Callable[[Any], None] = lambda _: None,
-) -> None:
-    """Write pictures `h w 3` or `h w 4` at `times`, in units of 1 / per_second (default: one each)."""
-    with av.open(str(path), "w", format=container_format) as container:
-        stream: Any = container.add_stream(codec, rate=per_second)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt, stream.time_base = pix_fmt, Fraction(1, per_second)
-        setup(stream)
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24" if picture.shape[2] == 3 else "rgba")
-            frame = frame.reformat(format=pix_fmt)
-            frame.pts = number if times is None else times[number]
-            frame.time_base = Fraction(1, per_second)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
 
 
 def halves(left: tuple[int, ...] = RED, right: tuple[int, ...] = BLUE, size: int = 64) -> NDArray[np.uint8]:
     picture = np.empty((size, size, len(left)), np.uint8)
     picture[:, : size // 2], picture[:, size // 2 :] = left, right
     return picture
-
-
-def noise(num: int, size: int = 64) -> list[NDArray[np.uint8]]:
-    rng = np.random.default_rng(0)
-    return list(rng.integers(0, 256, (num, size, size, 3)).astype(np.uint8))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "clips").mkdir()
-    return tmp_path / "clips"
-
-
-@pytest.fixture
-def importer(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Importer:
-    """Import the folder at 32×32 with a minimum of 4 frames."""
-    caplog.set_level(logging.INFO)
-
-    def run(**options: Any) -> Dataset:
-        return import_videos(
-            folder, tmp_path / "data", **{"height": 32, "width": 32, "min_frames": 4, **options}, quiet=True
-        )
-
-    return run
-
-
-def twice(folder: Path, suffix: str, *args: Any, **options: Any) -> None:
-    """Write the same video as `one` and `two`."""
-    write(folder / f"one{suffix}", *args, **options)
-    shutil.copy(folder / f"one{suffix}", folder / f"two{suffix}")
-
-
-def lengths(dataset: Dataset, split: str = "train") -> list[int]:
-    return [len(episode) for episode in dataset.episodes(split)]
 
 
 def first(dataset: Dataset) -> NDArray[np.int64]:
@@ -344,72 +281,6 @@ def test_a_cover_picture_is_not_the_video(folder: Path, importer: Importer) -> N
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
     assert lengths(importer()) == [12]
-
-
-LINES = '{"buttons": ["up"]}\n' * 12
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        LINES.encode("utf-8-sig"),
-        (LINES + "\n \n\n").encode(),
-        LINES.replace("\n", "\r\n").encode(),
-        LINES.rstrip().encode(),
-        LINES.replace('"up"', '"up\u2028left"').encode(),
-    ],
-    ids=["byte-order mark", "empty lines at the end", "Windows", "no last line break", "line separator in a name"],
-)
-def test_text_as_editors_write_it_is_read(folder: Path, importer: Importer, data: bytes) -> None:
-    twice(folder, ".mp4", noise(12, 16))
-    for name in ("one", "two"):
-        (folder / f"{name}.actions.jsonl").write_bytes(data)
-    assert next(importer().episodes("train")).buttons.all()
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (LINES.encode("utf-16"), r"one\.actions\.jsonl is written in UTF-16: save it as UTF-8"),
-        (LINES.encode("utf-16-le"), r"one\.actions\.jsonl, line 1: expected"),
-        (LINES.replace("up", "ü").encode("latin-1"), r"one\.actions\.jsonl, line 1: byte 0xfc is not UTF-8"),
-        ((LINES + '{"buttons": ["\u20ac"]}').encode("cp1252"), r"line 13: byte 0x80 is not UTF-8"),
-        (b"", "is empty"),
-        (b"\n\n", "is empty"),
-    ],
-)
-def test_other_encodings_are_refused_in_a_line(folder: Path, importer: Importer, data: bytes, message: str) -> None:
-    twice(folder, ".mp4", noise(12, 16))
-    for name in ("one", "two"):
-        (folder / f"{name}.actions.jsonl").write_bytes(data)
-    with pytest.raises(DatasetError, match=message) as caught:
-        importer()
-    assert "two.actions.jsonl" in str(caught.value), "all in one go"
-
-
-def test_every_sidecar_of_the_wrong_length_is_named(folder: Path, importer: Importer, caplog: Any) -> None:
-    twice(folder, ".mp4", noise(12, 16))
-    (folder / "one.actions.jsonl").write_text("{}\n" * 11)
-    (folder / "two.actions.jsonl").write_text("{}\n" * 13)
-    (folder / "three.actions.jsonl").write_text("{}\n")
-    with pytest.raises(
-        DatasetError, match=r"one.* has 11 lines, the video more frames.*\n.*two.* has 13 lines, .* 12 "
-    ):
-        importer()
-    assert "three.actions.jsonl belongs to no video" in caplog.text
-
-
-def test_the_sidecar_in_the_documents_is_read_as_they_say(folder: Path, importer: Importer) -> None:
-    document = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"```json\n(\{\"buttons.*?)```", document, flags=re.DOTALL)
-    twice(folder, ".mp4", noise(12, 16))
-    for name in ("one", "two"):
-        (folder / f"{name}.actions.jsonl").write_text(4 * lines)
-    dataset = importer()
-    assert [button.name for button in dataset.spec.buttons] == ["fire", "up"]
-    episode = next(dataset.episodes("train"))
-    assert episode.buttons[:3].tolist() == [[False, False], [True, True], [False, True]]
-    assert episode.axes[:3].tolist() == [[0.0, 0.0], [0.25, -1.0], [0.5, 0.0]]
 
 
 def test_the_command_line_says_the_rate_and_refuses_at_once_what_is_too_short_to_train_on(
