@@ -7,6 +7,7 @@ no action. At least 30 % of all frames are random bursts, so that later actions 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import as_completed
@@ -29,6 +30,8 @@ from distill.data.environments import (
 )
 from distill.data.workers import process_pool
 from world.errors import LightconeError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +82,8 @@ def collect(root: Path, config: CollectConfig, *, workers: int | None = None, qu
     jobs = [job for job in jobs if not _path(root, job[0], job[1]).exists()]
     spec = make_environment(config.environment, height=config.height, width=config.width).spec
     _check_same_source(root, spec)
+    counts = [sum(job[0] == split for job in jobs) for split in ("train", "heldout")]
+    logger.info("recording %d streams for training and %d held out", *counts)
     with process_pool(workers or os.cpu_count() or 1) as pool:
         futures = [pool.submit(_record_job, root, config, *job) for job in jobs]
         try:

@@ -45,9 +45,11 @@ class Run(Products):
 
     def _make(self, stage: Stage, *, redo_stale: bool, is_named: bool = False) -> bool:
         """Run a stage unless it is finished. is_named: it was asked for by name, not as one of all."""
-        if not stage.applies(self):
+        applies = stage.applies(self)
+        what = stage.name if applies else f"{stage.name}, which this recipe leaves out"
+        logger.info("%s: stage %d of %d: %s", self.name, list(STAGES).index(stage.name) + 1, len(STAGES), what)
+        if not applies:
             return True
-        logger.info("%s: stage %d of %d: %s", self.name, list(STAGES).index(stage.name) + 1, len(STAGES), stage.name)
         self._check_inputs(stage)
         if stage.product is None:
             return stage.run(self)

@@ -199,11 +199,12 @@ class Rollout(Slots):
         state, chunk = self._started(slot), self.config.chunk_frames
         first, last = self.oldest_frame(slot), self.frame_index(slot)
         if frame % chunk or not first <= frame <= last:
-            range_ = f"slot {slot} can go back to multiples of {chunk} from {first} to {last}"
+            steps = f", in steps of {chunk}" if chunk > 1 else ""
+            reach = f"can go back to frames {first} to {last}{steps}" if first < last else f"is at {last}, its oldest"
             remedy = (
                 "" if self.timeline_chunks else "; a rollout that goes back needs timeline_chunks=N, see World.start"
             )
-            raise ShapeError(f"frame {frame}: {range_}{remedy}")
+            raise ShapeError(f"frame {frame}: slot {slot} {reach}{remedy}")
         if frame == last:
             return
         kv_checkpoint, since = state.back_to(state.start_chunk + frame // chunk, chunk)

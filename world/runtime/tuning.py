@@ -64,6 +64,7 @@ def tuned(path: str | Path, *, num_threads: int | None = None) -> World:
     try:
         tuning = _read(stored, choices)
     except (OSError, ValueError, TypeError):
+        logger.info("measuring the fastest settings for %r here, once; a busy machine needs longer", world.card.name)
         started = time.perf_counter()
         tuning = _measured(path, choices)
         logger.info("measured the fastest settings in %.1f s: %s", time.perf_counter() - started, tuning)

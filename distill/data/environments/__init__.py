@@ -32,6 +32,7 @@ def make_environment(name: str, *, height: int = 64, width: int = 64) -> Environ
     height, width: frame size; `bouncer` and `pong` have a fixed size and ignore it.
     """
     os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # SDL, where pygame brings it, would swallow SIGTERM
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # pygame would greet once per recording process
     if name not in ENVIRONMENTS:
         from distill.data.environments.gymnasium_env import GymnasiumEnvironment  # it imports gymnasium
 

@@ -315,7 +315,11 @@ def test_steps_that_were_asked_for_are_remembered_until_the_stage_is_named_witho
         assert run.all_stages()
     assert trained_steps(run.folder / "decoder") == 2
     assert "decoder: 2 steps, as --steps asked for; `--stage decoder` takes the recipe's" in caplog.text
-    assert "bouncer: stage 3 of 12: decoder" in caplog.text
+    assert "bouncer: stage 3 of 12: decoder\n" in caplog.text
+    run.preset = replace(run.preset, decoder_finetuning_trainer=None)
+    with caplog.at_level(logging.INFO):
+        assert run.all_stages()
+    assert "bouncer: stage 11 of 12: decoder_finetuning, which this recipe leaves out\n" in caplog.text
     run.preset = with_steps(run.preset, "decoder", 3)
     assert run.stage("decoder")
     assert trained_steps(run.folder / "decoder") == 3

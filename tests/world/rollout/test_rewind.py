@@ -103,14 +103,15 @@ def test_unreachable_frames_are_reported(world: World) -> None:
     chunk = world.transformer.config.chunk_frames
     rollout = _rollout(world)
     _play(rollout, 0, 4)
+    steps = f", in steps of {chunk}$" if chunk > 1 else "$"
     for frame in (-chunk, 5 * chunk, *([1] if chunk > 1 else [])):
-        with pytest.raises(ShapeError, match=rf"frame {frame}: slot 1 can go back to multiples of {chunk} from 0 to"):
+        with pytest.raises(ShapeError, match=rf"frame {frame}: slot 1 can go back to frames 0 to \d+{steps}"):
             rollout.rewind(1, frame)
     pixel = tiny_world()
     without = pixel.rollout(1)
     without.start([0], *context(pixel, seed=0), [1])
     without.step(random_actions(pixel, 1, 0))
-    with pytest.raises(ShapeError, match="from 1 to 1"):
+    with pytest.raises(ShapeError, match="slot 0 is at 1, its oldest; a rollout that goes back needs timeline_chunks"):
         without.rewind(0, 0)
     without.rewind(0, 1)
     assert without.frame_index(0) == 1, "the present frame can always be kept"
