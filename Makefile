@@ -10,7 +10,9 @@ PIP_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
+# pip shows its progress on a terminal only.
+PIP_QUIET := $(shell test -t 2 || echo --quiet)
+PIP = $(BIN)/python -m pip --disable-pip-version-check install $(PIP_QUIET) $(PIP_FLAGS) \
       --constraint $(VENV)/constraints.txt $(if $(TORCH),torch==$(TORCH))
 # Shell command that succeeds if npm and a Node new enough for the page's tools are installed.
 NEW_NODE = command -v npm >/dev/null && \
