@@ -19,7 +19,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from world.model.config import TransformerConfig
 from world.model.patterns import Positions, Rotation
-from world.rollout.cache import Arena, Rings
+from world.rollout.cache import Arena
+from world.rollout.rings import Rings
 
 
 def window_of(arena: Arena, first_chunk: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,10 +1,10 @@
-"""The key/value arena: one preallocated ring per slot. Owns K/V memory and ring positions; knows no model and no noise.
+"""The key/value arena: one preallocated ring per slot. Owns K/V memory and how a pass attends to it; knows no model and
+no noise.
 
 Layout `layer slot head frame token dim`: a head's keys are contiguous, otherwise each product with them would copy them
-first. A slot holds its sink in fixed frames, then a ring of window + 1 chunks. Chunk i ≥ sink is stored at ring
-position (i − sink) mod (window + 1): while chunk i is being denoised it overwrites chunk i − window − 1, which it may
-no longer see. So every key in a full slot is visible, attention is dense over the slot, and nothing is masked, rolled
-or concatenated.
+first. While chunk i is being denoised it overwrites chunk i − window − 1 of its ring (see `rings`), which it may no
+longer see. So every key in a full slot is visible, attention is dense over the slot, and nothing is masked, rolled or
+concatenated.
 """
 
 from __future__ import annotations
@@ -17,77 +17,13 @@ from torch import Tensor
 
 from kernels.attention import attention
 from kernels.dispatch import BY_RULE, KernelChoice, triton_runs
-from kernels.qk_norm_rope_write import qk_norm_rope_write, quantised
+from kernels.qk_norm_rope_write import qk_norm_rope_write
 from kernels.ring_attention import ring_attention
 from kernels.write_attend import applies, write_attend
 from world.errors import PatternError, ShapeError
 from world.model.config import TransformerConfig
 from world.model.patterns import KeyValue, Positions, Rotation, sink_positions
-
-
-@dataclass(frozen=True, slots=True)
-class Rings:
-    """K/V of some slots as a pass sees them: k, v per layer, `slot head frame token dim`.
-
-    scales: for int8 K/V, the scales of keys and of values: per layer, float32 `slot frame token head`; K/V are then
-    read in `dtype`. kernel_choice: which kernels attend to them.
-    """
-
-    config: TransformerConfig
-    k: Sequence[Tensor]
-    v: Sequence[Tensor]
-    scales: tuple[Sequence[Tensor], Sequence[Tensor]] | None = None
-    dtype: torch.dtype | None = None
-    kernel_choice: KernelChoice = BY_RULE
-
-    def frame_positions(self, chunks: Tensor) -> Tensor:
-        """Return the frames of a slot in which chunks are stored: int64 `b` → `b chunk_frames`."""
-        config = self.config
-        ring = config.sink_chunks + (chunks - config.sink_chunks) % (config.window_chunks + 1)
-        position = torch.where(chunks < config.sink_chunks, chunks, ring)
-        return position[:, None] * config.chunk_frames + torch.arange(config.chunk_frames, device=chunks.device)
-
-    def rows(self, slots: Tensor, chunks: Tensor) -> Tensor:
-        """Return where one chunk of each slot is stored, as rows of a layer viewed as (slot head frame): int64 `b`, `b`
-        → `b·n·chunk_frames`."""
-        heads = slots[:, None] * self.config.num_heads + torch.arange(self.config.num_heads, device=slots.device)
-        return (heads[:, :, None] * self.config.context_frames + self.frame_positions(chunks)[:, None]).flatten()
-
-    def write(self, layer: int, rows: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store K/V `b l n d` of one chunk per slot at `rows`."""
-        frame = (self.config.tokens_per_frame, self.config.head_dim)
-        for number, (cache, new) in enumerate(((self.k[layer], k), (self.v[layer], v))):
-            by_head = new.transpose(1, 2).reshape(-1, *frame)  # (b n f) tokens d
-            if self.scales is not None:
-                by_head, scale = quantised(by_head)
-                scales = self.scales[number][layer].permute(0, 3, 1, 2)  # slot head frame token
-                scales[self._by_axis(rows)] = scale
-            cache.flatten(0, 2).index_copy_(0, rows, by_head.to(cache.dtype))
-
-    def _by_axis(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split rows into slots, heads and frames."""
-        frames, heads = self.config.context_frames, self.config.num_heads
-        return rows // (frames * heads), rows // frames % heads, rows % frames
-
-    def read(self, layer: int, slots: Tensor | None = None) -> KeyValue:
-        """Return all K/V `b l n d` of `slots` as a copy, or of all slots as a view (int8: as a copy)."""
-        parts = []
-        for number, cache in enumerate((self.k[layer], self.v[layer])):
-            part = cache if slots is None else cache[slots]
-            if self.scales is not None:
-                scales = self.scales[number][layer]
-                scale = (scales if slots is None else scales[slots]).permute(0, 3, 1, 2)[..., None]
-                part = (part * scale).to(self.dtype)
-            parts.append(_tokens(part))
-        return parts[0], parts[1]
-
-    def stored(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return K/V as stored, for kernels: keys, values `s l n d` and their scales `s l n`, if any."""
-        k, v = _tokens(self.k[layer]), _tokens(self.v[layer])
-        if self.scales is None:
-            return k, v, None, None
-        keys, values = (scales[layer].flatten(1, 2) for scales in self.scales)
-        return k, v, keys, values
+from world.rollout.rings import Rings
 
 
 class Arena:
@@ -121,14 +57,20 @@ class Arena:
             self.tensors += [key_scales, value_scales]
             scales = key_scales.unbind(0), value_scales.unbind(0)
         self.rings = Rings(config, self.k.unbind(0), self.v.unbind(0), scales, dtype, kernel_choice)
+        self._views: dict[tuple[int, int], list[list[Tensor]]] = {}
 
     @property
     def num_bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
 
     def adjacent(self, first: int, num: int) -> Rings:
-        """Return views of `num` slots from `first` on."""
-        k, v, *scales = ([layer[first : first + num] for layer in tensor.unbind(0)] for tensor in self.tensors)
+        """Return views of `num` slots from `first` on. They are made once, since every pass needs them."""
+        views = self._views.get((first, num))
+        if views is None:
+            with torch.inference_mode(False), torch.no_grad():  # so that they can be used in every mode
+                views = [[layer[first : first + num] for layer in tensor.unbind(0)] for tensor in self.tensors]
+            self._views[first, num] = views
+        k, v, *scales = views
         return replace(self.rings, k=k, v=v, scales=(scales[0], scales[1]) if scales else None)
 
     def load(self, slot: int, first_chunk: int, kv: list[KeyValue]) -> None:
@@ -178,13 +120,25 @@ class ArenaPattern:
     on_layer: Callable[[], None] = lambda: None
 
     @staticmethod
-    def of(arena: Arena, slots: list[int], first_chunk: Tensor, num_chunks: int = 1) -> ArenaPattern:
-        """Make the pattern for slots of an arena; adjacent slots are read as views."""
-        if are_adjacent(slots):
-            return ArenaPattern.all_of(arena.adjacent(slots[0], len(slots)), first_chunk, num_chunks)
-        return ArenaPattern.anywhere(
-            arena.rings, torch.tensor(slots, device=first_chunk.device), first_chunk, num_chunks
+    def of(
+        arena: Arena,
+        slots: Sequence[int],
+        first_chunks: Sequence[int],
+        num_chunks: int = 1,
+        *,
+        on_layer: Callable[[], None] = lambda: None,
+    ) -> ArenaPattern:
+        """Make the pattern for slots of an arena, with the index of each row's first chunk; adjacent slots are read as
+        views."""
+        rings, device, all_slots = arena.rings, arena.k.device, are_adjacent(slots)
+        if all_slots:
+            rings, slots = arena.adjacent(slots[0], len(slots)), range(len(slots))
+        rows = tuple(
+            torch.tensor(rings.row_numbers(slots, [first + number for first in first_chunks]), device=device)
+            for number in range(num_chunks)
         )
+        slot_index, first_chunk = (torch.tensor(list(numbers), device=device) for numbers in (slots, first_chunks))
+        return ArenaPattern(rings, slot_index, first_chunk, rows, all_slots, on_layer)
 
     @staticmethod
     def all_of(rings: Rings, first_chunk: Tensor, num_chunks: int = 1) -> ArenaPattern:
@@ -289,11 +243,6 @@ class ArenaPattern:
         return [slice(number * length, (number + 1) * length) for number in range(len(self.rows))]
 
 
-def _tokens(cache: Tensor) -> Tensor:
-    """View `s n f tokens d` as `s l n d`."""
-    return cache.flatten(2, 3).transpose(1, 2)
-
-
-def are_adjacent(slots: list[int]) -> bool:
+def are_adjacent(slots: Sequence[int]) -> bool:
     """Return whether these are consecutive slots in ascending order."""
-    return slots == list(range(slots[0], slots[0] + len(slots)))
+    return list(slots) == list(range(slots[0], slots[0] + len(slots)))

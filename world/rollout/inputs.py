@@ -60,7 +60,7 @@ def chunk_vectors(model: Model, actions: Actions, batch: int) -> Tensor:
             f"actions are {actions.batch} x {actions.num_frames}; {batch} slots need {batch} x {num_frames} (or x 1)"
         )
     held = actions.repeat(num_frames) if actions.num_frames == 1 else actions
-    return rearrange(held.vector(), "b (f p) a -> b f (p a)", p=p).to(model.device)
+    return held.vector().reshape(batch, num_frames // p, -1).to(model.device)  # b (f p) a -> b f (p a)
 
 
 def chunk_noise(config: TransformerConfig, sessions: Iterable[tuple[int, int]], stage: int) -> Tensor:

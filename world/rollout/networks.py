@@ -85,6 +85,7 @@ class Model:
         self.sampler = sampler
         self.dtype = dtype
         self.device = torch.device(device)
+        self._levels_of: dict[Sampler, tuple[Tensor, ...]] = {}
 
     def network(self, num_slots: int, num_chunks: int) -> Transformer | CompiledNetwork:
         """Return the transformer for a pass of this shape: the compiled one if it fits."""
@@ -123,11 +124,20 @@ class Model:
     def denoised(self, x: Tensor, velocity: Tensor, stage: int, noise: Callable[[int], Tensor]) -> Tensor:
         """Return the next stage's input, or x0 after the last stage, from a stage's input and velocity. noise: returns
         the fresh noise of a stage, for samplers that renoise."""
-        sigma, sigma_next = (torch.tensor(level) for level in self.levels[stage : stage + 2])
+        sigma, sigma_next = self._level_tensors()[stage : stage + 2]
         if not self.sampler.renoise:
             return euler_step(x, velocity, sigma, sigma_next)
         x0 = x0_from_velocity(x, velocity, sigma)
-        return add_noise(x0, noise(stage + 1), sigma_next) if sigma_next > 0 else x0
+        is_last = stage + 1 == self.sampler.num_steps
+        return x0 if is_last else add_noise(x0, noise(stage + 1), sigma_next)
+
+    def _level_tensors(self) -> tuple[Tensor, ...]:
+        """Return `levels` on the device, made once for each sampler: a copy to a GPU would wait for it."""
+        if self.sampler not in self._levels_of:
+            with torch.inference_mode(False):  # so that they can be used in every mode
+                tensors = tuple(torch.tensor(level, device=self.device) for level in self.levels)
+            self._levels_of[self.sampler] = tensors
+        return self._levels_of[self.sampler]
 
     def check_actions(self, actions: Actions) -> None:
         """Raise ActionError unless the columns are this world's buttons and axes."""

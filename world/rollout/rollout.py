@@ -8,7 +8,6 @@ the noisy one does. Noise is a function of (seed, chunk, stage) alone. Knows no 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -129,8 +128,8 @@ class Rollout(Slots):
         inputs, num_chunks = pass_input(self.model, stage, x, vectors, slots, states)
         if self._static is not None:
             return self._static(inputs, num_chunks)[:, -self.config.chunk_frames :]
-        pattern = ArenaPattern.of(self.arena, slots, inputs.first_chunk, num_chunks)
-        pattern = replace(pattern, on_layer=self.threads.check)
+        first_chunks = [state.next_chunk + 1 - num_chunks for state in states]
+        pattern = ArenaPattern.of(self.arena, slots, first_chunks, num_chunks, on_layer=self.threads.check)
         text = self._prompts.of(slots)
         network = self.model.network(len(slots), num_chunks) if text is None else self.model.transformer
         output = network(inputs.x, inputs.sigma, Conditioning(actions=inputs.actions, text=text), pattern=pattern)

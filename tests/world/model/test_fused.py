@@ -82,7 +82,7 @@ def test_fused_passes_attend_to_text() -> None:
         arena = Arena(config, 2, dtype=torch.float32)
         arena.k.normal_(generator=torch.Generator().manual_seed(1))
         arena.v.normal_(generator=torch.Generator().manual_seed(2))
-        pattern = ArenaPattern.of(arena, [0, 1], torch.tensor([5, 9]))
+        pattern = ArenaPattern.of(arena, [0, 1], [5, 9])
         with torch.no_grad():
             if fused:
                 with through_triton():

@@ -25,6 +25,8 @@ def test_a_ring_holds_exactly_the_sink_and_the_newest_chunks(shape: tuple[int, i
     held: dict[int, int] = {}
     for index in range(num_chunks):
         positions = arena.rings.frame_positions(torch.tensor([index]))[0].tolist()
+        rows = arena.rings.rows(torch.tensor([0, 2]), torch.tensor([index, 3])).tolist()
+        assert arena.rings.row_numbers([0, 2], [index, 3]) == rows, "the same numbers without tensors"
         assert positions == list(range(positions[0], positions[0] + chunk)), "a chunk's frames are contiguous"
         assert positions[-1] < config.context_frames
         held |= dict.fromkeys(positions, index)
@@ -35,6 +37,6 @@ def test_a_ring_holds_exactly_the_sink_and_the_newest_chunks(shape: tuple[int, i
 
 def test_a_sequence_of_another_length_is_rejected() -> None:
     arena = Arena(CONFIGS["pixel"][1], 1, dtype=torch.float32)
-    pattern = ArenaPattern.of(arena, [0], torch.tensor([7]), num_chunks=2)
+    pattern = ArenaPattern.of(arena, [0], [7], num_chunks=2)
     with pytest.raises(PatternError, match="2 chunks of"):
         pattern.positions(1, arena.config.chunk_frames, torch.device("cpu"))

@@ -145,18 +145,17 @@ def test_the_ring_equals_the_full_pass(network: Transformer, clip: Clip, slots: 
     for step in range(num_steps):
         commits = [chunk_of(network, first[row] + step) for row in range(2)]
         denoises = [chunk_of(network, first[row] + step + 1) for row in range(2)]
-        chunk = torch.tensor(first) + step
         merged = network(
             torch.cat([_pick(clip.clean, commits), _pick(clip.noisy[0], denoises)], 1),
             torch.cat([_pick(clip.context_sigma, commits), _pick(clip.sigma[0], denoises)], 1),
             _conditioning(clip, commits, denoises),
-            pattern=ArenaPattern.of(arena, slots, chunk, num_chunks=2),
+            pattern=ArenaPattern.of(arena, slots, [chunk + step for chunk in first], num_chunks=2),
         )
         second = network(
             _pick(clip.noisy[1], denoises),
             _pick(clip.sigma[1], denoises),
             _conditioning(clip, denoises),
-            pattern=ArenaPattern.of(arena, slots, chunk + 1),
+            pattern=ArenaPattern.of(arena, slots, [chunk + step + 1 for chunk in first]),
         )
         committed, denoised = merged.prediction.chunk(2, dim=1)
         clean, noisy = references[0].prediction.chunk(2, dim=1)
