@@ -82,8 +82,9 @@ def collect(root: Path, config: CollectConfig, *, workers: int | None = None, qu
     jobs = [job for job in jobs if not _path(root, job[0], job[1]).exists()]
     spec = make_environment(config.environment, height=config.height, width=config.width).spec
     _check_same_source(root, spec)
-    counts = [sum(job[0] == split for job in jobs) for split in ("train", "heldout")]
-    logger.info("recording %d streams for training and %d held out", *counts)
+    if jobs:
+        counts = [sum(job[0] == split for job in jobs) for split in ("train", "heldout")]
+        logger.info("recording %d streams for training and %d held out", *counts)
     with process_pool(workers or os.cpu_count() or 1) as pool:
         futures = [pool.submit(_record_job, root, config, *job) for job in jobs]
         try:

@@ -31,6 +31,7 @@ from distill.training.checks import (
     is_finite,
     not_finite,
 )
+from distill.training.neighbours import watched_neighbours
 from distill.training.state import STATE_FILE, TrainingStateError, copied, num_bytes, read_state, write_state
 from distill.training.stopping import StepAbandoned, StopSignal
 from distill.training.task import Following, Task, Update
@@ -114,7 +115,7 @@ class Trainer:
         loss does not train its module, or updates are not finite; the state on disk is then from before these updates.
         """
         stop = StopSignal()
-        with stop.held():
+        with stop.held(), watched_neighbours():
             return self._run(stop, stop_after_s, quiet=quiet)
 
     def _run(self, stop: StopSignal, stop_after_s: float | None, *, quiet: bool) -> bool:
@@ -181,8 +182,7 @@ class Trainer:
     def _accumulate(self, parts: Sequence[Iterator[Update]], metrics: dict[str, float]) -> str | None:
         """Back-propagate the next loss of every part, and write means of losses and metrics to `metrics`. Return the
         name of the module that they train; None after the last."""
-        means: dict[str, float] = {}
-        names = set()
+        means, names = dict[str, float](), set[str | None]()
         for part in parts:
             name, loss, values = next(part, (None, None, {}))
             names.add(name)

@@ -1,0 +1,50 @@
+"""Tells once if other processes take the cores that training uses. Owns that warning; changes nothing, since another
+number of threads would round differently and a run could not be repeated.
+
+Threads wait for each other at every operation. So a process that occupies one of their cores does not cost its share
+of the time, but makes every step several times longer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+import torch
+
+from world.device import OtherProcesses, usable_cores
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 20.0
+"""Seconds over which others' use of the cores is averaged."""
+MOST_TAKEN = 0.5
+"""Cores that others may take of those that training's threads need."""
+
+
+@contextmanager
+def watched_neighbours() -> Iterator[None]:
+    """While the block runs, look every `LOOK_S` seconds whether other processes take its cores; warn once if so."""
+    num_threads, ended = torch.get_num_threads(), Event()
+
+    def watch() -> None:
+        others, num_cores = OtherProcesses(), len(usable_cores())
+        while not ended.wait(LOOK_S):
+            taken = others.cores()
+            if taken > num_cores - num_threads + MOST_TAKEN:
+                fewer = max(1, min(num_threads - 1, round(num_cores - taken)))
+                logger.warning(
+                    "other processes take %.1f of %d cores, and each operation waits for the last of its %d threads; "
+                    "stop and go on with `--threads %d` (torch.set_num_threads) if they stay",
+                    taken, num_cores, num_threads, fewer,
+                )  # fmt: skip
+                return
+
+    if num_threads > 1:
+        Thread(target=watch, name="neighbours", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
