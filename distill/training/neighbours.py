@@ -18,22 +18,25 @@ from world.device import OtherProcesses, usable_cores
 
 logger = logging.getLogger(__name__)
 
-LOOK_S = 20.0
-"""Seconds over which others' use of the cores is averaged."""
+LOOK_S, LOOKS = 30.0, 3
+"""Seconds over which others' use of the cores is averaged, and how many times in a row it must be too much: training's
+own compiler, which counts as another process, takes the cores for less than a minute."""
 MOST_TAKEN = 0.5
 """Cores that others may take of those that training's threads need."""
 
 
 @contextmanager
 def watched_neighbours() -> Iterator[None]:
-    """While the block runs, look every `LOOK_S` seconds whether other processes take its cores; warn once if so."""
+    """While the block runs, look every `LOOK_S` seconds whether other processes take its cores; warn once if so for
+    `LOOKS` times in a row."""
     num_threads, ended = torch.get_num_threads(), Event()
 
     def watch() -> None:
-        others, num_cores = OtherProcesses(), len(usable_cores())
+        others, num_cores, num_busy = OtherProcesses(), len(usable_cores()), 0
         while not ended.wait(LOOK_S):
             taken = others.cores()
-            if taken > num_cores - num_threads + MOST_TAKEN:
+            num_busy = num_busy + 1 if taken > num_cores - num_threads + MOST_TAKEN else 0
+            if num_busy == LOOKS:
                 fewer = max(1, min(num_threads - 1, round(num_cores - taken)))
                 logger.warning(
                     "other processes take %.1f of %d cores, and each operation waits for the last of its %d threads; "
