@@ -1,8 +1,8 @@
-"""Tells once if other processes take the cores that training uses. Owns that warning; changes nothing, since another
-number of threads would round differently and a run could not be repeated.
+"""Warn once if other processes take the cores that training uses. Owns that warning. The number of threads stays as it
+is, because another number rounds differently and an interrupted run would no longer continue exactly.
 
-Threads wait for each other at every operation. So a process that occupies one of their cores does not cost its share
-of the time, but makes every step several times longer.
+Threads wait for each other at every operation, so a process that occupies one of their cores makes every step several
+times longer.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MOST_TAKEN = 0.5
 
 @contextmanager
 def watched_neighbours() -> Iterator[None]:
-    """While the block runs, look every `LOOK_S` seconds whether other processes take its cores; warn once if so for
-    `LOOKS` times in a row."""
+    """While the block runs, check every `LOOK_S` seconds whether other processes take its cores, and warn once when
+    `LOOKS` checks in a row found that they do."""
     num_threads, ended = torch.get_num_threads(), Event()
 
     def watch() -> None:
@@ -39,8 +39,8 @@ def watched_neighbours() -> Iterator[None]:
             if num_busy == LOOKS:
                 fewer = max(1, min(num_threads - 1, round(num_cores - taken)))
                 logger.warning(
-                    "other processes take %.1f of %d cores, and each operation waits for the last of its %d threads; "
-                    "stop and go on with `--threads %d` (torch.set_num_threads) if they stay",
+                    "other processes take %.1f of %d cores, and each operation of training waits for the slowest of "
+                    "its %d threads; if they stay, stop and continue with `--threads %d` (torch.set_num_threads)",
                     taken, num_cores, num_threads, fewer,
                 )  # fmt: skip
                 return
