@@ -46,3 +46,8 @@ class PatternError(LightconeError, ValueError):
 
 class CompilationError(LightconeError):
     """Passes cannot be compiled on this machine."""
+
+
+def why_unreadable(error: Exception) -> str:
+    """Return why numpy could not read an archive, without its advice to unpickle what is no plain array."""
+    return "it is no archive of plain arrays" if "pickle" in str(error) else str(error)

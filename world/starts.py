@@ -13,7 +13,7 @@ from torch import Tensor
 
 from world.actions import Actions, described
 from world.card import WorldCard
-from world.errors import CheckpointError
+from world.errors import CheckpointError, why_unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ def load_starts(path: Path, card: WorldCard) -> list[Start]:
         with path.open("rb") as file, np.load(file) as arrays:
             names, frames, buttons, axes = (arrays[key] for key in ("names", "frames", "buttons", "axes"))
     except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError) as exc:
-        raise CheckpointError(f"{path} is not a whole file of starts: {exc}; fetch or train it again") from exc
+        reason = why_unreadable(exc)
+        raise CheckpointError(f"{path} is not a whole file of starts: {reason}; fetch or train it again") from exc
     num_starts, length = len(names), frames.shape[1] if frames.ndim > 1 else 0
     expected = {
         "frames": (num_starts, length, card.height, card.width, 3),

@@ -25,7 +25,7 @@ from distill.data.environments.base import EnvironmentSpec
 from world.actions import Actions
 from world.card import Axis, Button
 from world.codecs.state_channels import state_variables_from_json
-from world.errors import LightconeError
+from world.errors import LightconeError, why_unreadable
 from world.format_1 import fields_from_disk, fields_to_disk
 
 SPLITS = ("train", "heldout")
@@ -75,7 +75,8 @@ def _arrays(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         with path.open("rb") as file, np.load(file) as arrays:
             yield arrays
     except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as exc:
-        raise DatasetError(f"{path} is damaged ({exc}): delete it and run `lightcone collect` again") from exc
+        reason = why_unreadable(exc)
+        raise DatasetError(f"{path} is damaged ({reason}): delete it and run `lightcone collect` again") from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,7 @@ def test_starts_that_cannot_be_used_are_refused(folder: Path, damage: Callable[[
     with pytest.raises(CheckpointError, match=message) as refused:
         World.load(folder)
     assert "starts.npz" in str(refused.value)
+    assert "pickle" not in str(refused.value), "nobody is advised to load it unsafely"
 
 
 @pytest.mark.parametrize(
